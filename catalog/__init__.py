@@ -1,0 +1,1 @@
+"""Remember, query and export what was captured; owns the vocabulary and the files on disk."""

@@ -1,0 +1,108 @@
+"""How all four commands speak: data on stdout, messages on stderr, one line and an exit code per error.
+
+The four command lines share their global options, error lines and progress bars, so they live
+in the package that all others may import.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from catalog.errors import CleanplateError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", help="Data folder.", envvar="CLEANPLATE_DATA", show_default="./cleanplate-data"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON (schema 1) on stdout.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages, only data.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
+
+
+@dataclass(frozen=True)
+class Console:
+    """The output side of one command."""
+
+    data: Path
+    json: bool = False
+    quiet: bool = False
+    debug: bool = False
+
+    def say(self, message: str) -> None:
+        """Tell the person something; goes to stderr and is silent with ``--quiet``."""
+        if not self.quiet:
+            print(plain_text(message), file=sys.stderr, flush=True)  # noqa: T201
+
+    def put(self, text: str) -> None:
+        """Print one line of data on stdout."""
+        print(plain_text(text), flush=True)  # noqa: T201
+
+    def put_json(self, document: Mapping[str, Any] | BaseModel) -> None:
+        """Print one JSON object on one line of stdout, with ``"schema": 1`` in front."""
+        body = document if isinstance(document, Mapping) else document.model_dump(mode="json")
+        print(json.dumps({"schema": 1, **body}, ensure_ascii=False), flush=True)  # noqa: T201
+
+    @contextmanager
+    def progress(self, label: str, total: float | None) -> Iterator[Callable[[float], None]]:
+        """Show a progress bar on stderr while the block runs; calls add to what is done.
+
+        Off a terminal and with ``--quiet`` nothing is drawn.
+        """
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        stderr = RichConsole(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=stderr, disable=self.quiet or not stderr.is_terminal) as bar:
+            task = bar.add_task(plain_text(label), total=total)
+            yield lambda amount: bar.advance(task, amount)
+
+
+def open_console(
+    data: Path | None = None, *, json_output: bool = False, quiet: bool = False, debug: bool = False
+) -> Console:
+    """Build the output side of a command from its global options and mark `--debug` for `run_app`."""
+    if debug:
+        os.environ["CLEANPLATE_DEBUG"] = "1"
+    folder = data if data is not None else Path("cleanplate-data")
+    return Console(folder.absolute(), json_output, quiet, debug)
+
+
+def plain_text(text: str) -> str:
+    r"""Strip control characters, so that a device string or a file name cannot steer the terminal.
+
+    >>> plain_text("ok\x1b[2J")
+    'ok[2J'
+    """
+    return "".join(c for c in text if c in "\n\t" or c.isprintable())
+
+
+def run_app(app: Callable[[], object]) -> None:
+    """Run a typer application and turn the product's errors into one line and an exit code."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that left (`| head`) ends us quietly
+    try:
+        app()
+    except CleanplateError as error:
+        if os.environ.get("CLEANPLATE_DEBUG"):
+            raise
+        line = f"error {error.code}: {error}".replace("\n", " ")
+        print(plain_text(line), file=sys.stderr)  # noqa: T201
+        raise SystemExit(int(error.exit_code)) from None

@@ -1,0 +1,5 @@
+"""`python -m models` is the same as the command `models`."""
+
+from models.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Drive the capture rig and record sessions."""

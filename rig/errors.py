@@ -1,0 +1,106 @@
+"""What the rig raises; every class has a stable code that `rig help CODE` explains."""
+
+from __future__ import annotations
+
+from catalog.errors import CleanplateError, ExitCode
+
+
+class RigError(CleanplateError):
+    """Base of everything the rig raises."""
+
+    code = "RIG-000"
+
+
+class DeviceError(RigError):
+    """A device failed or answered something that makes no sense."""
+
+    code = "RIG-DEV-001"
+
+
+class DeviceTimeoutError(DeviceError, TimeoutError):
+    """A device did not answer in time."""
+
+    code = "RIG-DEV-002"
+
+
+class DeviceNotFoundError(DeviceError, FileNotFoundError):
+    """No such device is connected."""
+
+    code = "RIG-DEV-003"
+    exit_code = ExitCode.MISSING
+
+
+class DeviceBusyError(DeviceError):
+    """Another program holds the device."""
+
+    code = "RIG-DEV-004"
+    exit_code = ExitCode.MISSING
+
+
+class SettingRefusedError(DeviceError, ValueError):
+    """A device did not take a setting, or reads back another one."""
+
+    code = "RIG-DEV-005"
+    exit_code = ExitCode.INVALID_INPUT
+
+
+class RailLockedError(DeviceError):
+    """The rail is in alarm or its position is unknown: nothing moves before unlock and homing."""
+
+    code = "RIG-RAIL-001"
+    exit_code = ExitCode.REFUSED
+
+
+class EnvelopeError(RigError, ValueError):
+    """A motion was asked for that leaves the allowed travel, speed or acceleration."""
+
+    code = "RIG-SAFE-001"
+    exit_code = ExitCode.REFUSED
+
+
+class NotArmedError(RigError):
+    """Motion on a real rig needs the operator's word."""
+
+    code = "RIG-SAFE-002"
+    exit_code = ExitCode.REFUSED
+
+
+class PlanError(RigError, ValueError):
+    """A plan and a profile do not fit each other."""
+
+    code = "RIG-PLAN-001"
+    exit_code = ExitCode.INVALID_INPUT
+
+
+class DiskSpaceError(RigError):
+    """Not enough free space for what is planned."""
+
+    code = "RIG-DISK-001"
+    exit_code = ExitCode.MISSING
+
+
+class RigBusyError(RigError):
+    """Another engine holds this rig or this session."""
+
+    code = "RIG-LOCK-001"
+    exit_code = ExitCode.MISSING
+
+
+class TakeVoidError(RigError):
+    """A take was spoiled; it is kept and numbered, and can be redone."""
+
+    code = "RIG-TAKE-001"
+
+
+class SessionInterruptedError(RigError):
+    """A session stopped before its end; `next_step` is the command that resumes it."""
+
+    code = "RIG-SES-001"
+    exit_code = ExitCode.INTERRUPTED
+
+
+class FootageError(RigError, ValueError):
+    """Recordings made elsewhere cannot be imported as they are."""
+
+    code = "RIG-IMP-001"
+    exit_code = ExitCode.INVALID_INPUT

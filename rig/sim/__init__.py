@@ -1,0 +1,1 @@
+"""The simulated rig: controller, camera and world in a process of its own."""
