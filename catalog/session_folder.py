@@ -26,9 +26,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from catalog.errors import SessionFolderError, SessionNotFoundError
+from catalog.evidence import AlignmentRecord, PairRecord
 from catalog.journal import Journal, read_journal
 from catalog.records import Degradation
-from catalog.yaml_document import Document
+from catalog.yaml_document import Document, Name
 
 SESSION_FILE = "session.json"
 JOURNAL_FILE = "journal.jsonl"
@@ -39,9 +40,6 @@ PAIRS_FOLDER = "pairs"
 PAIRS_FILE = "pairs.jsonl"
 ALIGNMENT_FILE = "alignment.json"
 REPORT_FILE = "report.html"
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-"""A name that is also a safe folder name."""
 
 Role = Literal["gt", "internal", "external"]
 TakeState = Literal["valid", "void", "missing"]
@@ -213,72 +211,6 @@ class TelemetrySample:
     state: str
 
 
-class PairFrame(Document):
-    """One side of a pair."""
-
-    round: str
-    """Name in the plan or in `session.yaml`."""
-    take: int
-    frame_index: int
-    """Counts decoded frames from 0."""
-    time_s: float
-    """Mid-exposure on the take's own time line."""
-    position_mm: float
-
-
-class BlurRecord(Document):
-    """The blur found between GT and LQ."""
-
-    kind: Literal["none", "disc", "motion"]
-    size_px: float
-    """Radius of the disc or length of the horizontal box, px."""
-
-
-class PairHashes(Document):
-    """sha256 of the written files; None where none was written."""
-
-    gt: str | None
-    lq: str | None
-    mask: str | None
-
-
-Matrix3x3 = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
-
-
-class PairRecord(Document):
-    """One line of `pairs.jsonl`: a candidate pair, accepted or not, with its evidence."""
-
-    pair: Name
-    gt: PairFrame
-    lq: PairFrame
-    verdict: Literal["accepted", "rejected"]
-    reasons: tuple[str, ...]
-    """Reject reason codes; empty when accepted."""
-    homography: Matrix3x3 | None
-    """GT frame pixel to LQ frame pixel, as measured; None where nothing could be measured."""
-    lq_crop: tuple[int, int, int, int] | None
-    """x, y, width, height in the LQ frame."""
-    gt_from_pair: Matrix3x3 | None
-    """Pixel of the written pair to GT frame pixel; an integer translation when GT was left unwarped."""
-    gt_warped: bool
-    residual_px: float | None
-    """What is left in the written pair, as measured."""
-    predicted_epe_px: float | None
-    """Predicted 95 % radius of the delivered error."""
-    bound_px: float | None
-    """Cramér-Rao bound of the estimate."""
-    position_gap_mm: float
-    blur: BlurRecord
-    gates: dict[str, float | None]
-    """Every gate's measured value by the gate's name."""
-    evidence: tuple[str, ...] = ()
-    """What the pair rests on: ``markers``, ``telemetry``, ``picture``."""
-    mask: str | None
-    mu: float | None
-    sigma: float | None
-    sha256: PairHashes
-
-
 @dataclass(frozen=True)
 class Take:
     """A take's place and state, as the journal tells it."""
@@ -399,6 +331,15 @@ class SessionFolder:
             )
         return list(_read_json_lines(path, PairRecord))
 
+    def alignment(self) -> AlignmentRecord:
+        """Read `alignment.json`; raises as `pairs`."""
+        path = self.path / ALIGNMENT_FILE
+        if not path.is_file():
+            raise SessionFolderError(
+                f"{self.path.name}: not aligned yet", next_step=f"alignment run {self.path.name}"
+            )
+        return _read_json(path, AlignmentRecord)
+
     def _take_folder(self, round_: RoundRecord, take: int) -> Path:
         return self.path / ROUNDS_FOLDER / take_folder_name(round_.number, round_.name, take)
 
@@ -412,6 +353,11 @@ def write_pairs(folder: Path, pairs: Sequence[PairRecord]) -> None:
     """Write `pairs.jsonl` of a session folder, replacing an older one in one step."""
     text = "".join(p.model_dump_json(by_alias=True) + "\n" for p in pairs)
     replace_file(folder / PAIRS_FILE, text.encode())
+
+
+def write_alignment(folder: Path, alignment: AlignmentRecord) -> None:
+    """Write `alignment.json` of a session folder, replacing an older one in one step."""
+    replace_file(folder / ALIGNMENT_FILE, alignment.model_dump_json(by_alias=True, indent=1).encode())
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -11,10 +11,10 @@ import typing
 from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union
+from typing import Annotated, Any, TypeVar, Union
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from catalog.errors import InvalidDocumentError
@@ -35,6 +35,9 @@ class Document(BaseModel):
         hide_input_in_errors=True,
     )
 
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+"""A name that is also a safe folder name."""
 
 D = TypeVar("D", bound=BaseModel)
 
