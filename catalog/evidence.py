@@ -126,7 +126,7 @@ class RoundMotion(Document):
 
 
 class AlignmentRecord(Document):
-    """`alignment.json`: what the alignment of a session rests on. Holds no wall time: same input, same bytes."""
+    """`alignment.json`: what an alignment rests on. No wall time in it: same input, same bytes."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     session: str
