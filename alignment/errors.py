@@ -1,0 +1,37 @@
+"""What alignment can fail at."""
+
+from __future__ import annotations
+
+from catalog.errors import CleanplateError, ExitCode
+
+
+class AlignmentError(CleanplateError):
+    """Base of everything alignment raises."""
+
+    code = "ALN-000"
+
+
+class PictureFormatError(AlignmentError, ValueError):
+    """An image is not RGB of 8 or 16 bits, or two images that belong together differ in size."""
+
+    code = "ALN-PIC-001"
+    exit_code = ExitCode.INVALID_INPUT
+
+
+class UnreadablePictureError(AlignmentError, OSError):
+    """A file is missing or holds no image that can be decoded."""
+
+    code = "ALN-PIC-002"
+    exit_code = ExitCode.INVALID_INPUT
+
+
+class NoCommonStructureError(AlignmentError, ArithmeticError):
+    """Two frames share too little structure to say how one lies on the other."""
+
+    code = "ALN-REG-001"
+
+
+class NoOverlapError(AlignmentError, ArithmeticError):
+    """What two frames both show is smaller than the smallest crop."""
+
+    code = "ALN-REG-002"
