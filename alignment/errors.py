@@ -35,3 +35,22 @@ class NoOverlapError(AlignmentError, ArithmeticError):
     """What two frames both show is smaller than the smallest crop."""
 
     code = "ALN-REG-002"
+
+
+class DecodeError(AlignmentError):
+    """A movie or a still cannot be decoded to its end; the message names file and frame reached."""
+
+    code = "ALN-DEC-001"
+    exit_code = ExitCode.DAMAGED
+
+
+class NoMotionError(AlignmentError, ArithmeticError):
+    """No uniform motion can be made out in a take."""
+
+    code = "ALN-MOT-001"
+
+
+class NothingToAlignError(AlignmentError):
+    """A session lacks what pairs are made of: a usable ground-truth round and another round."""
+
+    code = "ALN-SES-001"
