@@ -91,13 +91,8 @@ def number_of(grey: NDArray[np.uint8]) -> int:
 def test_a_grey_and_colour_chart_survives_a_movie_within_two_codes(
     tmp_path: Path, matrix: str, full: bool
 ) -> None:
-    path = write_movie(
-        tmp_path / "chart.mov",
-        [encode_planes(chart(), matrix, full=full)] * 3,
-        matrix=matrix,
-        full=full,
-        options={"qp": "0"},
-    )
+    planes = [encode_planes(chart(), matrix, full=full)] * 3
+    path = write_movie(tmp_path / "c.mov", planes, matrix=matrix, full=full, options={"qp": "0"})
 
     with open_movie([path]) as movie:
         decoded = movie.read(1).rgb().astype(int)
