@@ -1,0 +1,52 @@
+"""What a model is to the rest of the package: something that restores or degrades, and that can be trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RestorationBatch:
+    """Aligned crops on the device, RGB in [0, 1]."""
+
+    lq: Tensor
+    """Degraded crops, ``(B, 3, H, W)`` float32."""
+    gt: Tensor
+    """Their references, same shape."""
+    mask: Tensor | None
+    """``(B, 1, H, W)`` float32, 1 where the pair is to be trusted; None where all of it is."""
+    ids: tuple[str, ...]
+    """The manifest's id of each pair."""
+    classes: tuple[str, ...]
+    """The degradation class of each pair: sorted names joined by ``+``."""
+    intensity: Tensor
+    """``(B, 2)`` float32: mu and sigma of ``|lq - gt|`` over the whole pair (GenDeg's intensity)."""
+
+
+class Trainable(Protocol):
+    """What the training loop asks of a module. Randomness comes from torch's global generator."""
+
+    def loss(self, batch: RestorationBatch) -> Mapping[str, Tensor]:
+        """Return the scalar to minimise as ``loss`` and, beside it, any other scalars worth logging."""
+
+
+@runtime_checkable
+class Restorer(Protocol):
+    """Turns a degraded picture into a restored one."""
+
+    def restore(self, lq: Tensor) -> Tensor:
+        """Restore ``(B, 3, H, W)`` float32 RGB in [0, 1] of any size; same shape and range."""
+
+
+@runtime_checkable
+class Degrader(Protocol):
+    """Turns a clean picture into a degraded one."""
+
+    def degrade(self, gt: Tensor, *, intensity: Tensor) -> Tensor:
+        """Degrade ``(B, 3, H, W)`` float32 RGB in [0, 1]; ``intensity`` is ``(B, 2)``: mu and sigma."""
