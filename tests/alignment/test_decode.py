@@ -92,7 +92,7 @@ def test_a_grey_and_colour_chart_survives_a_movie_within_two_codes(
     tmp_path: Path, matrix: str, full: bool
 ) -> None:
     planes = [encode_planes(chart(), matrix, full=full)] * 3
-    path = write_movie(tmp_path / "c.mov", planes, matrix=matrix, full=full, options={"qp": "0"})
+    path = write_movie(tmp_path / "c.mov", planes, matrix=matrix, full=full, options={"crf": "0"})
 
     with open_movie([path]) as movie:
         decoded = movie.read(1).rgb().astype(int)
@@ -118,7 +118,7 @@ def test_chroma_is_sited_left_of_its_luma_pair(tmp_path: Path) -> None:
     ramp = np.tile((80 + np.arange(48)).astype(np.uint8), (32, 1))
     luma, blue = np.full((64, 96), 128, np.uint8), np.full((32, 48), 128, np.uint8)
     planes = np.concatenate([luma.ravel(), blue.ravel(), ramp.ravel()]).reshape(96, 96)
-    path = write_movie(tmp_path / "ramp.mov", [planes] * 2, options={"qp": "0"})
+    path = write_movie(tmp_path / "ramp.mov", [planes] * 2, options={"crf": "0"})
 
     with open_movie([path]) as movie:
         red = movie.read(0).rgb()[..., 0].mean(axis=0)
