@@ -1,4 +1,4 @@
-"""What a model is to the rest of the package: something that restores or degrades, and that can be trained."""
+"""What a model is to the rest of the package: it restores or degrades, and it can be trained."""
 
 from __future__ import annotations
 

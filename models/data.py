@@ -1,0 +1,306 @@
+"""PairDataset: an export folder as pairs, and CropLoader: an endless, exactly resumable stream of crops.
+
+Pixels stay as the files hold them (8 or 16 bit) until they are on the device: handing floats over costs more
+than decoding. The loader's workers are threads, because decoding releases the interpreter and one set of
+decoded crops serves all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.manifest import MANIFEST_NAME, ManifestRow, Split, read_manifest
+from catalog.records import degradation_key
+from catalog.session_folder import file_sha256
+from models.base import RestorationBatch
+from models.errors import DamagedImageError, NoPairsError, UnfitPairError
+from models.images import Pixels, decode_pixels, read_pixels
+from models.order import CropOrder, CropSlot
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+MASK_THRESHOLD = 128
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One pair as its files hold it."""
+
+    row: ManifestRow
+    lq: Pixels
+    """``(H, W, 3)`` RGB, uint8 or uint16."""
+    gt: Pixels
+    mask: NDArray[np.bool_] | None
+    """``(H, W)``, True where the pair is to be trusted; None where all of it is."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One training crop, turned and mirrored."""
+
+    row: ManifestRow
+    lq: Pixels
+    gt: Pixels
+    mask: NDArray[np.bool_] | None
+
+
+class PairDataset:
+    """The pairs of one split of an export, in the manifest's order.
+
+    Args:
+        export: Folder that `catalog export` wrote.
+        split: Part to read.
+
+    Raises:
+        ManifestError: Not an export, or a damaged manifest.
+        NoPairsError: The split is empty; the message says what the export holds instead.
+    """
+
+    def __init__(self, export: Path, split: Split) -> None:
+        rows = list(read_manifest(export))
+        self.export = export
+        self.rows: tuple[ManifestRow, ...] = tuple(row for row in rows if row.split == split)
+        if not self.rows:
+            raise NoPairsError(
+                f"{export}: no pairs in split '{split}' ({_splits_text(rows)})",
+                next_step="see `catalog split` and `catalog export`, or choose another split",
+            )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Pair:
+        """Read one pair.
+
+        Raises:
+            DamagedImageError: A file is missing or differs from its recorded checksum.
+            UnfitPairError: The images differ in size.
+        """
+        row = self.rows[index]
+        lq = self._read_checked(row.lq, row.sha256_lq)
+        gt = self._read_checked(row.gt, row.sha256_gt)
+        mask = None if row.mask is None else read_pixels(self.export / row.mask)[..., 0] >= MASK_THRESHOLD
+        if lq.shape != gt.shape or (mask is not None and mask.shape != gt.shape[:2]):
+            raise UnfitPairError(
+                f"pair {row.id}: lq is {_size(lq)}, gt is {_size(gt)}"
+                + ("" if mask is None else f", mask is {_size(mask)}"),
+                next_step="export the pair again; both images and the mask need one size",
+            )
+        return Pair(row, lq, gt, mask)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The degradation class of each pair."""
+        return tuple(degradation_key(row.degradations) for row in self.rows)
+
+    def require_size(self, smallest_px: int) -> None:
+        """Refuse pairs that are smaller than a crop.
+
+        Raises:
+            UnfitPairError: Names the first such pair.
+        """
+        small = [row for row in self.rows if min(row.width, row.height) < smallest_px]
+        if small:
+            raise UnfitPairError(
+                f"{len(small)} of {len(self.rows)} pairs are smaller than the patch of {smallest_px} px, "
+                f"the first {small[0].id} with {small[0].width}x{small[0].height}",
+                next_step="make training.patch_px smaller",
+            )
+
+    def spread(self, count: int) -> list[int]:
+        """Choose pairs spread evenly over the classes and over each class; the same ones every time."""
+        classes = np.asarray(self.classes)
+        groups = [np.flatnonzero(classes == name) for name in np.unique(classes)]
+        shares = [count // len(groups) + (i < count % len(groups)) for i in range(len(groups))]
+        chosen = [evenly(group, share) for group, share in zip(groups, shares, strict=True)]
+        return sorted(int(i) for part in chosen for i in part)
+
+    def _read_checked(self, name: str, sha256: str) -> Pixels:
+        path = self.export / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DamagedImageError(
+                f"{path}: cannot be read: {error.strerror}", next_step="export again"
+            ) from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise DamagedImageError(
+                f"{path}: the bytes differ from the manifest's checksum", next_step="export again"
+            )
+        return decode_pixels(data, name=str(path))
+
+
+class CropLoader:
+    """Endless batches of crops in a `CropOrder`, decoded ahead by threads. A context manager.
+
+    Args:
+        dataset: Where the pairs come from.
+        order: Which crop comes when.
+        batch: Crops per batch.
+        patch_px: Side of a crop.
+        zoom_out_share: Share of crops cut larger and reduced.
+        workers: Decoding threads; 0 decodes when a batch is asked for.
+    """
+
+    def __init__(
+        self,
+        dataset: PairDataset,
+        order: CropOrder,
+        *,
+        batch: int,
+        patch_px: int,
+        zoom_out_share: float = 0.0,
+        workers: int = 1,
+    ) -> None:
+        dataset.require_size(patch_px)
+        self._dataset, self._order = dataset, order
+        self._batch, self._patch_px, self._zoom_out_share = batch, patch_px, zoom_out_share
+        self._pool = ThreadPoolExecutor(workers, "decode") if workers else None
+        self._blocks: dict[int, dict[int, Future[list[Crop]]]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def batches(self, position: int) -> Iterator[list[Crop]]:
+        """Yield batches from a position on, counted in crops of this process from the start of training."""
+        while True:
+            yield [self._crop_at(position + i) for i in range(self._batch)]
+            position += self._batch
+
+    def _crop_at(self, position: int) -> Crop:
+        slot = self._order.slot_at(position)
+        return self._block(position // self._order.block_size)[slot.decode].result()[slot.crop]
+
+    def _block(self, number: int) -> dict[int, Future[list[Crop]]]:
+        for old in [n for n in self._blocks if n < number]:
+            del self._blocks[old]
+        ahead = number + (self._pool is not None)
+        for n in range(number, ahead + 1):
+            if n not in self._blocks:
+                self._blocks[n] = {turn: self._submit(turn) for turn in self._order.decodes_by_need(n)}
+        return self._blocks[number]
+
+    def _submit(self, decode: int) -> Future[list[Crop]]:
+        if self._pool is not None:
+            return self._pool.submit(self._cut, decode)
+        done: Future[list[Crop]] = Future()
+        done.set_result(self._cut(decode))
+        return done
+
+    def _cut(self, decode: int) -> list[Crop]:
+        pair = self._dataset[self._order.pair_of(decode)]
+        slots = [CropSlot(decode, crop) for crop in range(self._order.crops_per_decode)]
+        return [self._crop(pair, self._order.crop_generator(slot)) for slot in slots]
+
+    def _crop(self, pair: Pair, rng: np.random.Generator) -> Crop:
+        window = _draw_window(pair.gt.shape, self._patch_px, self._zoom_out_share, rng)
+        turn = _Turn(*(bool(coin) for coin in rng.integers(0, 2, size=3)))
+        lq, gt = (turn.apply(_scaled(part[window], self._patch_px)) for part in (pair.lq, pair.gt))
+        if pair.mask is None:
+            return Crop(pair.row, lq, gt, mask=None)
+        trusted = _scaled(pair.mask[window].astype(np.uint8) * 255, self._patch_px) == 255
+        return Crop(pair.row, lq, gt, mask=turn.apply(trusted))
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One of the eight ways to lay a square down."""
+
+    mirror_x: bool
+    mirror_y: bool
+    transpose: bool
+
+    def apply(self, part: NDArray[Any]) -> NDArray[Any]:
+        part = part[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
+        return np.ascontiguousarray(part.swapaxes(0, 1) if self.transpose else part)
+
+
+def _draw_window(
+    shape: tuple[int, ...], patch_px: int, zoom_out_share: float, rng: np.random.Generator
+) -> tuple[slice, slice]:
+    largest = min(shape[:2])
+    side = int(rng.integers(patch_px, largest + 1)) if rng.random() < zoom_out_share else patch_px
+    top, left = (int(rng.integers(0, extent - side + 1)) for extent in shape[:2])
+    return slice(top, top + side), slice(left, left + side)
+
+
+def _scaled(part: NDArray[Any], patch_px: int) -> NDArray[Any]:
+    if part.shape[0] == patch_px:
+        return part
+    import cv2
+
+    return cv2.resize(part, (patch_px, patch_px), interpolation=cv2.INTER_AREA)
+
+
+def collate(crops: Sequence[Crop], device: torch.device) -> RestorationBatch:
+    """Bring a batch to the device and make it RGB in [0, 1] there; pixels lie channels-last."""
+    import torch
+
+    mask = None
+    if any(crop.mask is not None for crop in crops):
+        masks = [np.ones(crop.gt.shape[:2], bool) if crop.mask is None else crop.mask for crop in crops]
+        mask = torch.from_numpy(np.stack(masks)[:, None]).to(device).float()
+    return RestorationBatch(
+        lq=to_unit([crop.lq for crop in crops], device),
+        gt=to_unit([crop.gt for crop in crops], device),
+        mask=mask,
+        ids=tuple(crop.row.id for crop in crops),
+        classes=tuple(degradation_key(crop.row.degradations) for crop in crops),
+        intensity=torch.tensor([(crop.row.mu, crop.row.sigma) for crop in crops], device=device),
+    )
+
+
+def to_unit(images: Sequence[Pixels], device: torch.device) -> Tensor:
+    """Stack ``(H, W, 3)`` pictures of 8 or 16 bit into ``(B, 3, H, W)`` float32 in [0, 1] on the device."""
+    import torch
+
+    if len({image.dtype for image in images}) > 1:
+        images = [widen(image) for image in images]
+    stacked = torch.from_numpy(np.stack(images)).to(device, non_blocking=True)
+    full_scale = 255.0 if stacked.dtype == torch.uint8 else 65535.0
+    return stacked.permute(0, 3, 1, 2).float() / full_scale
+
+
+def widen(pixels: Pixels) -> NDArray[np.uint16]:
+    """Express a picture in 16 bits; white stays white."""
+    return pixels.astype(np.uint16) * np.uint16(257) if pixels.dtype == np.uint8 else pixels.astype(np.uint16)
+
+
+def export_digest(export: Path) -> str:
+    """Return the sha256 of an export's manifest, which names every file's own checksum."""
+    return file_sha256(export / MANIFEST_NAME)
+
+
+def evenly(items: Sequence[int] | NDArray[np.int64], count: int) -> list[int]:
+    """Take ``count`` items at even distances, all of them when there are fewer.
+
+    >>> evenly([0, 1, 2, 3, 4, 5, 6, 7], 2)
+    [2, 6]
+    """
+    if count >= len(items):
+        return [int(i) for i in items]
+    return [int(items[(2 * k + 1) * len(items) // (2 * count)]) for k in range(count)]
+
+
+def _splits_text(rows: Sequence[ManifestRow]) -> str:
+    splits = sorted({row.split for row in rows})
+    counts = (f"{sum(row.split == split for row in rows)} in '{split}'" for split in splits)
+    return ", ".join(counts) or "the manifest is empty"
+
+
+def _size(pixels: NDArray[Any]) -> str:
+    return f"{pixels.shape[1]}x{pixels.shape[0]}"
