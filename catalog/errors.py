@@ -87,3 +87,15 @@ class DamagedDataError(CatalogError):
 
     code = "CAT-DAM-001"
     exit_code = ExitCode.DAMAGED
+
+
+def error_classes() -> dict[str, type[CleanplateError]]:
+    """Map the code of every error class that is loaded to the class; subclasses without a code are left out."""
+    found: dict[str, type[CleanplateError]] = {}
+    waiting: list[type[CleanplateError]] = [CleanplateError]
+    while waiting:
+        cls = waiting.pop()
+        waiting += cls.__subclasses__()
+        if "code" in vars(cls):
+            found[cls.code] = cls
+    return found

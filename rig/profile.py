@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+from typing import Literal, Self
 
-from catalog.yaml_document import Document
+from pydantic import Field, model_validator
+
+from catalog.errors import InvalidDocumentError
+from catalog.session_folder import BoardSpec, LensSpec
+from catalog.yaml_document import Document, Name, load_yaml
+from rig.devices import CameraSettings, ConditionSettings, RailSettings
 
 
 class SimulationSpec(Document):
@@ -40,3 +46,98 @@ class SimulationSpec(Document):
     """x264 quality of the movies (0 lossless)."""
     board_depths_mm: tuple[float, ...] = (1900.0, 2700.0)
     """Depth of each board, in the order of the profile's boards."""
+
+
+class MovieFormat(Document):
+    """What the camera's movie mode is set to; forecasts rest on it, takes are measured."""
+
+    width: int = Field(default=1920, gt=0)
+    height: int = Field(default=1080, gt=0)
+    frame_rate_hz: float = Field(default=30.0, gt=0)
+    bitrate_mbit_s: float = Field(default=100.0, gt=0)
+
+
+class RigProfile(Document):
+    """One rig: its devices, their limits, the optics and the printed boards."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    name: Name
+    """Name of the rig; the word that `--arm` must repeat on a real one."""
+    simulated: bool = False
+    """True runs everything against the simulated rig; such a profile never opens a real port."""
+    rail: RailSettings
+    cameras: dict[Name, CameraSettings] = Field(min_length=1, max_length=1)
+    """Cameras by name; the name stands in front of every file of that camera."""
+    lens: LensSpec
+    """What is known of the lens, for forecasts and first guesses until a calibration exists."""
+    movie: MovieFormat = MovieFormat()
+    """Movie mode of a real camera; a simulated rig's format stands in `simulation`."""
+    boards: tuple[BoardSpec, ...] = ()
+    """Printed marker boards in view; `board` is the short form for one."""
+    board: BoardSpec | None = Field(default=None, exclude=True)
+    conditions: dict[Name, ConditionSettings] = {}
+    """External conditions this rig can set, by name."""
+    on_client_lost: Literal["finish-round", "hold", "stop"] = "finish-round"
+    """What the engine does when the last operator's terminal goes away."""
+    simulation: SimulationSpec | None = None
+    """Needed exactly when `simulated` is true."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_board(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("board") is not None and not values.get("boards"):
+            return {**values, "boards": [values["board"]]}
+        return values
+
+    @model_validator(mode="after")
+    def _simulated_or_real(self) -> Self:
+        if self.simulated != (self.simulation is not None):
+            raise ValueError("simulated: true and a simulation block belong together")
+        if self.simulation is not None and len(self.simulation.board_depths_mm) < len(self.boards):
+            raise ValueError("simulation.board_depths_mm needs one depth for each board")
+        return self
+
+    @property
+    def movie_format(self) -> MovieFormat:
+        """The format to expect: the simulation's on a simulated rig."""
+        if self.simulation is None:
+            return self.movie
+        sim = self.simulation
+        return MovieFormat(
+            width=sim.width, height=sim.height, frame_rate_hz=sim.frame_rate_hz, bitrate_mbit_s=60.0
+        )
+
+    @property
+    def focal_px(self) -> float:
+        """Focal length by the lens's data sheet, px."""
+        return self.lens.focal_mm / self.lens.sensor_width_mm * self.movie_format.width
+
+    @classmethod
+    def load(cls, name_or_path: str) -> RigProfile:
+        """Read a profile by path, or by the name of a file that ships in `hardware/profiles`.
+
+        Raises:
+            InvalidDocumentError: No such profile (the message lists those that ship), or it does not fit.
+        """
+        return load_yaml(find_profile(name_or_path), cls)
+
+
+def shipped_profiles() -> list[Path]:
+    """List the profiles that ship with the product: in the wheel, or in `hardware/profiles` of a checkout."""
+    package = Path(__file__).parent
+    folders = (package / "profiles", package.parent / "hardware" / "profiles")
+    return [p for folder in folders for p in sorted(folder.glob("*.yaml"))]
+
+
+def find_profile(name_or_path: str) -> Path:
+    """Resolve a profile's path or shipped name (without suffix) to its file."""
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"} or "/" in name_or_path:
+        return path
+    shipped = {p.stem: p for p in reversed(shipped_profiles())}
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    raise InvalidDocumentError(
+        f"no profile named '{name_or_path}' ships with this version; there are: {', '.join(sorted(shipped))}",
+        next_step="give one of these names or the path of a YAML file",
+    )

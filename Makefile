@@ -1,0 +1,36 @@
+# Everything sets itself up in .venv; nothing else has to be typed.
+PYTHON ?= python3.11
+BIN := .venv/bin
+SCENE ?=
+TESTS ?= tests
+export PYTHONUNBUFFERED := 1
+
+.PHONY: demo test lint bench bench-render setup clean
+
+demo: setup ## simulated rig to trained model, in minutes (SCENE=folder for your own photographs)
+	$(BIN)/python -P benchmarks/demo.py $(if $(SCENE),--scene $(SCENE))
+
+test: lint ## linters, types, import contracts and the fast test suite
+	$(BIN)/python -P -m pytest -n 2 --dist worksteal $(TESTS)
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup bench-render ## every benchmark; JSON into benchmarks/results
+
+bench-render: setup
+	$(BIN)/python -P benchmarks/render.py
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "cleanplate needs $(PYTHON) (Debian: apt install python3.11-venv)"; exit 3; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv cleanplate-data

@@ -1,0 +1,140 @@
+"""Rig: one rail, its cameras and conditions as a context manager that stops motion first on the way out."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rig.clock import SessionClock
+from rig.devices.camera import Camera
+from rig.devices.condition import Condition, OperatorCondition, OperatorConditionSettings, SimulatedCondition
+from rig.devices.gphoto2_camera import Gphoto2Camera
+from rig.devices.grbl_rail import GrblRail
+from rig.devices.rail import Rail
+from rig.errors import DeviceError
+from rig.profile import RigProfile
+from rig.session import hold_lock
+from rig.simulation import SimulatedRigProcess
+
+
+class Rig:
+    """Everything a profile names, opened together.
+
+    Entering takes the rig's lock, starts the simulator where the profile is a simulated one, and opens rail and
+    cameras. Leaving stops the carriage first, then closes cameras, then the wire, each even if another failed.
+
+    Args:
+        profile: The rig.
+        scene: Name of the scene; arranges the simulated world.
+        photos: Photographs for the simulated world, None for the bundled ones.
+        data: Data folder.
+        ask: Shows an operator what to do and returns when it is confirmed.
+    """
+
+    def __init__(
+        self,
+        profile: RigProfile,
+        *,
+        scene: str,
+        data: Path,
+        photos: Path | None = None,
+        ask: Callable[[str], None] | None = None,
+    ) -> None:
+        self.profile = profile
+        rate = profile.simulation.rate if profile.simulation else 1.0
+        self.clock = SessionClock(origin_s=time.monotonic() if profile.simulated else 0.0, rate=rate)
+        self._scene, self._data, self._photos = scene, data, photos
+        self._ask = ask or _nobody_to_ask
+        self._stack = ExitStack()
+        self.rail: Rail
+        self.cameras: dict[str, Camera] = {}
+        self.conditions: dict[str, Condition] = {}
+
+    def __enter__(self) -> Self:
+        with ExitStack() as opening:
+            opening.enter_context(hold_rig_lock(self.profile))
+            simulator = self._start_simulator(opening)
+            self.rail = self._open_rail(opening, simulator)
+            for name in self.profile.cameras:
+                self.cameras[name] = self._open_camera(opening, name, simulator)
+            opening.callback(self._stop_motion)  # last in, first out: motion stops before anything closes
+            self.conditions = {name: self._condition(name, simulator) for name in self.profile.conditions}
+            self._stack = opening.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _start_simulator(self, stack: ExitStack) -> SimulatedRigProcess | None:
+        if not self.profile.simulated:
+            return None
+        return stack.enter_context(
+            SimulatedRigProcess(
+                self.profile, scene=self._scene, photos=self._photos, data=self._data, clock=self.clock
+            )
+        )
+
+    def _open_rail(self, stack: ExitStack, simulator: SimulatedRigProcess | None) -> Rail:
+        settings = self.profile.rail
+        if simulator is not None:
+            settings = settings.model_copy(update={"port": simulator.rail_port})
+        rail = GrblRail(settings, self.clock)
+        stack.callback(rail.close)
+        rail.open()
+        return rail
+
+    def _open_camera(self, stack: ExitStack, name: str, simulator: SimulatedRigProcess | None) -> Camera:
+        settings = self.profile.cameras[name]
+        if simulator is not None:
+            settings = settings.model_copy(update={"address": simulator.camera_address})
+        camera = Gphoto2Camera(settings, self.clock)
+        stack.callback(camera.close)
+        camera.open()
+        return camera
+
+    def _condition(self, name: str, simulator: SimulatedRigProcess | None) -> Condition:
+        settings = self.profile.conditions[name]
+        if isinstance(settings, OperatorConditionSettings):
+            return OperatorCondition(name, settings, ask=self._ask)
+        if simulator is None:
+            raise DeviceError(f"condition '{name}' is simulated but rig '{self.profile.name}' is real")
+        return SimulatedCondition(name, send=simulator.set_condition)
+
+    def _stop_motion(self) -> None:
+        self.rail.stop()
+
+
+def _nobody_to_ask(text: str) -> None:
+    raise DeviceError(
+        f"an operator is needed and nobody can be asked: {text}",
+        next_step="run on a terminal, or give --yes-conditions when somebody has set them",
+    )
+
+
+def runtime_folder() -> Path:
+    """Return this user's private folder for locks and sockets (0700)."""
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    folder = Path(base) / "cleanplate" if base else Path(tempfile.gettempdir()) / f"cleanplate-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    stat = folder.lstat()
+    if folder.is_symlink() or stat.st_uid != os.getuid():
+        raise DeviceError(
+            f"{folder} belongs to somebody else", next_step="set XDG_RUNTIME_DIR to a private folder"
+        )
+    folder.chmod(0o700)
+    return folder
+
+
+def hold_rig_lock(profile: RigProfile) -> FileIO:
+    """Make this process the only engine of a real rig; each simulated rig is a process's own, so it needs none."""
+    suffix = f"-{os.getpid()}" if profile.simulated else ""
+    return hold_lock(runtime_folder() / f"{profile.name}{suffix}.lock", what=f"rig '{profile.name}'")

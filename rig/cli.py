@@ -1,0 +1,145 @@
+"""The command `rig`: plan, check, record and simulate capture sessions."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from catalog.console import DataOption, DebugOption, JsonOption, QuietOption, open_console, run_app
+
+app = typer.Typer(
+    help="Drive the capture rig and record sessions.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+PlanArgument = Annotated[Path, typer.Argument(help="Plan file (YAML).", show_default=False)]
+ProfileOption = Annotated[str, typer.Option("--profile", help="Profile file, or the name of one that ships.")]
+SceneOption = Annotated[
+    Path | None, typer.Option("--scene", help="Folder of photographs for the simulated world.")
+]
+
+
+@app.command()
+def plan(
+    plan: PlanArgument,
+    profile: ProfileOption,
+    data: DataOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Dry run: rounds, travel, time, blur, frames, pairs, disk space and every limit violation."""
+    from rig.commands import show_plan
+
+    show_plan(open_console(data, json_output=json_output, quiet=quiet, debug=debug), plan, profile)
+
+
+@app.command()
+def record(
+    plan: Annotated[Path | None, typer.Argument(help="Plan file (YAML).", show_default=False)] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="Profile file, or the name of one that ships.")
+    ] = None,
+    session: Annotated[str | None, typer.Option("--session", help="Resume this session instead.")] = None,
+    arm: Annotated[str | None, typer.Option("--arm", help="Name of a real rig that may move.")] = None,
+    yes_conditions: Annotated[
+        bool, typer.Option("--yes-conditions", help="External conditions are set; ask nobody.")
+    ] = False,
+    scene: SceneOption = None,
+    data: DataOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run a session, or resume one with --session; prints its id and folder."""
+    from rig.commands import resume, run_plan
+
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    if session is not None and plan is None:
+        resume(console, session, arm=arm, yes_conditions=yes_conditions)
+    elif plan is not None and profile is not None and session is None:
+        run_plan(console, plan, profile, arm=arm, yes_conditions=yes_conditions, photos=scene)
+    else:
+        raise typer.BadParameter("give PLAN and --profile, or --session alone")
+
+
+@app.command()
+def devices(
+    data: DataOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List serial ports and cameras that are connected, and the profiles that ship."""
+    from rig.commands import list_devices
+
+    list_devices(open_console(data, json_output=json_output, quiet=quiet, debug=debug))
+
+
+@app.command()
+def check(
+    profile: Annotated[str, typer.Argument(help="Profile file, or the name of one that ships.")],
+    arm: Annotated[str | None, typer.Option("--arm", help="Name of a real rig; it will home.")] = None,
+    scene: SceneOption = None,
+    data: DataOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Open everything together, read settings back, check disk, clock, limits and markers in view."""
+    from rig.commands import check_rig
+
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    raise typer.Exit(check_rig(console, profile, arm=arm, photos=scene))
+
+
+@app.command()
+def simulate(
+    profile: ProfileOption = "sim",
+    scene: SceneOption = None,
+    data: DataOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Serve a simulated rail and camera in real time for other programs, until SIGTERM."""
+    from rig.commands import serve_simulation
+
+    serve_simulation(
+        open_console(data, json_output=json_output, quiet=quiet, debug=debug), profile, photos=scene
+    )
+
+
+@app.command(name="import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="Folder with session.yaml and the recordings.")],
+    data: DataOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Make a session from recordings made elsewhere; prints its id and folder."""
+    from rig.commands import import_recordings
+
+    import_recordings(open_console(data, json_output=json_output, quiet=quiet, debug=debug), folder)
+
+
+@app.command(name="help")
+def help_(
+    code: Annotated[str, typer.Argument(help="Code as an error line shows it, e.g. RIG-DEV-002.")],
+) -> None:
+    """Explain an error code and how to mend it."""
+    from rig.commands import explain
+
+    explain(open_console(), code)
+
+
+def main() -> None:
+    """Run the command."""
+    run_app(app)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""What the verbs of `rig` do once their arguments are parsed; heavy modules are imported per verb."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from catalog.console import Console
+from catalog.errors import ExitCode
+from rig.errors import DeviceNotFoundError, NotArmedError, RigError
+from rig.forecast import Forecast, forecast
+from rig.plan import CapturePlan
+from rig.profile import RigProfile, shipped_profiles
+
+_PLAN_HEADER = (
+    "  #  round            role      velocity  travel mm         time s  blur px  frames  pairs      GB"
+)
+
+
+def show_plan(console: Console, plan_path: Path, profile_name: str) -> None:
+    """Print what a plan will do; raises its first violation after printing all."""
+    plan, profile = CapturePlan.load(plan_path), RigProfile.load(profile_name)
+    expected = forecast(plan, profile)
+    if console.json:
+        console.put_json(_forecast_document(expected))
+    else:
+        _print_forecast(console, plan, expected)
+    for violation in expected.violations[1:]:
+        console.say(f"error {violation.code}: {violation}")
+    if expected.violations:
+        raise expected.violations[0]
+
+
+def _print_forecast(console: Console, plan: CapturePlan, expected: Forecast) -> None:
+    console.put(f"scene {plan.scene}")
+    console.put(_PLAN_HEADER)
+    for r in expected.rounds:
+        sweep = r.round.sweep
+        velocity = sweep.velocity_mm_s if sweep else 0.0
+        console.put(
+            f" {r.round.number:2d}  {r.round.name:<16} {r.round.role:<9} {velocity:8.2f}  "
+            f"{r.from_mm:7.2f}…{r.to_mm:<8.2f} {r.duration_s:7.1f}  {r.blur_px:7.2f}  {r.frames:6d} "
+            f"{r.expected_pairs:6d}  {r.size_gb:6.2f}"
+        )
+    console.put(
+        f"about {expected.duration_s / 60:.1f} min, {expected.expected_pairs} pairs, {expected.size_gb:.2f} GB; "
+        f"parallax limit {expected.parallax_limit_mm:.3f} mm between the frames of a pair"
+    )
+
+
+def _forecast_document(expected: Forecast) -> dict[str, object]:
+    return {
+        "duration_s": expected.duration_s,
+        "expected_pairs": expected.expected_pairs,
+        "size_gb": expected.size_gb,
+        "parallax_limit_mm": expected.parallax_limit_mm,
+        "violations": [{"code": v.code, "message": str(v)} for v in expected.violations],
+        "rounds": [
+            {
+                "round": r.round.model_dump(mode="json"),
+                "from_mm": r.from_mm,
+                "to_mm": r.to_mm,
+                "duration_s": r.duration_s,
+                "blur_px": r.blur_px,
+                "frames": r.frames,
+                "expected_pairs": r.expected_pairs,
+                "size_gb": r.size_gb,
+            }
+            for r in expected.rounds
+        ],
+    }
+
+
+def run_plan(
+    console: Console,
+    plan_path: Path,
+    profile_name: str,
+    *,
+    arm: str | None,
+    yes_conditions: bool,
+    photos: Path | None,
+) -> None:
+    """Record a plan as a new session."""
+    from rig.display import SessionDisplay
+    from rig.record import record_plan, require_armed
+
+    plan, profile = CapturePlan.load(plan_path), RigProfile.load(profile_name)
+    require_armed(profile, arm, interactive=sys.stdin.isatty(), prompt=_prompt)
+    with SessionDisplay(console) as show:
+        folder = record_plan(
+            plan, profile, data=console.data, emit=show, photos=photos, ask=_operator(yes_conditions)
+        )
+    _print_session(console, folder)
+
+
+def resume(console: Console, session: str, *, arm: str | None, yes_conditions: bool) -> None:
+    """Record what a session still lacks."""
+    from catalog.session_folder import SessionFolder
+    from rig.display import SessionDisplay
+    from rig.record import require_armed, resume_session
+
+    folder = SessionFolder.find(session, console.data)
+    profile = RigProfile.model_validate(folder.record().profile)
+    require_armed(profile, arm, interactive=sys.stdin.isatty(), prompt=_prompt)
+    with SessionDisplay(console) as show:
+        path = resume_session(folder, data=console.data, emit=show, ask=_operator(yes_conditions))
+    _print_session(console, path)
+
+
+def _print_session(console: Console, folder: Path) -> None:
+    if not console.json:
+        console.put(f"session {folder.name}")
+        console.put(f"folder  {folder}")
+
+
+def _prompt(text: str) -> str:
+    print(f"{text}: ", end="", file=sys.stderr, flush=True)  # noqa: T201
+    return sys.stdin.readline()
+
+
+def _operator(yes_conditions: bool) -> Callable[[str], None] | None:
+    if yes_conditions:
+        return lambda text: None  # noqa: ARG005  - the operator vouched on the command line
+    if not sys.stdin.isatty():
+        return None
+
+    def ask(text: str) -> None:
+        if _prompt(f"\n  {text}\n  Press Enter when it is so, or type q to stop").strip().lower() == "q":
+            raise NotArmedError("stopped at the operator's prompt", kept="every take recorded so far")
+
+    return ask
+
+
+def list_devices(console: Console) -> None:
+    """List serial ports, cameras and shipped profiles."""
+    from rig.devices.gphoto2_camera import discover
+    from rig.devices.wire import serial_ports
+
+    found = {
+        "serial_ports": [{"port": p.port, "description": p.description} for p in serial_ports()],
+        "cameras": [{"model": c.model, "address": c.address} for c in discover()],
+        "profiles": [p.stem for p in shipped_profiles()],
+    }
+    if console.json:
+        console.put_json(found)
+        return
+    for p in found["serial_ports"]:
+        console.put(f"serial   {p['port']}  {p['description']}")  # type: ignore[index]
+    for c in found["cameras"]:
+        console.put(f"camera   {c['model']}  {c['address']}")  # type: ignore[index]
+    for name in found["profiles"]:
+        console.put(f"profile  {name}")
+    if not found["serial_ports"] and not found["cameras"]:
+        console.say("no rail and no camera connected; `--profile sim` works without hardware")
+
+
+def check_rig(console: Console, profile_name: str, *, arm: str | None, photos: Path | None) -> int:
+    """Open everything and report each finding; returns the exit code."""
+    from rig.check import check
+    from rig.record import require_armed
+
+    profile = RigProfile.load(profile_name)
+    require_armed(profile, arm, interactive=sys.stdin.isatty(), prompt=_prompt)
+    findings = []
+    for finding in check(profile, data=console.data, photos=photos):
+        findings.append(finding)
+        if not console.json:
+            console.put(f"{'✓' if finding.ok else '✕'} {finding.what}: {finding.text}")
+            if not finding.ok:
+                console.put(f"    mend: {finding.mend}")
+    if console.json:
+        console.put_json({"findings": [vars(f) for f in findings], "ok": all(f.ok for f in findings)})
+    return ExitCode.OK if all(f.ok for f in findings) else ExitCode.MISSING
+
+
+def serve_simulation(console: Console, profile_name: str, *, photos: Path | None) -> None:
+    """Serve a simulated rig in real time until SIGTERM or SIGINT."""
+    from rig.clock import SessionClock
+    from rig.sim.server import SimulatedRigSetup, serve
+
+    profile = RigProfile.load(profile_name)
+    if not profile.simulated:
+        raise RigError(
+            f"rig '{profile.name}' is real",
+            next_step="give a profile with simulated: true, e.g. --profile sim",
+        )
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    clock = SessionClock(origin_s=time.monotonic())
+    with serve(SimulatedRigSetup(profile, profile.name, photos, console.data, clock)) as simulated:
+        if console.json:
+            console.put_json({"rail": simulated.rail_port, "camera": simulated.camera_address})
+        else:
+            console.put(f"rail    {simulated.rail_port}")
+            console.put(f"camera  {simulated.camera_address}")
+            console.say("serving until Ctrl-C")
+        over.wait()
+
+
+def import_recordings(console: Console, folder: Path) -> None:
+    """Make a session from recordings made elsewhere."""
+    from rig.footage import import_footage
+
+    with console.progress("importing", None) as advance:
+        session = import_footage(folder, data=console.data, progress=advance)
+    if console.json:
+        console.put_json({"session": session.name, "folder": str(session)})
+    else:
+        _print_session(console, session)
+
+
+def explain(console: Console, code: str) -> None:
+    """Print what an error code means."""
+    from catalog.errors import error_classes
+
+    known = error_classes()
+    if code.upper() not in known:
+        raise DeviceNotFoundError(f"no error has the code {code}; codes are: {', '.join(sorted(known))}")
+    cls = known[code.upper()]
+    console.put(f"{code.upper()} {cls.__name__} (exit code {int(cls.exit_code)})")
+    console.put((cls.__doc__ or "").strip())

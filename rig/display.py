@@ -1,0 +1,84 @@
+"""Show a running session: a progress display on a terminal, one line per round elsewhere, JSON lines on request."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from catalog.console import Console, plain_text
+from rig.events import AnyEvent, Motion, RoundStarted, Saved, SessionOpened, Step, TakeFinished, Warned
+
+
+class SessionDisplay:
+    """Receives the events of a session and shows them.
+
+    Args:
+        console: The command's output side; ``--json`` prints one line per event on stdout.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        stderr = RichConsole(stderr=True)
+        self._live = stderr.is_terminal and not console.quiet
+        columns = (TextColumn("{task.description:<16}"), BarColumn(30), TextColumn("{task.fields[text]}"))
+        self._bar = Progress(*columns, TimeElapsedColumn(), console=stderr, disable=not self._live)
+        self._session: TaskID | None = None
+        self._round: TaskID | None = None
+        self._round_text = ""
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, event: AnyEvent) -> None:
+        """Show one event."""
+        if self._console.json:
+            self._console.put_json(event)
+        if isinstance(event, SessionOpened):
+            self._session = self._bar.add_task("session", total=event.rounds_missing, text=event.session)
+        elif isinstance(event, RoundStarted):
+            self._begin_round(event)
+        elif isinstance(event, (Step, Motion)):
+            self._update_round(event)
+        elif isinstance(event, TakeFinished):
+            self._end_take(event)
+        elif isinstance(event, Warned):
+            self._say(f"warning: round {event.round}: {event.text}")
+        elif isinstance(event, Saved) and self._live and self._round is not None:
+            self._bar.update(self._round, text=plain_text(f"saved {event.path.rsplit('/', 1)[-1]}"))
+
+    def _begin_round(self, event: RoundStarted) -> None:
+        self._round = self._bar.add_task(plain_text(event.round), total=None, text=event.role)
+
+    def _update_round(self, event: Step | Motion) -> None:
+        if self._round is None:
+            return
+        text = (
+            event.text
+            if isinstance(event, Step)
+            else f"{event.position_mm:7.2f} mm  {event.velocity_mm_s:6.2f} mm/s"
+        )
+        self._bar.update(self._round, text=plain_text(text))
+
+    def _end_take(self, event: TakeFinished) -> None:
+        state = "✓ valid" if event.state == "valid" else f"✕ {event.state}: {event.reason}"
+        self._say(f"round {event.round} take {event.take}: {state}, {event.frames} frames")
+        if self._round is not None:
+            self._bar.remove_task(self._round)
+            self._round = None
+        if self._session is not None and event.state == "valid":
+            self._bar.advance(self._session)
+
+    def _say(self, text: str) -> None:
+        if self._live:
+            self._bar.console.print(plain_text(text), markup=False, highlight=False)
+        else:
+            self._console.say(text)

@@ -1,0 +1,237 @@
+"""SessionRecorder: the only writer of a session folder while capturing.
+
+Journal before act: a row for what will be done, the act, a row for what came of it. A file counts as saved
+after write, fsync, rename, fsync of the folder and a synced journal row, in this order.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from catalog.journal import read_journal, seal_journal_row
+from catalog.session_folder import (
+    JOURNAL_FILE,
+    ROUND_FILE,
+    ROUNDS_FOLDER,
+    SESSION_FILE,
+    FileRecord,
+    FrameTime,
+    RoundRecord,
+    SessionFolder,
+    SessionRecord,
+    TakeRecord,
+    TakeState,
+    TelemetrySample,
+    replace_file,
+    sync_folder,
+    take_folder_name,
+)
+from rig.clock import SessionClock
+from rig.errors import RigBusyError, RigError
+
+LOCK_FILE = ".lock"
+SavedCallback = Callable[[str, FileRecord], None]
+
+
+class SessionRecorder:
+    """Write access to one session folder, exclusive among processes.
+
+    Args:
+        folder: The session folder; must hold a `session.json` (see `create`).
+        clock: The session clock; its readings stand in every row.
+    """
+
+    def __init__(self, folder: Path, clock: SessionClock) -> None:
+        self.folder = folder
+        self._clock = clock
+        self._lock = hold_lock(folder / LOCK_FILE, what=f"session {folder.name}")
+        path = folder / JOURNAL_FILE
+        journal = read_journal(path) if path.is_file() else None
+        self._last_line = journal.last_line if journal else None
+        self._seq = journal.rows[-1].seq if journal and journal.rows else 0
+        self._file = path.open("ab")
+        if journal and journal.torn_bytes:
+            self._file.truncate(path.stat().st_size - journal.torn_bytes)
+            self.note("torn_tail_dropped", bytes=journal.torn_bytes)
+
+    @classmethod
+    def create(cls, sessions: Path, record: SessionRecord, clock: SessionClock) -> SessionRecorder:
+        """Make a new session folder with its `session.json` and open it."""
+        folder = sessions / record.session
+        folder.mkdir(parents=True)
+        (folder / ROUNDS_FOLDER).mkdir()
+        text = json.dumps(record.model_dump(mode="json", by_alias=True), ensure_ascii=False, indent=1)
+        replace_file(folder / SESSION_FILE, text.encode())
+        sync_folder(sessions)
+        recorder = cls(folder, clock)
+        recorder.note("session_created", session=record.session)
+        return recorder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._lock.close()
+
+    def note(self, kind: str, **members: Any) -> None:
+        """Append one row and sync it."""
+        self._seq += 1
+        row = {
+            "seq": self._seq,
+            "t_utc_us": time.time_ns() // 1000,
+            "t_host_s": round(self._clock.now(), 6),
+            "kind": kind,
+            **members,
+        }
+        self._last_line = seal_journal_row(row, previous_line=self._last_line)
+        self._file.write(self._last_line)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def begin_take(self, round_: RoundRecord) -> TakeRecorder:
+        """Journal the intent and make the folder of the round's next take."""
+        used = [t.number for t in SessionFolder(self.folder).takes() if t.round.name == round_.name]
+        take = TakeRecorder(self, round_, max(used, default=0) + 1)
+        self.note("take_intent", round=round_.name, take=take.number)
+        take.folder.mkdir()
+        sync_folder(take.folder.parent)
+        return take
+
+    def supersede(self, round_name: str, take: int, reason: str = "superseded") -> None:
+        """Declare a valid take void, since a better one is wanted; its files stay."""
+        self.note("take_outcome", round=round_name, take=take, state="void", reason=reason)
+
+
+class TakeRecorder:
+    """Writes the files of one take; made by `SessionRecorder.begin_take`."""
+
+    def __init__(self, recorder: SessionRecorder, round_: RoundRecord, number: int) -> None:
+        self.round = round_
+        self.number = number
+        name = take_folder_name(round_.number, round_.name, number)
+        self.folder = recorder.folder / ROUNDS_FOLDER / name
+        self._recorder = recorder
+        self._files: list[FileRecord] = []
+        self._on_saved: list[SavedCallback] = []
+
+    def on_saved(self, callback: SavedCallback) -> None:
+        """Call ``callback(path relative to the session, file)`` after each acknowledged file."""
+        self._on_saved.append(callback)
+
+    def adopt(self, path: Path, sha256: str) -> FileRecord:
+        """Acknowledge a file that stands synced at its final place in the take's folder."""
+        sync_folder(path.parent)
+        relative = path.relative_to(self.folder).as_posix()
+        file = FileRecord(path=relative, size_bytes=path.stat().st_size, sha256=sha256)
+        in_session = f"{ROUNDS_FOLDER}/{self.folder.name}/{relative}"
+        self._recorder.note("saved", path=in_session, size_bytes=file.size_bytes, sha256=sha256)
+        self._files.append(file)
+        for callback in self._on_saved:
+            callback(in_session, file)
+        return file
+
+    def save(self, name: str, data: bytes) -> FileRecord:
+        """Write a small file durably and acknowledge it."""
+        path = self.folder / name
+        replace_file(path, data)
+        return self.adopt(path, hashlib.sha256(data).hexdigest())
+
+    def save_frames(self, camera: str, frames: Iterable[FrameTime]) -> str:
+        """Write the frame table of a camera; returns its path relative to the take."""
+        rows = ((f.index, f.pts, f.time_base, f"{f.t_host_s:.6f}") for f in frames)
+        name = f"{camera}.frames.csv"
+        self.save(name, _csv(("index", "pts", "time_base", "t_host_s"), rows))
+        return name
+
+    def save_telemetry(self, name: str, samples: Iterable[TelemetrySample]) -> str:
+        """Write the rail's telemetry; returns its path relative to the take."""
+        rows = (
+            (f"{s.t_host_s:.6f}", f"{s.position_mm:.4f}", f"{s.velocity_mm_s:.4f}", s.state) for s in samples
+        )
+        self.save(name, _csv(("t_host_s", "position_mm", "velocity_mm_s", "state"), rows))
+        return name
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """Every acknowledged file of this take."""
+        return tuple(self._files)
+
+    def finish(self, record: TakeRecord) -> None:
+        """Write `round.json` and declare the take valid."""
+        text = json.dumps(record.model_dump(mode="json", by_alias=True), ensure_ascii=False, indent=1)
+        self.save(ROUND_FILE, text.encode())
+        self._outcome("valid", "")
+
+    def void(self, reason: str) -> None:
+        """Declare the take void; its files stay where they are."""
+        self._outcome("void", reason)
+
+    def _outcome(self, state: TakeState, reason: str) -> None:
+        self._recorder.note(
+            "take_outcome", round=self.round.name, take=self.number, state=state, reason=reason
+        )
+
+
+def _csv(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> bytes:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue().encode()
+
+
+def hold_lock(path: Path, *, what: str) -> io.FileIO:
+    """Take an advisory lock for this process and write into it who holds it; closing the file releases it.
+
+    Raises:
+        RigBusyError: Another process holds it; the message names pid and host.
+    """
+    file = io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "r+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = file.read(4096).decode(errors="replace") or "unknown"
+        file.close()
+        raise RigBusyError(
+            f"{what} is in use by {_describe_holder(holder)}", next_step="wait for it or stop that process"
+        ) from None
+    file.truncate(0)
+    file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "boot": _boot_id()}).encode())
+    return file
+
+
+def _describe_holder(holder: str) -> str:
+    try:
+        fields = json.loads(holder)
+        return f"process {fields['pid']} on {fields['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _boot_id() -> str:
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.is_file() else ""
+
+
+def new_session_name(scene: str, sessions: Path) -> str:
+    """Name a session by scene and UTC time, e.g. ``bookshelf-03-20260102-030405``; unique in the folder."""
+    stem = f"{scene[:40]}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    candidates = [stem, *(f"{stem}-{n}" for n in range(2, 100))]
+    for name in candidates:
+        if not (sessions / name).exists():
+            return name
+    raise RigError(f"{sessions}: a hundred sessions named {stem} already", next_step="wait a second")
