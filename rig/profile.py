@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Literal, Self
 
@@ -123,10 +124,10 @@ class RigProfile(Document):
 
 
 def shipped_profiles() -> list[Path]:
-    """List the profiles that ship with the product: in the wheel, or in `hardware/profiles` of a checkout."""
-    package = Path(__file__).parent
-    folders = (package / "profiles", package.parent / "hardware" / "profiles")
-    return [p for folder in folders for p in sorted(folder.glob("*.yaml"))]
+    """List the profiles that ship: those of the checkout, or those that the wheel brought along."""
+    checkout = Path(__file__).parent.parent / "hardware" / "profiles"
+    installed = Path(sys.prefix) / "share" / "cleanplate" / "profiles"
+    return sorted((checkout if checkout.is_dir() else installed).glob("*.yaml"))
 
 
 def find_profile(name_or_path: str) -> Path:
@@ -134,7 +135,7 @@ def find_profile(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"} or "/" in name_or_path:
         return path
-    shipped = {p.stem: p for p in reversed(shipped_profiles())}
+    shipped = {p.stem: p for p in shipped_profiles()}
     if name_or_path in shipped:
         return shipped[name_or_path]
     raise InvalidDocumentError(
