@@ -51,6 +51,12 @@ class RailLockedError(DeviceError):
     exit_code = ExitCode.REFUSED
 
 
+class MotionStoppedError(DeviceError):
+    """A motion was held before its end; the position is kept, the motion is not resumed."""
+
+    code = "RIG-RAIL-002"
+
+
 class EnvelopeError(RigError, ValueError):
     """A motion was asked for that leaves the allowed travel, speed or acceleration."""
 

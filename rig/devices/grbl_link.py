@@ -1,0 +1,235 @@
+"""The conversation with a GRBL controller: one outstanding line, everything out of band noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rig.clock import SessionClock
+from rig.devices import grbl_protocol as protocol
+from rig.devices.grbl_protocol import LineKind, StatusReport
+from rig.devices.wire import Wire
+from rig.errors import DeviceError, DeviceTimeoutError, RailLockedError
+
+_BANNER_S = 3.0
+_RESET_EVERY_S = 0.8
+_RESET_ATTEMPTS = 6
+_ANSWER_S = 2.0
+_ASK_EVERY_S = 0.2
+_QUIET_S = 0.05
+
+
+@dataclass
+class LinkStatistics:
+    """What went wrong on the wire and was repaired; a healthy link stays at zero."""
+
+    discarded_lines: int = 0
+    """Torn, merged or garbled lines."""
+    stale_answers: int = 0
+    """``ok`` that belonged to nothing."""
+    lost_answers: int = 0
+    """Lines whose ``ok`` never came."""
+
+
+class GrblRefusedError(DeviceError, ValueError):
+    """The controller answered ``error:N``; `number` is N."""
+
+    def __init__(self, number: int, line: str, name: str) -> None:
+        super().__init__(
+            f"{name}: '{line}' was refused with {protocol.error_text(number)}",
+            kept="the line was not executed",
+        )
+        self.number = number
+
+
+class GrblLink:
+    """Sends lines one at a time and keeps watch over alarms and restarts.
+
+    Deadlines are session seconds, yet never shorter than the same number of machine seconds: the host's
+    scheduling does not run faster because a simulation does.
+
+    Args:
+        wire: The open transport.
+        clock: The session clock.
+    """
+
+    def __init__(self, wire: Wire, clock: SessionClock) -> None:
+        self.wire = wire
+        self.statistics = LinkStatistics()
+        self.fault = ""
+        """Why the position is no longer believed: an alarm or a restart; empty when there was none."""
+        self.deaf = False
+        """True between a critical alarm and the next restart: nothing will be answered."""
+        self._clock = clock
+        self._out_of_step = False
+
+    def patience_s(self, duration_s: float) -> float:
+        """Return a deadline that is fair to the host in accelerated time, session seconds."""
+        return duration_s * max(1.0, self._clock.rate)
+
+    def connect(self) -> str:
+        """Wait for the start-up banner, provoke it when none comes, and return it.
+
+        Raises:
+            DeviceTimeoutError: Nothing that answers like GRBL.
+        """
+        banner = self._await_banner(_BANNER_S) or self._reset_for_banner(attempts=1)
+        if banner is None:
+            self.command("")
+            banner = "Grbl (banner not seen)"
+        self._forget()
+        return banner
+
+    def restart(self) -> None:
+        """Reset the controller, again and again until its banner: a reset right after an alarm gets lost.
+
+        Raises:
+            DeviceTimeoutError: It never came back.
+        """
+        self._drain()
+        if self._reset_for_banner(attempts=_RESET_ATTEMPTS) is None:
+            raise DeviceTimeoutError(
+                f"{self.wire.name}: the controller does not come back from reset",
+                next_step="switch the controller off and on, then connect again",
+            )
+        alarm = self._drain_until_quiet()
+        self._forget()
+        self.fault = alarm
+
+    def command(self, line: str, *, timeout_s: float = _ANSWER_S) -> list[str]:
+        """Send one line and return the information that came before its ``ok``.
+
+        Raises:
+            GrblRefusedError: ``error:N``.
+            RailLockedError: An alarm came instead, or the controller restarted.
+            DeviceTimeoutError: No answer in time; whether the line was executed is unknown.
+        """
+        self._get_in_step()
+        return self._exchange(line, timeout_s)
+
+    def status(self, *, timeout_s: float = _ANSWER_S) -> tuple[StatusReport, float, float]:
+        """Ask for a status report; returns it with the session times of request and reply.
+
+        Torn reports are counted and asked for again.
+
+        Raises:
+            DeviceTimeoutError: No valid report in time.
+        """
+        first_s = self._clock.now()
+        deadline_s = first_s + self.patience_s(timeout_s)
+        while True:
+            asked_s = self._clock.now()
+            self.wire.write_realtime(protocol.STATUS)
+            report = self._await_report(min(deadline_s, asked_s + self.patience_s(_ASK_EVERY_S)))
+            if report is not None:
+                return report, asked_s, self._clock.now()
+            if self._clock.now() >= deadline_s:
+                raise DeviceTimeoutError(
+                    f"{self.wire.name}: no reply to '?' within {timeout_s:g} s",
+                    next_step="is the controller powered and its cable plugged in?",
+                )
+
+    def _exchange(self, line: str, timeout_s: float) -> list[str]:
+        self.wire.write_line(line)
+        deadline_s = self._clock.now() + self.patience_s(timeout_s)
+        information: list[str] = []
+        while (text := self._read(deadline_s)) is not None:
+            kind = self._note(text)
+            if kind is LineKind.OK:
+                return information
+            if kind is LineKind.ERROR:
+                raise GrblRefusedError(protocol.number_of(text), line, self.wire.name)
+            if kind in {LineKind.ALARM, LineKind.BANNER}:
+                raise RailLockedError(
+                    f"{self.wire.name}: {self.fault} after '{line}'",
+                    next_step="clear the fault, then home the rail",
+                )
+            if kind is LineKind.INFO:
+                information.append(text)
+        self._out_of_step = True
+        self.statistics.lost_answers += 1
+        raise DeviceTimeoutError(
+            f"{self.wire.name}: no answer to '{line}' within {timeout_s:g} s",
+            kept="the line is not sent again",
+            next_step="is the controller powered? home the rail before going on",
+        )
+
+    def _get_in_step(self) -> None:
+        """See that the next ``ok`` belongs to the next line: a late one may still be on its way."""
+        self.statistics.stale_answers += self._drain().count(LineKind.OK)
+        if not self._out_of_step:
+            return
+        self.wire.write_line("$G")
+        self._await(lambda text: text.startswith("[GC:"), _ANSWER_S, "the modes after '$G'")
+        self._await(lambda text: text == "ok", _ANSWER_S, "'ok' after '$G'")
+        self._out_of_step = False
+
+    def _await(self, wanted: Callable[[str], bool], timeout_s: float, what: str) -> str:
+        deadline_s = self._clock.now() + self.patience_s(timeout_s)
+        while (text := self._read(deadline_s)) is not None:
+            if wanted(text):
+                return text
+            self.statistics.stale_answers += self._note(text) is LineKind.OK
+        raise DeviceTimeoutError(f"{self.wire.name}: {what} did not come within {timeout_s:g} s")
+
+    def _await_report(self, deadline_s: float) -> StatusReport | None:
+        while (text := self._read(deadline_s)) is not None:
+            kind = self._note(text)
+            if kind is LineKind.REPORT:
+                return protocol.parse_report(text)
+            if kind is LineKind.NOISE:
+                return None
+            self.statistics.stale_answers += kind is LineKind.OK
+        return None
+
+    def _await_banner(self, timeout_s: float) -> str | None:
+        deadline_s = self._clock.now() + self.patience_s(timeout_s)
+        while (text := self._read(deadline_s)) is not None:
+            if protocol.classify(text) is LineKind.BANNER:
+                return text
+            self._note(text)
+        return None
+
+    def _reset_for_banner(self, *, attempts: int) -> str | None:
+        for _ in range(attempts):
+            self.wire.write_realtime(protocol.RESET)
+            banner = self._await_banner(_RESET_EVERY_S)
+            if banner is not None:
+                return banner
+        return None
+
+    def _read(self, deadline_s: float) -> str | None:
+        return self.wire.read_line(timeout_s=max(deadline_s - self._clock.now(), 0.0))
+
+    def _drain(self) -> list[LineKind]:
+        """Note every line that is already there."""
+        kinds = []
+        while (text := self.wire.read_line(timeout_s=0.0)) is not None:
+            kinds.append(self._note(text))
+        return kinds
+
+    def _drain_until_quiet(self) -> str:
+        """Note lines until none comes for a moment; returns the alarm among them, if any."""
+        self.fault = ""
+        while (text := self.wire.read_line(timeout_s=self.patience_s(_QUIET_S))) is not None:
+            self._note(text)
+        return self.fault
+
+    def _forget(self) -> None:
+        self.fault = ""
+        self.deaf = False
+        self._out_of_step = False
+
+    def _note(self, text: str) -> LineKind:
+        """Classify a line and remember what it means for the position."""
+        kind = protocol.classify(text)
+        if kind is LineKind.ALARM:
+            self.fault = protocol.alarm_text(protocol.number_of(text))
+            self.deaf = protocol.number_of(text) in protocol.CRITICAL_ALARMS
+        elif kind is LineKind.BANNER:
+            self.fault = self.fault or "the controller restarted; the position is lost"
+            self.deaf = False
+            self._out_of_step = False
+        elif kind is LineKind.NOISE:
+            self.statistics.discarded_lines += 1
+        return kind

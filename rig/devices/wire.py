@@ -1,0 +1,174 @@
+"""A line of text to a device and back, with a deadline on everything."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import termios
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from rig.clock import SessionClock
+from rig.errors import DeviceBusyError, DeviceError, DeviceNotFoundError, DeviceTimeoutError
+
+if TYPE_CHECKING:
+    import serial
+
+MAX_LINE_BYTES = 512
+"""Longer input without a line end is noise and is thrown away."""
+_POLL_S = 0.02
+_WRITE_TIMEOUT_S = 1.0
+
+
+class Wire(Protocol):
+    """A text line protocol's transport. One thread reads and writes lines; any thread may write real-time bytes."""
+
+    name: str
+    """What a message calls it, e.g. the port."""
+    discarded_bytes: int
+    """Bytes thrown away because no line end came."""
+
+    def write_line(self, line: str) -> None:
+        """Send one line; the line end is added."""
+
+    def read_line(self, *, timeout_s: float) -> str | None:
+        """Return the next line without its end, or None when none was complete in time (session seconds)."""
+
+    def write_realtime(self, data: bytes) -> None:
+        """Send bytes that the device handles ahead of all lines. Thread-safe."""
+
+    def flush(self) -> None:
+        """Throw away everything received so far."""
+
+    def close(self) -> None:
+        """Release the transport. Safe to call twice."""
+
+
+class SerialWire:
+    """A serial port, opened exclusively and without hanging up on close.
+
+    Baud rate, DTR and the like mean nothing on a pseudo-terminal; calls that it refuses are skipped.
+
+    Args:
+        port: Device path; prefer ``/dev/serial/by-id/…``, which survives replugging.
+        clock: Deadlines are seconds of this clock.
+        baud: Bits per second, 8N1.
+
+    Raises:
+        DeviceNotFoundError: No such port.
+        DeviceBusyError: Another program holds it.
+        DeviceError: It cannot be opened for another reason.
+    """
+
+    def __init__(self, port: str, clock: SessionClock, *, baud: int = 115200) -> None:
+        self.name = port
+        self.discarded_bytes = 0
+        self._clock = clock
+        self._received = bytearray()
+        self._closing = threading.Lock()
+        self._serial = _open_port(port, baud)
+
+    def write_line(self, line: str) -> None:
+        """Send one line; raises `DeviceTimeoutError` when the device takes no bytes for 1 s."""
+        self._write(line.encode("ascii") + b"\n")
+
+    def write_realtime(self, data: bytes) -> None:
+        """Send bytes at once, from any thread; they may fall between the bytes of a line."""
+        self._write(data)
+
+    def read_line(self, *, timeout_s: float) -> str | None:
+        """Return the next non-empty line, or None after ``timeout_s`` session seconds."""
+        deadline_s = time.monotonic() + timeout_s / self._clock.rate
+        while True:
+            line = self._take_line()
+            if line:
+                return line
+            if line is None:
+                if time.monotonic() >= deadline_s:
+                    return None
+                self._receive()
+
+    def flush(self) -> None:
+        """Throw away everything received so far, here and in the system's buffer."""
+        self._received.clear()
+        with self._named_errors():
+            self._serial.reset_input_buffer()
+
+    def close(self) -> None:
+        """Close the port. Safe to call twice."""
+        with self._closing, contextlib.suppress(OSError, termios.error):
+            self._serial.close()
+
+    def _take_line(self) -> str | None:
+        end = self._received.find(b"\n")
+        if end < 0:
+            return None
+        raw = bytes(self._received[:end])
+        del self._received[: end + 1]
+        return raw.strip(b"\r\n\x00 ").decode("ascii", errors="replace")
+
+    def _receive(self) -> None:
+        with self._named_errors():
+            self._received += self._serial.read(max(1, self._serial.in_waiting))
+        if len(self._received) > MAX_LINE_BYTES and b"\n" not in self._received:
+            self.discarded_bytes += len(self._received)
+            self._received.clear()
+
+    def _write(self, data: bytes) -> None:
+        with self._named_errors():
+            self._serial.write(data)
+
+    @contextlib.contextmanager
+    def _named_errors(self):  # type: ignore[no-untyped-def]
+        import serial
+
+        try:
+            yield
+        except serial.SerialTimeoutException as error:
+            raise DeviceTimeoutError(
+                f"{self.name}: took no bytes for {_WRITE_TIMEOUT_S:g} s",
+                next_step="check that the controller is powered and not hung",
+            ) from error
+        except (OSError, TypeError, termios.error) as error:
+            raise DeviceError(
+                f"{self.name}: the port vanished ({error})",
+                kept="what was recorded so far",
+                next_step="check cable and power, see that no other program reads the port, then connect again",
+            ) from error
+
+
+def _open_port(port: str, baud: int) -> serial.Serial:
+    import serial
+
+    try:
+        opened = serial.Serial(port, baud, timeout=_POLL_S, write_timeout=_WRITE_TIMEOUT_S, exclusive=True)
+    except (serial.SerialException, OSError, ValueError) as error:
+        raise _open_error(port, error) from error
+    _keep_running_on_close(opened)
+    return opened
+
+
+def _open_error(port: str, error: Exception) -> DeviceError:
+    number = getattr(error, "errno", None)
+    if number in {errno.ENOENT, errno.ENODEV, errno.ENXIO}:
+        return DeviceNotFoundError(
+            f"{port}: no such port", next_step="plug the controller in, then `rig devices` lists the ports"
+        )
+    if number in {errno.EBUSY, errno.EAGAIN} or "lock" in str(error):
+        return DeviceBusyError(
+            f"{port}: another program holds the port", next_step="close the other program (a G-code sender?)"
+        )
+    if number == errno.EACCES:
+        return DeviceError(
+            f"{port}: permission denied", next_step="add yourself to the group that owns the port (dialout)"
+        )
+    return DeviceError(f"{port}: cannot be opened ({error})", next_step="check the profile's port")
+
+
+def _keep_running_on_close(opened: serial.Serial) -> None:
+    """Switch hang-up-on-close off: dropping DTR reboots many boards."""
+    with contextlib.suppress(termios.error):
+        attributes = termios.tcgetattr(opened.fileno())
+        attributes[2] &= ~termios.HUPCL
+        termios.tcsetattr(opened.fileno(), termios.TCSANOW, attributes)
