@@ -29,7 +29,7 @@ class ManifestError(CatalogError, ValueError):
 def _beneath(path: str) -> str:
     parts = PurePosixPath(path)
     if parts.is_absolute() or ".." in parts.parts or "\\" in path or "\0" in path:
-        raise ValueError(f"path {path!r} leaves the export folder")
+        raise ValueError(f"path {path!r} leaves its folder")
     return path
 
 
