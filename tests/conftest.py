@@ -1,0 +1,38 @@
+"""Fixtures and options that all tests share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "oracle"))
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Name real devices; without them the tests marked `hardware` are skipped."""
+    parser.addoption("--rail", help="serial port of a real rail, for tests marked hardware")
+    parser.addoption("--camera", help="address of a real camera, for tests marked hardware")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests of real devices that were not given."""
+    if config.getoption("--rail") or config.getoption("--camera"):
+        return
+    skip = pytest.mark.skip(reason="needs a real device: give --rail PORT or --camera ID")
+    for item in items:
+        if "hardware" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of real photographs, videos and pairs; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("CLEANPLATE_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "data" / "MANIFEST.md").is_file():
+        pytest.skip(f"real image data not found at {folder} (set CLEANPLATE_SHARED)")
+    return folder
