@@ -1,0 +1,121 @@
+"""What a small movement of the camera does to its picture: models, Jacobians, homographies.
+
+If the optical centre returns to the same place, two pictures differ by a rotation of the camera alone,
+whatever the depth of the scene: three numbers, exact. Focus breathing adds a scale. A free homography
+is for what is left, such as the shear of a rolling shutter.
+
+Pixel centres are at integers, x right, y down. ``H`` maps a pixel of the ground truth to the degraded frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+ModelName = Literal["shift", "rotation", "scale", "homography"]
+
+PARAMETERS: dict[ModelName, int] = {"shift": 2, "rotation": 3, "scale": 4, "homography": 8}
+
+
+@dataclass(frozen=True)
+class Pinhole:
+    """A camera without distortion, its principal point in the middle of the picture."""
+
+    focal_px: float
+    width: int
+    """px"""
+    height: int
+    """px"""
+
+    @property
+    def matrix(self) -> Array:
+        """The 3×3 matrix K that maps a ray to a pixel."""
+        cx, cy = (self.width - 1) / 2, (self.height - 1) / 2
+        return np.array([[self.focal_px, 0, cx], [0, self.focal_px, cy], [0, 0, 1]])
+
+    def rays(self, points_px: Array) -> Array:
+        """Map pixels ``(n, 2)`` to rays ``(n, 2)``: the tangents of their angles to the optical axis."""
+        centre = np.array([(self.width - 1) / 2, (self.height - 1) / 2])
+        return np.asarray((points_px - centre) / self.focal_px, np.float64)
+
+
+def jacobian(model: ModelName, camera: Pinhole, points_px: Array) -> Array:
+    """Differentiate the picture's displacement by the model's parameters.
+
+    Args:
+        model: ``shift`` (dx, dy in px), ``rotation`` (pitch, yaw, roll in rad), ``scale`` (rotation and the
+            relative scale), ``homography`` (the first eight entries of a matrix in rays, minus identity).
+        camera: Its focal length turns angles into pixels.
+        points_px: ``(n, 2)``.
+
+    Returns:
+        ``(n, 2, p)``, px per unit of parameter.
+    """
+    x, y = camera.rays(points_px).T
+    one, nil = np.ones_like(x), np.zeros_like(x)
+    if model == "shift":
+        rows = [[one, nil], [nil, one]]
+        return np.moveaxis(np.array(rows), -1, 0)
+    if model == "homography":
+        rows = [[x, y, one, nil, nil, nil, -x * x, -x * y], [nil, nil, nil, x, y, one, -x * y, -y * y]]
+    else:
+        rows = [[-x * y, 1 + x * x, -y], [-(1 + y * y), x * y, x]]
+        if model == "scale":
+            rows = [[*rows[0], x], [*rows[1], y]]
+    return np.asarray(camera.focal_px * np.moveaxis(np.array(rows), -1, 0), np.float64)
+
+
+def motion_matrix(model: ModelName, camera: Pinhole, parameters: Array) -> Array:
+    """Build the 3×3 pixel homography of finite parameters, exact where `jacobian` is their first order."""
+    if model == "shift":
+        return np.array([[1, 0, parameters[0]], [0, 1, parameters[1]], [0, 0, 1]])
+    if model == "homography":
+        inner = np.eye(3) + np.append(parameters, 0.0).reshape(3, 3)
+    else:
+        inner = np.asarray(cv2.Rodrigues(parameters[:3])[0], np.float64)
+        if model == "scale":
+            inner = inner @ np.diag([1 + parameters[3], 1 + parameters[3], 1])
+    return normalised(camera.matrix @ inner @ inverted(camera.matrix))
+
+
+def normalised(homography: Array) -> Array:
+    """Scale a homography so that its last entry is 1."""
+    return np.asarray(homography / homography[2, 2], np.float64)
+
+
+def angles_and_scale(homography: Array, camera: Pinhole) -> tuple[tuple[float, float, float], float]:
+    """Read pitch, yaw and roll in degrees and the scale out of a homography, by the nearest rotation."""
+    inner = inverted(camera.matrix) @ homography @ camera.matrix
+    norms = np.linalg.norm(inner, axis=0)
+    u, _, vt = np.linalg.svd(inner / norms)
+    pitch, yaw, roll = np.degrees(cv2.Rodrigues(u @ vt)[0].ravel())
+    return (float(pitch), float(yaw), float(roll)), float(np.sqrt(norms[0] * norms[1]) / norms[2])
+
+
+def inverted(matrix: Array) -> Array:
+    """Invert a matrix."""
+    return np.asarray(np.linalg.inv(matrix), np.float64)
+
+
+def map_points(homography: Array, points_px: Array) -> Array:
+    """Map pixels ``(n, 2)`` through a homography."""
+    mapped = points_px @ homography[:, :2].T + homography[:, 2]
+    return np.asarray(mapped[:, :2] / mapped[:, 2:], np.float64)
+
+
+def grid_points(x: float, y: float, width: float, height: float, *, columns: int = 9, rows: int = 7) -> Array:
+    """Lay a grid of points over a rectangle, corners included: ``(columns × rows, 2)`` px."""
+    xs, ys = np.meshgrid(np.linspace(x, x + width - 1, columns), np.linspace(y, y + height - 1, rows))
+    return np.column_stack([xs.ravel(), ys.ravel()])
+
+
+def at_scale(homography: Array, scale: int) -> Array:
+    """Express a homography between frames as one between the same frames reduced ``scale`` times."""
+    offset = (scale - 1) / 2
+    up = np.array([[scale, 0, offset], [0, scale, offset], [0, 0, 1.0]])
+    return normalised(inverted(up) @ homography @ up)

@@ -1,0 +1,171 @@
+"""One reduced size of a pair: warp, compare tile by tile, step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from alignment.camera_motion import (
+    Array,
+    ModelName,
+    Pinhole,
+    at_scale,
+    inverted,
+    jacobian,
+    motion_matrix,
+    normalised,
+)
+from alignment.photometry import Mask, Plane
+from alignment.picture import MatchedTruth, Picture
+from alignment.robust_fit import Fit, Flags, fit_motion
+from alignment.tiles import CentredPlane, TileGrid, TileStatistics, compare_tiles
+
+TILE_PX = {1: 32, 2: 16, 4: 16}
+"""Side of a tile by scale, px of the reduced frame."""
+_TRUSTED_SHARE = 0.75
+
+
+class LevelPair(Protocol):
+    """A pair at one size, seen from one of its two frames."""
+
+    grid: TileGrid
+
+    def linearise(self, homography: Array) -> tuple[TileStatistics, Flags]:
+        """Compare the tiles at a homography (ground truth to degraded, full px); which of them are usable."""
+
+    def step(self, homography: Array, motion: Array) -> Array:
+        """Improve a homography by the motion fitted to the tiles."""
+
+
+class ForwardPair:
+    """Tiles on the degraded frame; the ground truth is warped onto it.
+
+    Args:
+        truth: The ground truth, matched in blur and exposure.
+        lq: The degraded frame.
+        scale: How often both are reduced.
+        trust: ``(H, W)`` uint8 of the degraded frame, 255 where it may be compared; None trusts all of it.
+        tile_px: Side of a tile, px of the reduced frame; None for the usual one.
+    """
+
+    def __init__(
+        self,
+        truth: MatchedTruth,
+        lq: Picture,
+        *,
+        scale: int,
+        trust: Mask | None = None,
+        tile_px: int | None = None,
+    ) -> None:
+        self.grid = TileGrid.over(lq.size, scale=scale, tile_px=tile_px or TILE_PX[scale])
+        self._truth = truth.level(scale)
+        self._truth_size = truth.size
+        self._lq = CentredPlane.of(self.grid.crop(lq.level(scale)), self.grid)
+        self._trusted = trusted_tiles(trust, self.grid)
+
+    def linearise(self, homography: Array) -> tuple[TileStatistics, Flags]:
+        """Warp the ground truth and compare."""
+        back = inverted(homography)
+        usable = self.grid.inside(back, self._truth_size, margin_px=2.0 * self.grid.scale)
+        warped = warp_onto_tiles(self._truth, at_scale(back, self.grid.scale), self.grid)
+        return compare_tiles(warped, self._lq, self.grid), usable & self._trusted
+
+    def gradient_correlation(self, homography: Array, chosen: Flags) -> float:
+        """Correlate the gradients of both frames over the chosen tiles."""
+        back = at_scale(inverted(homography), self.grid.scale)
+        warped = warp_onto_tiles(self._truth, back, self.grid)
+        cross, truth, seen = 0.0, 0.0, 0.0
+        for dx, dy in ((1, 0), (0, 1)):
+            g, l = (cv2.Sobel(p, cv2.CV_32F, dx, dy, ksize=1) for p in (warped, self._lq.plane))
+            products = (
+                self.grid.means(np.multiply(a, b)).ravel()[chosen] for a, b in ((g, l), (g, g), (l, l))
+            )
+            cross, truth, seen = (
+                total + float(p.sum()) for total, p in zip((cross, truth, seen), products, strict=True)
+            )
+        return cross / max(float(np.sqrt(truth * seen)), 1e-9)
+
+    @staticmethod
+    def step(homography: Array, motion: Array) -> Array:
+        """Move the degraded side."""
+        return normalised(motion @ homography)
+
+
+class BackwardPair:
+    """Tiles on the ground truth; the degraded frame is warped onto it. Gradients still come from the truth."""
+
+    def __init__(self, truth: MatchedTruth, lq: Picture, *, scale: int) -> None:
+        self.grid = TileGrid.over(truth.size, scale=scale, tile_px=TILE_PX[scale])
+        self._truth = self.grid.crop(truth.level(scale))
+        self._lq = lq.level(scale)
+        self._lq_size = lq.size
+
+    def linearise(self, homography: Array) -> tuple[TileStatistics, Flags]:
+        """Warp the degraded frame and compare."""
+        usable = self.grid.inside(homography, self._lq_size, margin_px=2.0 * self.grid.scale)
+        warped = warp_onto_tiles(self._lq, at_scale(homography, self.grid.scale), self.grid)
+        return compare_tiles(self._truth.copy(), CentredPlane.of(warped, self.grid), self.grid), usable
+
+    @staticmethod
+    def step(homography: Array, motion: Array) -> Array:
+        """Move the ground truth's side."""
+        return normalised(homography @ motion)
+
+
+@dataclass(frozen=True, eq=False)
+class Refinement:
+    """Where an iteration ended."""
+
+    pair: LevelPair
+    homography: Array
+    fit: Fit
+    """Of the last step taken."""
+    tiles: TileStatistics
+    iterations: int
+    converged: bool
+
+
+def refine(
+    pair: LevelPair,
+    homography: Array,
+    *,
+    camera: Pinhole,
+    model: ModelName,
+    tolerance_px: float,
+    max_iterations: int = 6,
+) -> Refinement:
+    """Step until no tile moves by more than ``tolerance_px`` or ``max_iterations`` are done.
+
+    Raises:
+        NoCommonStructureError: The tiles do not determine the model.
+    """
+    jacobians = jacobian(model, camera, pair.grid.centres_px())
+    iterations, moved = 0, np.inf
+    while iterations < max_iterations and moved >= tolerance_px:
+        tiles, usable = pair.linearise(homography)
+        fit = fit_motion(tiles, jacobians, usable, model=model)
+        homography = pair.step(homography, motion_matrix(model, camera, fit.parameters))
+        moved = float(np.abs(jacobians @ fit.parameters).max())
+        iterations += 1
+    return Refinement(pair, homography, fit, tiles, iterations, moved < tolerance_px)
+
+
+def warp_onto_tiles(plane: Plane, to_plane: Array, grid: TileGrid) -> Plane:
+    """Sample a smoothed plane, bilinearly, at every pixel of the tiles; ``to_plane`` maps reduced px."""
+    offset = np.array([[1, 0, grid.x0], [0, 1, grid.y0], [0, 0, 1.0]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(
+        cv2.warpPerspective(plane, to_plane @ offset, (grid.width, grid.height), flags=flags), np.float32
+    )
+
+
+def trusted_tiles(trust: Mask | None, grid: TileGrid) -> Flags:
+    """Tell which tiles lie mostly where the mask trusts the frame."""
+    if trust is None:
+        return np.ones(grid.rows * grid.columns, bool)
+    size = (trust.shape[1] // grid.scale, trust.shape[0] // grid.scale)
+    reduced = np.asarray(cv2.resize(trust, size, interpolation=cv2.INTER_AREA), np.float32)
+    return grid.means(grid.crop(reduced)).ravel() >= 255 * _TRUSTED_SHARE

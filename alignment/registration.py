@@ -1,0 +1,326 @@
+"""Register one degraded frame to its ground truth, to a few hundredths of a pixel.
+
+Coarse to fine, every tile with its own gain and offset, gradients from the ground truth alone, robust
+weights on the tiles' innovations, and the ground truth blurred and dimmed as the degraded frame is. The
+simplest movement of the camera that explains the tiles is the one reported, with its error predicted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from alignment.blur_search import find_blur
+from alignment.camera_motion import (
+    Array,
+    ModelName,
+    Pinhole,
+    angles_and_scale,
+    at_scale,
+    grid_points,
+    inverted,
+    jacobian,
+    map_points,
+)
+from alignment.errors import PictureFormatError
+from alignment.information import PredictedError, bound_px, parameter_covariance, predict_error
+from alignment.level_pair import BackwardPair, ForwardPair, Refinement, refine, warp_onto_tiles
+from alignment.local_map import LocalMap, local_map
+from alignment.photometry import Mask
+from alignment.picture import DIMMED, NO_BLUR, MatchedTruth, Picture
+from alignment.robust_fit import Fit, fit_motion, information_criterion
+from alignment.tiles import TileStatistics
+from alignment.window import WindowTrack, track_window
+from catalog.evidence import BlurRecord
+
+__all__ = [
+    "Picture",
+    "Pinhole",
+    "Registration",
+    "WindowTrack",
+    "register",
+    "track_window",
+]
+
+_COARSE_TOLERANCE_PX = 0.1
+_FINE_TOLERANCE_PX = 0.004
+_STRONG_EVIDENCE = 10.0
+"""Least gain in Schwarz's criterion at which a richer model is taken (Kass and Raftery, 1995)."""
+_MIDTONES = (64.0, 192.0)
+_CLIPPED = (1.5, 253.5)
+
+
+@dataclass(frozen=True)
+class GainStatistics:
+    """Contrast of the degraded frame over that of the matched ground truth, over the tiles in use."""
+
+    median: float
+    low: float
+    """10th percentile."""
+    high: float
+    """90th percentile."""
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """How a degraded frame lies on its ground truth, and how well that is known."""
+
+    size: tuple[int, int]
+    """Width and height of the degraded frame, px."""
+    homography: Array
+    """``(3, 3)``: pixel of the ground truth to pixel of the degraded frame."""
+    model: ModelName
+    angles_deg: tuple[float, float, float]
+    """Pitch, yaw, roll of the degraded frame's camera against that of the ground truth."""
+    scale: float
+    covariance: Array
+    """``(p, p)`` of the model's parameters (rad; relative scale)."""
+    predicted: PredictedError
+    bound_px: float
+    """Cramér-Rao bound of the model's displacement, root mean square over the picture."""
+    blur: BlurRecord
+    exposure_ratio: float
+    """Light of the degraded frame over that of the ground truth."""
+    split_half_px: float
+    """Root mean square difference of two registrations by interleaved halves of the tiles."""
+    split_half_sigma_px: float
+    """What that difference would be by the covariance alone."""
+    forward_backward_px: float
+    """Largest error over the corners after going to the degraded frame and back by independent estimates."""
+    ncc: float
+    """Median correlation of the inlier tiles after blur matching."""
+    gradient_ncc: float
+    """Correlation of the gradients over the inlier tiles after blur matching, at half size."""
+    gain: GainStatistics
+    clipped_white_share: float
+    """Share of pixels at white where the ground truth is mid-tone."""
+    clipped_black_share: float
+    """Share of pixels at black where the ground truth is mid-tone."""
+    leftover: LocalMap
+    iterations: int
+    converged: bool
+
+    @property
+    def predicted_epe_px(self) -> float:
+        """Radius that holds 95 % of the delivered error, px."""
+        return self.predicted.radius_px
+
+    @property
+    def masked_share(self) -> float:
+        """Share of the tiles that show something else than the ground truth does."""
+        return self.leftover.masked_share
+
+    @property
+    def local_p90_px(self) -> float | None:
+        """90th percentile of the tiles' leftover shift; None where no tile can measure it."""
+        return self.leftover.percentile_px(90)
+
+    def trust_mask(self) -> Mask:
+        """``(H, W)`` uint8 over the degraded frame: 255 where it may be compared with the ground truth."""
+        return self.leftover.trust_mask(self.size)
+
+
+def register(
+    gt: Picture,
+    lq: Picture,
+    *,
+    camera: Pinhole,
+    initial: Array,
+    blur: BlurRecord | None = None,
+    trust: Mask | None = None,
+    finest_scale: Literal[1, 2] = 1,
+    parallax_spread_px: float = 0.0,
+    models: tuple[ModelName, ...] = ("rotation", "scale", "homography"),
+) -> Registration:
+    """Find how ``lq`` lies on ``gt``.
+
+    Args:
+        gt: Ground truth, of ``camera``'s size.
+        lq: Degraded frame of the same size.
+        camera: Focal length and size of both.
+        initial: ``(3, 3)`` first guess of the homography, good to about 6 px.
+        blur: Blur of ``lq`` over ``gt``; None searches for it.
+        trust: ``(H, W)`` uint8 over ``lq``, 0 where it must not be compared.
+        finest_scale: 2 screens at half size: a third of the time, about half the accuracy.
+        parallax_spread_px: Parallax between near and far that the position gap makes, for the prediction.
+        models: Models allowed, the simplest first; a richer one is taken only on strong evidence.
+
+    Raises:
+        NoCommonStructureError: The frames share too little structure.
+        PictureFormatError: The frames differ in size.
+    """
+    if not gt.size == lq.size == (camera.width, camera.height):
+        raise PictureFormatError(f"frames of {gt.size} and {lq.size} px for a camera of {camera.width}")
+    coarse = _coarse(gt, lq, initial, camera=camera, model=models[0], trust=trust)
+    exposure = _exposure_ratio(coarse, gt, lq)
+    if blur is None:
+        blur = find_blur(gt, lq, homography=coarse.homography, exposure=exposure)
+    truth = MatchedTruth(gt, tone=lq.tone, blur=blur, exposure=exposure if exposure < DIMMED else 1.0)
+    forward = _fine(truth, lq, coarse, camera=camera, models=models, trust=trust, finest_scale=finest_scale)
+    backward = _backward(
+        truth, lq, initial, camera=camera, model=forward.fit.model, finest_scale=finest_scale
+    )
+    return _describe(
+        truth, lq, forward, backward, camera=camera, exposure=exposure, parallax_spread_px=parallax_spread_px
+    )
+
+
+def _coarse(
+    gt: Picture, lq: Picture, initial: Array, *, camera: Pinhole, model: ModelName, trust: Mask | None
+) -> Refinement:
+    plain = MatchedTruth(gt, tone=gt.tone, blur=NO_BLUR, exposure=1.0)
+    homography = initial
+    for scale in (4, 2):
+        pair = ForwardPair(plain, lq, scale=scale, trust=trust)
+        found = refine(pair, homography, camera=camera, model=model, tolerance_px=_COARSE_TOLERANCE_PX)
+        homography = found.homography
+    return found
+
+
+def _exposure_ratio(coarse: Refinement, gt: Picture, lq: Picture) -> float:
+    """Median over the tiles of light over light."""
+    tiles, usable = coarse.tiles, coarse.fit.usable
+    lq_light = lq.tone.light(tiles.lq_mean[usable].astype(np.float32))
+    gt_light = gt.tone.light(tiles.gt_mean[usable].astype(np.float32))
+    return float(np.median(lq_light / np.maximum(gt_light, 1e-4)))
+
+
+def _fine(
+    truth: MatchedTruth,
+    lq: Picture,
+    coarse: Refinement,
+    *,
+    camera: Pinhole,
+    models: tuple[ModelName, ...],
+    trust: Mask | None,
+    finest_scale: int,
+) -> Refinement:
+    pair = ForwardPair(truth, lq, scale=finest_scale, trust=trust)
+    tolerance_px = _FINE_TOLERANCE_PX * finest_scale
+    found = refine(pair, coarse.homography, camera=camera, model=models[0], tolerance_px=tolerance_px)
+    model = _choose_model(found, pair, camera, models)
+    if model != models[0]:
+        found = refine(pair, found.homography, camera=camera, model=model, tolerance_px=tolerance_px)
+    return found
+
+
+def _choose_model(
+    found: Refinement, pair: ForwardPair, camera: Pinhole, models: tuple[ModelName, ...]
+) -> ModelName:
+    """Take the simplest model that no richer one beats by strong evidence."""
+    centres = pair.grid.centres_px()
+    fits = [found.fit, *(_fit(found.tiles, found.fit, jacobian(m, camera, centres), m) for m in models[1:])]
+    best, best_cost = fits[0], np.inf
+    for fit in fits:
+        cost = information_criterion(fit, reference_inflation=fits[-1].inflation)
+        if cost < best_cost - _STRONG_EVIDENCE:
+            best, best_cost = fit, cost
+    return best.model
+
+
+def _fit(tiles: TileStatistics, like: Fit, jacobians: Array, model: ModelName) -> Fit:
+    return fit_motion(tiles, jacobians, like.usable, model=model)
+
+
+def _backward(
+    truth: MatchedTruth, lq: Picture, initial: Array, *, camera: Pinhole, model: ModelName, finest_scale: int
+) -> Array:
+    """Estimate the homography once more, on tiles of the ground truth, from the same first guess."""
+    homography = initial
+    for scale in (4, 2, 1):
+        if scale >= finest_scale:
+            pair = BackwardPair(truth, lq, scale=scale)
+            tolerance_px = _COARSE_TOLERANCE_PX if scale > finest_scale else 5 * _FINE_TOLERANCE_PX
+            homography = refine(
+                pair, homography, camera=camera, model=model, tolerance_px=tolerance_px
+            ).homography
+    return homography
+
+
+def _describe(
+    truth: MatchedTruth,
+    lq: Picture,
+    forward: Refinement,
+    backward: Array,
+    *,
+    camera: Pinhole,
+    exposure: float,
+    parallax_spread_px: float,
+) -> Registration:
+    grid, fit, tiles = forward.pair.grid, forward.fit, forward.tiles
+    leftover = local_map(grid, tiles, fit)
+    covariance = parameter_covariance(fit, grid)
+    points = grid_points(0, 0, *lq.size)
+    corners = grid_points(0, 0, *lq.size, columns=2, rows=2)
+    there_and_back = map_points(inverted(backward) @ forward.homography, corners)
+    angles_deg, scale = angles_and_scale(forward.homography, camera)
+    white, black = _clipped_shares(truth.gt, lq, forward.homography)
+    halves_px, halves_sigma_px = _split_half(forward, covariance, camera, points)
+    good = fit.weight > 0
+    return Registration(
+        homography=forward.homography,
+        model=fit.model,
+        angles_deg=angles_deg,
+        scale=scale,
+        covariance=covariance,
+        predicted=predict_error(
+            fit, covariance, leftover, camera=camera, points_px=points, parallax_spread_px=parallax_spread_px
+        ),
+        bound_px=_bound(truth, lq, forward, camera, points),
+        blur=truth.blur,
+        exposure_ratio=exposure,
+        split_half_px=halves_px,
+        split_half_sigma_px=halves_sigma_px,
+        forward_backward_px=float(np.hypot(*(there_and_back - corners).T).max()),
+        ncc=float(np.median(tiles.correlation[good])),
+        gradient_ncc=_gradient_ncc(truth, lq, forward),
+        gain=GainStatistics(*(float(np.percentile(tiles.gain[good], p)) for p in (50, 10, 90))),
+        clipped_white_share=white,
+        clipped_black_share=black,
+        leftover=leftover,
+        iterations=forward.iterations,
+        converged=forward.converged,
+        size=lq.size,
+    )
+
+
+def _split_half(
+    forward: Refinement, covariance: Array, camera: Pinhole, points_px: Array
+) -> tuple[float, float]:
+    fit, grid = forward.fit, forward.pair.grid
+    odd = (np.add.outer(np.arange(grid.rows), np.arange(grid.columns)) % 2 == 1).ravel()
+    halves = [
+        fit_motion(forward.tiles, fit.jacobians, fit.usable & half, model=fit.model) for half in (odd, ~odd)
+    ]
+    at_points = jacobian(fit.model, camera, points_px)
+    difference = at_points @ (halves[0].parameters - halves[1].parameters)
+    variance = np.einsum("nip,pq,niq->", at_points, 4 * covariance, at_points) / len(points_px)
+    return float(np.sqrt(np.mean(np.sum(difference**2, axis=1)))), float(np.sqrt(variance))
+
+
+def _bound(truth: MatchedTruth, lq: Picture, forward: Refinement, camera: Pinhole, points_px: Array) -> float:
+    grid = forward.pair.grid
+    to_truth = at_scale(inverted(forward.homography), grid.scale)
+    warped = warp_onto_tiles(truth.reduced(grid.scale), to_truth, grid)
+    plane = grid.crop(lq.reduced(grid.scale))
+    return bound_px(warped, plane, forward.tiles, forward.fit, grid, camera=camera, points_px=points_px)
+
+
+def _gradient_ncc(truth: MatchedTruth, lq: Picture, forward: Refinement) -> float:
+    """Correlate gradients at half size; its tiles are those of the full size."""
+    pair = ForwardPair(truth, lq, scale=2)
+    return pair.gradient_correlation(forward.homography, forward.fit.weight > 0)
+
+
+def _clipped_shares(gt: Picture, lq: Picture, homography: Array) -> tuple[float, float]:
+    """Shares of white and of black in the degraded frame where the ground truth is mid-tone; every 4th pixel."""
+    ys, xs = np.mgrid[2 : lq.size[1] : 4, 2 : lq.size[0] : 4]
+    at_truth = map_points(inverted(homography), np.column_stack([xs.ravel(), ys.ravel()]))
+    column, row = np.clip(np.rint(at_truth), 0, np.array(gt.size) - 1).astype(int).T
+    codes = gt.grey[row, column]
+    seen = lq.grey[ys.ravel(), xs.ravel()][(codes >= _MIDTONES[0]) & (codes <= _MIDTONES[1])]
+    if seen.size == 0:
+        return 0.0, 0.0
+    return float(np.mean(seen >= _CLIPPED[1])), float(np.mean(seen <= _CLIPPED[0]))

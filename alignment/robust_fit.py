@@ -1,0 +1,122 @@
+"""Fit one movement of the camera to what all tiles say, without those that say something else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignment.camera_motion import PARAMETERS, Array, ModelName, Pinhole, jacobian
+from alignment.errors import NoCommonStructureError
+from alignment.tiles import TileStatistics
+
+Flags = NDArray[np.bool_]
+
+CHI_SQUARE_MEDIAN = 1.386
+"""Median of chi-square with two degrees of freedom."""
+TUKEY_CUT = 16.0
+"""Whitened squared innovation at which a tile loses its say; 16 is four standard deviations."""
+_MAX_REWEIGHTINGS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A robust least-squares step from the present alignment; ``K`` tiles, ``p`` parameters."""
+
+    model: ModelName
+    parameters: Array
+    """``(p,)``"""
+    normal: Array
+    """``(p, p)`` weighted information of the parameters, before `inflation`."""
+    jacobians: Array
+    """``(K, 2, p)``"""
+    remainder: Array
+    """``(K, 2)`` score that the movement leaves unexplained."""
+    innovation: Array
+    """``(K, 2)`` px: shift of each tile that the movement leaves unexplained."""
+    chi_square: Array
+    """``(K,)`` of the innovation, divided by `inflation`: 1.386 in the median."""
+    weight: Array
+    """``(K,)`` Tukey weight, 0..1; 0 for tiles that were not to be used."""
+    inflation: float
+    """How much more the tiles disagree than white residuals would make them."""
+    usable: Flags
+    """``(K,)`` bool: the tiles that were to be used."""
+
+    def displacement(self, camera: Pinhole, points_px: Array) -> Array:
+        """Displacement by the fitted step at points ``(n, 2)``, px."""
+        return np.asarray(jacobian(self.model, camera, points_px) @ self.parameters, np.float64)
+
+
+def fit_motion(tiles: TileStatistics, jacobians: Array, usable: Flags, *, model: ModelName) -> Fit:
+    """Solve for the model's parameters with Tukey weights on the whitened innovations.
+
+    Args:
+        tiles: Statistics of ``K`` tiles.
+        jacobians: ``(K, 2, p)`` of the tile centres.
+        usable: ``(K,)`` bool.
+        model: Which model the Jacobians belong to.
+
+    Raises:
+        NoCommonStructureError: The tiles do not determine the parameters.
+    """
+    information = tiles.information * usable[:, None, None]
+    each_normal = np.einsum("kip,kij,kjq->kpq", jacobians, information, jacobians)
+    each_right = np.einsum("kip,ki->kp", jacobians, tiles.score * usable[:, None])
+    whitening = _inverse(tiles.information)
+    weight = usable.astype(float)
+    for _ in range(_MAX_REWEIGHTINGS):
+        normal = np.tensordot(weight, each_normal, 1)
+        parameters = _solve(normal, weight @ each_right)
+        remainder = tiles.score - np.einsum("kij,kj->ki", tiles.information, jacobians @ parameters)
+        innovation = np.einsum("kij,kj->ki", whitening, remainder)
+        chi_square = np.maximum(np.einsum("ki,ki->k", remainder, innovation), 0.0)
+        inflation = max(float(np.median(chi_square[usable])) / CHI_SQUARE_MEDIAN, 1e-6)
+        previous, weight = weight, usable * tukey_weight(chi_square / inflation)
+        if np.max(np.abs(weight - previous)) < 0.01:
+            break
+    return Fit(
+        model, parameters, np.tensordot(weight, each_normal, 1), jacobians, remainder, innovation,
+        chi_square / inflation, weight, inflation, usable,
+    )  # fmt: skip
+
+
+def tukey_weight(chi_square: Array) -> Array:
+    """Tukey's biweight of whitened squared innovations."""
+    return np.asarray(np.maximum(1 - chi_square / TUKEY_CUT, 0.0) ** 2, np.float64)
+
+
+def robust_cost(chi_square: Array) -> float:
+    """Sum of Tukey's loss; equals the sum of ``chi_square`` where all are small."""
+    return float(np.sum(TUKEY_CUT / 3 * (1 - np.maximum(1 - chi_square / TUKEY_CUT, 0.0) ** 3)))
+
+
+def information_criterion(fit: Fit, *, reference_inflation: float) -> float:
+    """Schwarz's criterion, with the innovations of every rival measured on one scale.
+
+    Args:
+        fit: One of the rivals.
+        reference_inflation: Inflation of the richest rival.
+    """
+    chi_square = fit.chi_square[fit.usable] * (fit.inflation / reference_inflation)
+    return robust_cost(chi_square) + PARAMETERS[fit.model] * float(np.log(max(chi_square.size, 2)))
+
+
+def _solve(normal: Array, right: Array) -> Array:
+    diagonal = np.diag(normal)
+    if np.all(diagonal > 0):
+        scale = 1 / np.sqrt(diagonal)
+        scaled = normal * np.outer(scale, scale)
+        if np.linalg.cond(scaled) < 1e10:
+            return np.asarray(scale * np.linalg.solve(scaled, scale * right), np.float64)
+    raise NoCommonStructureError(
+        "the two frames have too little structure in common to register",
+        next_step="more light, a sharper ground truth or more texture in the scene",
+    )
+
+
+def _inverse(information: Array) -> Array:
+    """Invert ``(K, 2, 2)``; a tile without texture gets a very large but finite variance."""
+    ridge = 1e-9 * np.trace(information, axis1=1, axis2=2).max(initial=1e-12) + 1e-12
+    return np.asarray(np.linalg.inv(information + ridge * np.eye(2)), np.float64)
