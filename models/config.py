@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -97,7 +97,8 @@ def load_config(entry: ModelEntry, size: str, overrides: Sequence[str] = ()) -> 
 
 def config_class(entry: ModelEntry) -> type[RunConfig[Any]]:
     """Return the configuration class of runs of one model."""
-    return RunConfig[entry.load_config_class()]  # type: ignore[misc]
+    specialised: Any = RunConfig.__class_getitem__(entry.load_config_class())
+    return cast("type[RunConfig[Any]]", specialised)
 
 
 def override(config: RunConfig[Any], assignments: Sequence[str]) -> RunConfig[Any]:

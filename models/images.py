@@ -11,7 +11,7 @@ import struct
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from models.errors import DamagedImageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Pixels = NDArray[np.uint8 | np.uint16]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SIGNATURES = (
@@ -54,11 +54,7 @@ class Picture:
 
 
 def image_kind(data: bytes) -> str | None:
-    """Name the format that the first bytes announce, None when it is no picture that we read.
-
-    >>> image_kind(b"\\xff\\xd8\\xff\\xe0 whatever the name says")
-    'JPEG'
-    """
+    """Name the format that the first bytes announce, None when it is no picture that we read."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"
     return next((kind for signature, kind in _SIGNATURES if data.startswith(signature)), None)
@@ -127,12 +123,13 @@ def _decode(data: bytes, name: str) -> Pixels:
             f"{name}: the {kind} data end early, after {len(data)} bytes", next_step="copy the file again"
         )
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise DamagedImageError(f"{name}: {kind} data cannot be decoded: {error.err}") from error
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         raise DamagedImageError(f"{name}: {kind} data cannot be decoded as 8 or 16 bit")
-    return pixels
+    decoded: Pixels = pixels
+    return decoded
 
 
 def _is_truncated(data: bytes, kind: str) -> bool:
@@ -165,7 +162,8 @@ def _metadata(data: bytes) -> tuple[bytes | None, bytes | None]:
 def _stored_channels(picture: Picture) -> Pixels:
     pixels = picture.pixels
     if picture.grey:
-        return np.rint(pixels.mean(axis=2)).astype(pixels.dtype)
+        grey: Pixels = np.rint(pixels.mean(axis=2)).astype(pixels.dtype)
+        return grey
     bgr = pixels[..., ::-1]
     return np.ascontiguousarray(bgr) if picture.alpha is None else np.dstack([bgr, picture.alpha])
 

@@ -63,7 +63,7 @@ def ssim(restored: Pixels, gt: Pixels) -> float:
 
     _check_shapes(restored, gt)
     return float(
-        structural_similarity(
+        structural_similarity(  # type: ignore[no-untyped-call]
             to_8_bit(restored).astype(np.float32),
             to_8_bit(gt).astype(np.float32),
             data_range=255.0,

@@ -54,7 +54,7 @@ class CropOrder:
         labels = np.asarray(classes if balanced else [""] * len(classes))
         self._members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         self._seed = seed
-        self._crops_per_decode = crops_per_decode
+        self.crops_per_decode = crops_per_decode
         self._decodes_per_block = decodes_per_block
         self._rank, self._world = rank, world
         self.block_size = crops_per_decode * decodes_per_block
@@ -86,7 +86,7 @@ class CropOrder:
     def _list_slots(self, block: int) -> list[CropSlot]:
         first = (block * self._world + self._rank) * self._decodes_per_block
         order = self._shuffled(_BLOCK_STREAM, self._rank, block, self.block_size)
-        turns = (divmod(int(i), self._crops_per_decode) for i in order)
+        turns = (divmod(int(i), self.crops_per_decode) for i in order)
         return [CropSlot(first + turn, crop) for turn, crop in turns]
 
     def _shuffle(self, stream: int, group: int, epoch: int, count: int) -> NDArray[np.int64]:

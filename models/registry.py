@@ -30,7 +30,8 @@ class ModelEntry:
 
     def load_config_class(self) -> type[BaseModel]:
         """Import the model's module (and torch) and return its configuration class."""
-        return self._attribute(self.config_class)
+        found: type[BaseModel] = self._attribute(self.config_class)
+        return found
 
     def build(self, config: BaseModel) -> nn.Module:
         """Build the network with freshly drawn weights."""

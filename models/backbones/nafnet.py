@@ -67,7 +67,8 @@ class NAFBlock(nn.Module):
         """Map ``(B, C, H, W)`` to the same shape."""
         gated = simple_gate(self.conv2(self.conv1(self.norm1(x))))
         y = x + self.beta * self.conv3(gated * self.sca(gated))
-        return y + self.gamma * self.conv5(simple_gate(self.conv4(self.norm2(y))))
+        restored: Tensor = y + self.gamma * self.conv5(simple_gate(self.conv4(self.norm2(y))))
+        return restored
 
 
 class NAFNet(nn.Module):
@@ -119,7 +120,8 @@ class NAFNet(nn.Module):
         height, width = image.shape[-2:]
         padded = F.pad(image, (0, -width % self.multiple, 0, -height % self.multiple))
         restored = self.ending(self.trunk(self.intro(padded))) + padded
-        return restored[..., :height, :width]
+        cropped: Tensor = restored[..., :height, :width]
+        return cropped
 
     def trunk(self, x: Tensor) -> Tensor:
         """Run encoder, middle and decoder on features ``(B, width, H, W)``, H and W fitting `multiple`."""

@@ -1,0 +1,153 @@
+"""Checkpoints: safetensors that say by themselves which network they hold, and the optimiser beside them.
+
+No pickled code is ever run: weights are safetensors, the optimiser's file is read with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from catalog.session_folder import replace_file, sync_folder
+from models.base import Degrader, Restorer
+from models.config import RunConfig, build_config
+from models.errors import CheckpointError
+from models.registry import find_model
+from models.run_folder import checkpoint_path
+
+FORMAT = "cleanplate"
+
+
+class CheckpointInfo(BaseModel):
+    """What a checkpoint says about itself, in the header of its file."""
+
+    config: dict[str, Any]
+    """The resolved configuration of the run."""
+    step: int
+    export_digest: str
+    """sha256 of the manifest it was trained on."""
+
+
+def load(run: str | Path, *, device: str = "cpu", data: Path | None = None) -> Restorer | Degrader:
+    """Load a trained model, ready to use: evaluation mode, averaged weights.
+
+    Args:
+        run: A run's folder or name (its newest checkpoint is taken), or one ``.safetensors`` file.
+        device: Where to put it.
+        data: Data folder in which names are looked up; default as for the commands.
+
+    Raises:
+        RunNotFoundError: No such run, or nothing saved in it yet.
+        CheckpointError: The file is damaged, foreign, or does not fit the network it names.
+    """
+    path = checkpoint_path(run, data or Path(os.environ.get("CLEANPLATE_DATA", "cleanplate-data")))
+    model = build(read_info(path), path)
+    usable = model.to(device).eval()
+    if not isinstance(usable, Restorer | Degrader):
+        raise TypeError(f"{type(usable).__name__} neither restores nor degrades")
+    return usable
+
+
+def build(info: CheckpointInfo, path: Path) -> nn.Module:
+    """Build the network that a checkpoint names and fill it."""
+    try:
+        config = build_config(info.config)
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: its configuration does not fit this version: {error}") from error
+    model = find_model(config.name).build(config.model)
+    load_weights(model, path)
+    return model
+
+
+def read_info(path: Path) -> CheckpointInfo:
+    """Read the header of a checkpoint.
+
+    Raises:
+        CheckpointError: Damaged, or written by something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
+    if header.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: holds no description of ours, so it was not written by `models train`",
+            next_step="`models convert` reads official releases",
+        )
+    return CheckpointInfo.model_validate_json(header["info"])
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill a network from a file that must fit it exactly.
+
+    Raises:
+        CheckpointError: Damaged, or names and shapes differ; the message names the first difference.
+    """
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
+    difference = _first_difference(model.state_dict(), weights)
+    if difference:
+        raise CheckpointError(f"{path}: does not fit the network: {difference}")
+    model.load_state_dict(weights)
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], info: CheckpointInfo) -> None:
+    """Write weights in one step; a reader sees the whole file or none."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    header = {"format": FORMAT, "info": info.model_dump_json()}
+    replace_file(path, save(contiguous, metadata=header))
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write the optimiser's state and counters in one step."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as out:
+        torch.save(dict(state), out)
+        out.flush()
+        os.fsync(out.fileno())
+    part.replace(path)
+    sync_folder(path.parent)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote; nothing in the file is executed.
+
+    Raises:
+        CheckpointError: Missing, damaged, or holding more than tensors and plain values.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not readable as optimiser state: {reason}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: holds {type(state).__name__} instead of optimiser state")
+    return state
+
+
+def config_document(config: RunConfig[Any]) -> dict[str, Any]:
+    """Return a configuration as the plain values that a checkpoint carries."""
+    document: dict[str, Any] = json.loads(config.model_dump_json(by_alias=True))
+    return document
+
+
+def _first_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+    for name in sorted(expected.keys() ^ found.keys()):
+        return f"{name} is {'missing' if name in expected else 'not known to it'}"
+    for name, tensor in expected.items():
+        if tensor.shape != found[name].shape:
+            return f"{name} is {tuple(found[name].shape)}, needs {tuple(tensor.shape)}"
+    return None

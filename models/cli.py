@@ -1,0 +1,171 @@
+"""models list | train | evaluate | restore: each parses, calls one function, prints. Torch loads on demand."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from catalog.console import (
+    Console,
+    DataOption,
+    DebugOption,
+    JsonOption,
+    QuietOption,
+    open_console,
+    run_app,
+)
+from models.registry import REGISTRY
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+ExportOption = Annotated[str, typer.Option("--data", help="Export: a name in the data folder, or a path.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+
+
+@app.callback()
+def models() -> None:
+    """Train restoration networks on exported pairs, score them, and restore pictures with them."""
+
+
+@app.command("list")
+def list_models(
+    json_output: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False
+) -> None:
+    """List the models and the configurations that ship with them."""
+    console = open_console(json_output=json_output, quiet=quiet, debug=debug)
+    if console.json:
+        rows = [
+            {"name": e.name, "kind": e.kind, "summary": e.summary, "configs": e.sizes()}
+            for e in REGISTRY.values()
+        ]
+        console.put_json({"models": rows})
+        return
+    for entry in REGISTRY.values():
+        console.put(f"{entry.name:14} {entry.kind:9} {', '.join(entry.sizes()):30} {entry.summary}")
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="A name from `models list`.")],
+    export: ExportOption,
+    config: Annotated[
+        str | None, typer.Option(help="A configuration from `models list`, or a YAML file.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Change one value, for example training.steps=400.")
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Run or checkpoint to take the first weights from.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Run: a name in the data folder, or a path.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run from its last checkpoint.")
+    ] = False,
+    device: DeviceOption = "cpu",
+    workers: Annotated[
+        int, typer.Option(min=0, help="Decoding threads; the result never depends on them.")
+    ] = 1,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train a model on an export; stopped by a signal it saves and says how to resume."""
+    console = _console(json_output=json_output, quiet=quiet, debug=debug)
+    from models.job import plan_training
+
+    job = plan_training(
+        model,
+        export,
+        data=console.data,
+        config=config,
+        overrides=assignments or (),
+        out=out,
+        init=init,
+        resume=resume,
+        device=device,
+        workers=workers,
+    )
+    from models.train import train as run_training
+
+    result = run_training(job, console)
+    if console.json:
+        console.put_json(asdict(result))
+        return
+    console.put(result.checkpoint)
+    console.say(f"{result.steps} steps in {result.seconds:.0f} s, {result.seconds_per_step:.3f} s each")
+
+
+@app.command()
+def evaluate(
+    export: ExportOption,
+    run: Annotated[str | None, typer.Argument(help="Run: a name in the data folder, or a path.")] = None,
+    baseline: Annotated[bool, typer.Option("--baseline", help="Score the untouched input alone.")] = False,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    per_class: Annotated[
+        int | None, typer.Option(min=1, help="Score so many pairs of each class, spread evenly.")
+    ] = None,
+    ssim: Annotated[bool, typer.Option(help="Measure SSIM too.")] = True,
+    device: DeviceOption = "cpu",
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Score a run, or the untouched input, per degradation class: before and after restoration."""
+    console = _console(json_output=json_output, quiet=quiet, debug=debug)
+    from models.evaluate import evaluate_export, table_lines
+
+    document = evaluate_export(
+        export,
+        run,
+        baseline=baseline,
+        split=split,
+        per_class=per_class,
+        with_ssim=ssim,
+        device=device,
+        console=console,
+    )
+    if console.json:
+        console.put_json(document)
+        return
+    for line in table_lines(document):
+        console.put(line)
+
+
+@app.command()
+def restore(
+    run: Annotated[str, typer.Argument(help="Run: a name in the data folder, or a path; or a checkpoint.")],
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the restored pictures (PNG).")],
+    tile_px: Annotated[int, typer.Option(min=64, help="Larger pictures are restored in tiles, px.")] = 1536,
+    overlap_px: Annotated[int, typer.Option(min=0, help="Overlap of the tiles, px.")] = 64,
+    device: DeviceOption = "cpu",
+    data: DataOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Restore pictures of any size; depth, profile, orientation and alpha are kept."""
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    from models.restore import make_tiling, restore_with_run
+
+    tiling = make_tiling(tile_px, overlap_px)
+    written = restore_with_run(run, images, out, device=device, tiling=tiling, console=console)
+    if console.json:
+        console.put_json({"written": [str(path) for path in written]})
+        return
+    for path in written:
+        console.put(str(path))
+
+
+def _console(*, json_output: bool, quiet: bool, debug: bool) -> Console:
+    folder = os.environ.get("CLEANPLATE_DATA")  # --data names the export in these commands
+    return open_console(Path(folder) if folder else None, json_output=json_output, quiet=quiet, debug=debug)
+
+
+def main() -> None:
+    """Entry point of the command `models`."""
+    run_app(app)

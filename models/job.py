@@ -1,0 +1,96 @@
+"""TrainingJob: everything one call of `models train` was told, resolved; no torch yet."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.config import RunConfig, load_config, override
+from models.errors import UnknownModelError
+from models.registry import ModelEntry, find_model
+from models.run_folder import RUNS, RunFolder, checkpoint_path, find_export
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What to train, on what, and where to put it."""
+
+    config: RunConfig[Any]
+    export: Path
+    run: RunFolder
+    resume: bool = False
+    init: Path | None = None
+    """Checkpoint whose weights are the first ones."""
+    device: str = "cpu"
+    workers: int = 1
+    """Decoding threads; they change the speed, never the result."""
+    resume_command: str = "models train --resume"
+    """What to tell the person when training is interrupted."""
+
+
+def plan_training(
+    model: str,
+    export: str,
+    *,
+    data: Path,
+    config: str | None = None,
+    overrides: Sequence[str] = (),
+    out: str | None = None,
+    init: str | None = None,
+    resume: bool = False,
+    device: str = "cpu",
+    workers: int = 1,
+) -> TrainingJob:
+    """Resolve the words of the command line.
+
+    Args:
+        model: Name of the model.
+        export: Name in the data folder, or a path.
+        data: Data folder.
+        config: Size, or a YAML file; when resuming, None takes what the run began with.
+        overrides: ``key=value`` changes to it.
+        out: Run, a name in the data folder or a path; None makes a name from model and size.
+        init: Run or checkpoint to take the first weights from.
+        resume: Continue the run.
+        device: Where to compute.
+        workers: Decoding threads.
+
+    Raises:
+        UnknownModelError: No such model or size, or no size given for a new run.
+        RunNotFoundError: Nothing to resume or to start from.
+        InvalidDocumentError: The configuration does not fit.
+    """
+    entry = find_model(model)
+    name = out or f"{entry.name}-{Path(config or '').stem}".rstrip("-")
+    run = RunFolder.find(name, data) if resume else RunFolder(_run_path(name, data))
+    return TrainingJob(
+        config=_resolve_config(entry, run, config, overrides, resume=resume),
+        export=find_export(export, data),
+        run=run,
+        resume=resume,
+        init=None if init is None else checkpoint_path(init, data),
+        device=device,
+        workers=workers,
+        resume_command=shlex.join(
+            ["models", "train", model, "--data", export, "--out", str(run.path), "--resume"]
+        ),
+    )
+
+
+def _resolve_config(
+    entry: ModelEntry, run: RunFolder, config: str | None, overrides: Sequence[str], *, resume: bool
+) -> RunConfig[Any]:
+    if config is not None:
+        return load_config(entry, config, overrides)
+    if resume:
+        return override(run.read()[0], overrides)
+    raise UnknownModelError(
+        f"a new run of {entry.name} needs --config", next_step=f"give one of {', '.join(entry.sizes())}"
+    )
+
+
+def _run_path(name: str, data: Path) -> Path:
+    return Path(name) if "/" in name else data / RUNS / name

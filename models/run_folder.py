@@ -1,0 +1,216 @@
+"""The folder of one training run: what it was told, what it logged, what it saved.
+
+config.yaml                    resolved configuration, model, digest of the export
+metrics.jsonl                  one line per logged step or validation
+events.out.tfevents.*          the same for TensorBoard
+samples/step-000100/*.png      degraded, restored, reference side by side
+checkpoints/step-000100.safetensors   averaged weights, what `models.load` reads
+checkpoints/index.json         saved steps with their validation PSNR
+checkpoints/latest             name of the newest complete checkpoint, written last
+state/step-000100.*            raw weights and optimiser, for an exact resume
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from catalog.errors import InvalidDocumentError
+from catalog.session_folder import replace_file
+from catalog.yaml_document import Document, load_yaml
+from models.config import RunConfig, config_class, dump_config
+from models.errors import RunExistsError, RunNotFoundError
+from models.registry import find_model
+
+RUNS = "runs"
+EXPORTS = "exports"
+
+
+class RunRecord(Document):
+    """What `config.yaml` holds beside the configuration."""
+
+    export: str
+    export_digest: str
+    """sha256 of the export's manifest."""
+    version: str
+    """Version of this package that started the run."""
+
+
+class _StoredRun(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    run: RunRecord
+    name: str
+
+
+class SavedStep(Document):
+    """One line of `checkpoints/index.json`."""
+
+    step: int
+    psnr_db: float | None
+    """Mean validation PSNR at that step, None where it was not measured."""
+
+
+class RunFolder:
+    """Paths and small files of a run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_path = path / "config.yaml"
+        self.metrics_path = path / "metrics.jsonl"
+        self.samples = path / "samples"
+        self.checkpoints = path / "checkpoints"
+        self.state = path / "state"
+        self._index_path = self.checkpoints / "index.json"
+        self._latest_path = self.checkpoints / "latest"
+
+    @classmethod
+    def find(cls, name_or_path: str | Path, data: Path) -> RunFolder:
+        """Find a run by path or by its name in the data folder.
+
+        Raises:
+            RunNotFoundError: Neither is a folder with a `config.yaml`.
+        """
+        for path in (Path(name_or_path), data / RUNS / name_or_path):
+            if (path / "config.yaml").is_file():
+                return cls(path)
+        raise RunNotFoundError(
+            f"no training run '{name_or_path}', neither as a folder nor in {data / RUNS}",
+            next_step="see the runs there, or start one with `models train`",
+        )
+
+    def create(self, config: RunConfig[Any], record: RunRecord) -> None:
+        """Make the folder and write what the run was told.
+
+        Raises:
+            RunExistsError: There is a run already.
+        """
+        if self.config_path.exists():
+            raise RunExistsError(
+                f"{self.path}: a training run is there already",
+                kept="it is untouched",
+                next_step="add --resume to continue it, or give another --out",
+            )
+        for folder in (self.checkpoints, self.state, self.samples):
+            folder.mkdir(parents=True, exist_ok=True)
+        text = dump_config(config) + f"run: {record.model_dump_json()}\n"
+        replace_file(self.config_path, text.encode())
+
+    def read(self) -> tuple[RunConfig[Any], RunRecord]:
+        """Read what the run was told.
+
+        Raises:
+            InvalidDocumentError: `config.yaml` was changed into something that does not fit.
+        """
+        stored = load_yaml(self.config_path, _StoredRun)
+        try:
+            config = config_class(find_model(stored.name)).model_validate(stored.model_dump(exclude={"run"}))
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise InvalidDocumentError(f"{self.config_path}:1:1: {where}: {problem['msg']}") from None
+        return config, stored.run
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append one line to `metrics.jsonl`."""
+        with self.metrics_path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(line) + "\n")
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """Yield the logged lines; a last line that a power cut tore is left out."""
+        if not self.metrics_path.is_file():
+            return
+        with self.metrics_path.open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+
+    def latest_step(self) -> int:
+        """Return the step of the newest complete checkpoint.
+
+        Raises:
+            RunNotFoundError: Nothing was saved yet.
+        """
+        try:
+            return int(self._latest_path.read_text().strip().removeprefix("step-"))
+        except (FileNotFoundError, ValueError):
+            raise RunNotFoundError(
+                f"{self.path}: no complete checkpoint yet", next_step="train it first, without --resume"
+            ) from None
+
+    def weights_path(self, step: int) -> Path:
+        """Averaged weights of a step, the file that is used and shared."""
+        return self.checkpoints / f"{step_name(step)}.safetensors"
+
+    def raw_weights_path(self, step: int) -> Path:
+        """Weights that the optimiser was working on."""
+        return self.state / f"{step_name(step)}.safetensors"
+
+    def optimiser_path(self, step: int) -> Path:
+        """Optimiser state and counters."""
+        return self.state / f"{step_name(step)}.pt"
+
+    def saved_steps(self) -> list[SavedStep]:
+        """List the checkpoints, oldest first."""
+        if not self._index_path.is_file():
+            return []
+        return [SavedStep.model_validate(item) for item in json.loads(self._index_path.read_text())]
+
+    def commit(self, saved: SavedStep, *, keep_last: int, keep_best: int) -> None:
+        """Make a written checkpoint the newest one, then drop what is neither recent nor good."""
+        steps = [other for other in self.saved_steps() if other.step < saved.step] + [saved]
+        kept = _worth_keeping(steps, keep_last=keep_last, keep_best=keep_best)
+        self._write_index(kept)
+        replace_file(self._latest_path, f"{step_name(saved.step)}\n".encode())
+        recent = {step.step for step in steps[-keep_last:]}
+        _drop_others(self.checkpoints, {step.step for step in kept})
+        _drop_others(self.state, recent)
+
+    def _write_index(self, steps: list[SavedStep]) -> None:
+        replace_file(self._index_path, json.dumps([step.model_dump() for step in steps], indent=1).encode())
+
+
+def step_name(step: int) -> str:
+    """Name a step so that names sort as steps do."""
+    return f"step-{step:06d}"
+
+
+def checkpoint_path(run: str | Path, data: Path) -> Path:
+    """Find the file that stands for a run: its newest checkpoint, or the ``.safetensors`` file itself.
+
+    Raises:
+        RunNotFoundError: No such run or file, or nothing saved in it yet.
+    """
+    if str(run).endswith(".safetensors"):
+        if not Path(run).is_file():
+            raise RunNotFoundError(f"{run}: no such file")
+        return Path(run)
+    folder = RunFolder.find(run, data)
+    return folder.weights_path(folder.latest_step())
+
+
+def find_export(name_or_path: str, data: Path) -> Path:
+    """Find an export by path or by its name in the data folder; the manifest's reader judges it."""
+    path = Path(name_or_path)
+    if path.is_dir() or os.sep in name_or_path:
+        return path
+    return data / EXPORTS / name_or_path
+
+
+def _worth_keeping(steps: list[SavedStep], *, keep_last: int, keep_best: int) -> list[SavedStep]:
+    measured = [step for step in steps if step.psnr_db is not None]
+    best = sorted(measured, key=lambda step: -(step.psnr_db or 0.0))[:keep_best]
+    wanted = {step.step for step in (*steps[-keep_last:], *best)}
+    return [step for step in steps if step.step in wanted]
+
+
+def _drop_others(folder: Path, wanted: set[int]) -> None:
+    names = {step_name(step) for step in wanted}
+    for file in folder.glob("step-*"):
+        if file.name.split(".", 1)[0] not in names:
+            file.unlink()
