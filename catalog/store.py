@@ -1,0 +1,210 @@
+"""`Catalog`: everything that is remembered about sessions, pairs and exports, behind one object."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import text
+
+from catalog import decisions, splits
+from catalog.content_hash import content_hash
+from catalog.database import APPLICATION_ID, SCHEMA_VERSION, Database, check_file_system
+from catalog.decisions import DecisionReport
+from catalog.ingest import AddReport, write_session
+from catalog.manifest import Split as Part
+from catalog.pair_details import PairDetails, pair_details
+from catalog.selection import PairRow, find_pairs, pair_source
+from catalog.session_content import read_session
+from catalog.session_folder import SessionFolder
+from catalog.splits import DEFAULT_SPLIT, SplitRule
+from catalog.statistics import Statistics, collect_statistics
+
+CATALOG_FILE = "catalog.db"
+
+
+class Catalog:
+    """The catalog of one data folder.
+
+    >>> with Catalog("cleanplate-data/catalog.db") as catalog:  # doctest: +SKIP
+    ...     catalog.add("bookshelf-03-a")
+    ...     sharp = catalog.find("role = internal and predicted_epe_px < 0.1")
+
+    Args:
+        url_or_path: Path of the SQLite file, or ``sqlite:///path``.
+        data: The data folder; places of sessions inside it are stored relative to it. By default the
+            folder of the file.
+
+    Raises:
+        DatabaseUrlError: The address is of a kind that this version does not serve.
+    """
+
+    def __init__(self, url_or_path: str | Path, *, data: Path | None = None) -> None:
+        self.database = Database(url_or_path)
+        self.data = (data or self.database.path.parent).absolute()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.database.close()
+
+    def init(self) -> bool:
+        """Create the catalog unless it is there; returns whether it was created.
+
+        Raises:
+            SchemaVersionError: One is there, of another version.
+            ForeignDatabaseError: Something else is there.
+            FileSystemError: The folder lies on a network file system.
+        """
+        if self.database.state() != "absent":
+            self.database.require_current()
+            return False
+        folder = self.database.path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        check_file_system(folder)
+        self._upgrade()
+        return True
+
+    def migrate(self) -> Path | None:
+        """Bring an older schema up to date; returns the backup made before, None where nothing was to do.
+
+        Raises:
+            CatalogNotFoundError: There is no catalog.
+            SchemaVersionError: It belongs to a newer version.
+        """
+        if self.database.state() != "old":
+            self.database.require_current()
+            return None
+        backup = self.database.path.with_name(f"{self.database.path.name}.backup-{time.time_ns() // 1000}")
+        self.database.back_up(backup)
+        self._upgrade()
+        return backup
+
+    def add(self, session: str | Path) -> AddReport:
+        """Add a session folder, by its name in the data folder or by its path; any number of times is once.
+
+        A session that was aligned again replaces its pairs; what people decided about them stays.
+
+        Raises:
+            SessionNotFoundError: No such session.
+            SessionFolderError: The folder does not fit its schemas; nothing was changed.
+            DamagedDataError: Journal or records are damaged; nothing was changed.
+            CatalogNotFoundError: There is no catalog; see `init`.
+        """
+        self.database.require_current()
+        content = read_session(SessionFolder.find(str(session), self.data))
+        with self.database.write() as connection:
+            report = write_session(connection, content, location=self._location(content.root))
+            if report.outcome != "unchanged":
+                connection.execute(text("PRAGMA analysis_limit=1000"))
+                connection.execute(text("ANALYZE"))
+        return report
+
+    def find(
+        self,
+        where: str | None = None,
+        *,
+        order: str = "id",
+        limit: int = 1_000,
+        after: str | None = None,
+        split: str = DEFAULT_SPLIT,
+    ) -> list[PairRow]:
+        """List a page of pairs.
+
+        Args:
+            where: A filter in the language of `catalog.query`; every pair by default.
+            order: A column of `catalog.selection.ORDERS`, with ``-`` in front for downwards.
+            limit: Pairs in the page.
+            after: Name of the last pair of the page before.
+            split: The split that ``split`` refers to.
+
+        Raises:
+            QueryError: The filter does not fit the language.
+            OrderError: No such order, or ``after`` is not in the catalog.
+            SplitError: No such split.
+        """
+        self.database.require_current()
+        with self.database.read() as connection:
+            source = pair_source(connection, split=split)
+            return find_pairs(connection, source, where=where, order=order, limit=limit, after=after)
+
+    def show(self, pair: str) -> PairDetails:
+        """Return all that is known of a pair, back to the shutter release.
+
+        Raises:
+            PairNotFoundError: No pair of that name.
+        """
+        self.database.require_current()
+        with self.database.read() as connection:
+            return pair_details(connection, pair, data=self.data)
+
+    def stats(self) -> Statistics:
+        """Count pairs by class, status, scene and reason."""
+        self.database.require_current()
+        with self.database.read() as connection:
+            return collect_statistics(connection)
+
+    def accept(self, pairs: Sequence[str], *, reason: str = "") -> DecisionReport:
+        """Accept pairs by hand, whatever alignment said.
+
+        Raises:
+            PairNotFoundError: One of them is unknown; nothing was decided.
+            NoImagesError: One of them has no images; nothing was decided.
+        """
+        self.database.require_current()
+        with self.database.write() as connection:
+            return decisions.decide(connection, pairs, "accepted", reason=reason)
+
+    def reject(self, pairs: Sequence[str], *, reason: str = "") -> DecisionReport:
+        """Reject pairs by hand; raises as `accept`."""
+        self.database.require_current()
+        with self.database.write() as connection:
+            return decisions.decide(connection, pairs, "rejected", reason=reason)
+
+    def undo(self, pairs: Sequence[str] = (), *, reason: str = "") -> DecisionReport:
+        """Take back the last decision on each of some pairs, or the whole last command.
+
+        Raises:
+            NothingToUndoError: No decision is left to take back.
+        """
+        self.database.require_current()
+        with self.database.write() as connection:
+            return decisions.undo(connection, pairs, reason=reason)
+
+    def split(self, name: str, rule: SplitRule | None = None) -> dict[str, Part]:
+        """Divide all scene groups into train, val and test; returns the part of each.
+
+        Raises:
+            SplitError: The name is taken, or the rule names a scene that is unknown.
+        """
+        self.database.require_current()
+        with self.database.write() as connection:
+            return splits.create_split(connection, name, rule or SplitRule())
+
+    def content_hash(self) -> str:
+        """Hash all that session folders say; a catalog rebuilt from them gives the same."""
+        self.database.require_current()
+        with self.database.read() as connection:
+            return content_hash(connection)
+
+    def _upgrade(self) -> None:
+        from catalog.migrations import upgrade
+
+        with self.database.write() as connection:
+            upgrade(connection)
+            connection.execute(text(f"PRAGMA application_id={APPLICATION_ID}"))
+            connection.execute(text(f"PRAGMA user_version={SCHEMA_VERSION}"))
+
+    def _location(self, root: Path) -> str:
+        root = root.absolute()
+        return root.relative_to(self.data).as_posix() if root.is_relative_to(self.data) else str(root)
