@@ -30,6 +30,8 @@ class RailMechanics(Document):
     """Where the carriage stands when the simulation begins."""
     travel_mm: float = Field(default=400.0, gt=0)
     """Nominal travel."""
+    lower_mm: float = 0.0
+    """Rail coordinate of the home switch, the lower end of the profile's travel."""
     steps_per_mm: float = Field(default=50.0, gt=0)
     """Motor steps per mm of belt; a controller set to another ``$100`` moves by the ratio too far or too little."""
     below_mm: float = Field(default=3.0, gt=0)
@@ -171,9 +173,10 @@ class Carriage:
         ends = [row.t_s for row in rows[1:]] + [math.inf]
         for row, end_s in zip(rows, ends, strict=True):
             for crossing_s in _roots(row, level_mm):
-                if t_s < crossing_s <= end_s and row.at(crossing_s)[1] * (direction or 1) != 0:
-                    if direction == 0 or row.at(crossing_s)[1] * direction > 0:
-                        return crossing_s
+                v_mm_s = row.at(crossing_s)[1]
+                passes = v_mm_s * direction > 0 if direction else v_mm_s != 0
+                if passes and t_s < crossing_s <= end_s:
+                    return crossing_s
         return math.inf
 
 

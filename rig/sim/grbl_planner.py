@@ -7,6 +7,7 @@ used here, and the segments show only where a host can see them: in the reported
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -214,7 +215,7 @@ class MotionEngine:
             corner = min(block.entry_limit_mm_s, self._nominal(previous), self._nominal(block))
             entry = block.entry_mm_s = min(corner, reachable)
         speed, length = speed_mm_s, remaining_mm
-        for previous, block in zip(queue, queue[1:], strict=False):
+        for previous, block in itertools.pairwise(queue):
             reachable = math.sqrt(speed**2 + 2 * previous.acceleration_mm_s2 * length)
             speed = block.entry_mm_s = min(block.entry_mm_s, reachable)
             length = block.length_mm
