@@ -61,7 +61,7 @@ class ForwardPair:
         tile_px: int | None = None,
     ) -> None:
         self.grid = TileGrid.over(lq.size, scale=scale, tile_px=tile_px or TILE_PX[scale])
-        self._truth = truth.level(scale)
+        self._truth = truth.fine_level(scale)
         self._truth_size = truth.size
         self._lq = CentredPlane.of(self.grid.crop(lq.level(scale)), self.grid)
         self._trusted = trusted_tiles(trust, self.grid)
@@ -72,21 +72,6 @@ class ForwardPair:
         usable = self.grid.inside(back, self._truth_size, margin_px=2.0 * self.grid.scale)
         warped = warp_onto_tiles(self._truth, at_scale(back, self.grid.scale), self.grid)
         return compare_tiles(warped, self._lq, self.grid), usable & self._trusted
-
-    def gradient_correlation(self, homography: Array, chosen: Flags) -> float:
-        """Correlate the gradients of both frames over the chosen tiles."""
-        back = at_scale(inverted(homography), self.grid.scale)
-        warped = warp_onto_tiles(self._truth, back, self.grid)
-        cross, truth, seen = 0.0, 0.0, 0.0
-        for dx, dy in ((1, 0), (0, 1)):
-            g, l = (cv2.Sobel(p, cv2.CV_32F, dx, dy, ksize=1) for p in (warped, self._lq.plane))
-            products = (
-                self.grid.means(np.multiply(a, b)).ravel()[chosen] for a, b in ((g, l), (g, g), (l, l))
-            )
-            cross, truth, seen = (
-                total + float(p.sum()) for total, p in zip((cross, truth, seen), products, strict=True)
-            )
-        return cross / max(float(np.sqrt(truth * seen)), 1e-9)
 
     @staticmethod
     def step(homography: Array, motion: Array) -> Array:
@@ -100,7 +85,7 @@ class BackwardPair:
     def __init__(self, truth: MatchedTruth, lq: Picture, *, scale: int) -> None:
         self.grid = TileGrid.over(truth.size, scale=scale, tile_px=TILE_PX[scale])
         self._truth = self.grid.crop(truth.level(scale))
-        self._lq = lq.level(scale)
+        self._lq = lq.fine_level(scale)
         self._lq_size = lq.size
 
     def linearise(self, homography: Array) -> tuple[TileStatistics, Flags]:
@@ -153,13 +138,30 @@ def refine(
     return Refinement(pair, homography, fit, tiles, iterations, moved < tolerance_px)
 
 
-def warp_onto_tiles(plane: Plane, to_plane: Array, grid: TileGrid) -> Plane:
-    """Sample a smoothed plane, bilinearly, at every pixel of the tiles; ``to_plane`` maps reduced px."""
+def warp_onto_tiles(fine_plane: Plane, to_plane: Array, grid: TileGrid) -> Plane:
+    """Sample a doubled plane, bilinearly, at every pixel of the tiles; ``to_plane`` maps reduced px."""
     offset = np.array([[1, 0, grid.x0], [0, 1, grid.y0], [0, 0, 1.0]])
+    finer = np.diag([2.0, 2.0, 1.0])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return np.asarray(
-        cv2.warpPerspective(plane, to_plane @ offset, (grid.width, grid.height), flags=flags), np.float32
+        cv2.warpPerspective(fine_plane, finer @ to_plane @ offset, (grid.width, grid.height), flags=flags),
+        np.float32,
     )
+
+
+def gradient_correlation(
+    truth: MatchedTruth, lq: Picture, homography: Array, *, scale: int, chosen: Flags
+) -> float:
+    """Correlate the gradients of both frames over the chosen tiles."""
+    grid = TileGrid.over(lq.size, scale=scale, tile_px=TILE_PX[scale])
+    back = at_scale(inverted(homography), scale)
+    planes = [warp_onto_tiles(truth.fine_level(scale), back, grid), grid.crop(lq.level(scale))]
+    moments = np.zeros(3)
+    for dx, dy in ((1, 0), (0, 1)):
+        g, l = (cv2.Sobel(plane, cv2.CV_32F, dx, dy, ksize=1) for plane in planes)
+        for index, product in enumerate((np.multiply(g, l), np.multiply(g, g), np.multiply(l, l))):
+            moments[index] += float(grid.means(product).ravel()[chosen].sum())
+    return float(moments[0] / max(np.sqrt(moments[1] * moments[2]), 1e-9))
 
 
 def trusted_tiles(trust: Mask | None, grid: TileGrid) -> Flags:

@@ -51,8 +51,11 @@ class ToneCurve:
 
     def codes(self, light: Plane, *, exposure: float = 1.0) -> Plane:
         """Turn light times ``exposure`` into codes, to 1/300 of a code; light outside 0..1 is clipped."""
-        root = np.sqrt(np.clip(light * np.float32(exposure), 0, 1))
-        index = (root * (_TABLE_SIZE - 1) + 0.5).astype(np.uint16)
+        root = np.clip(light * np.float32(exposure), 0, 1)
+        np.sqrt(root, out=root)
+        root *= _TABLE_SIZE - 1
+        root += 0.5
+        index = root.astype(np.uint16)
         return np.asarray(self.code_by_root[index], np.float32)
 
     def pixels(self, light: Plane, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> Rgb:

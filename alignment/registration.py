@@ -26,10 +26,17 @@ from alignment.camera_motion import (
 )
 from alignment.errors import PictureFormatError
 from alignment.information import PredictedError, bound_px, parameter_covariance, predict_error
-from alignment.level_pair import BackwardPair, ForwardPair, Refinement, refine, warp_onto_tiles
+from alignment.level_pair import (
+    BackwardPair,
+    ForwardPair,
+    Refinement,
+    gradient_correlation,
+    refine,
+    warp_onto_tiles,
+)
 from alignment.local_map import LocalMap, local_map
 from alignment.photometry import Mask
-from alignment.picture import DIMMED, NO_BLUR, MatchedTruth, Picture
+from alignment.picture import DIMMED, NO_BLUR, MatchedTruth, Picture, doubled
 from alignment.robust_fit import Fit, fit_motion, information_criterion
 from alignment.tiles import TileStatistics
 from alignment.window import WindowTrack, track_window
@@ -45,7 +52,7 @@ __all__ = [
 ]
 
 _COARSE_TOLERANCE_PX = 0.1
-_FINE_TOLERANCE_PX = 0.004
+_FINE_TOLERANCE_PX = 0.002
 _STRONG_EVIDENCE = 10.0
 """Least gain in Schwarz's criterion at which a richer model is taken (Kass and Raftery, 1995)."""
 _MIDTONES = (64.0, 192.0)
@@ -159,9 +166,7 @@ def register(
         blur = find_blur(gt, lq, homography=coarse.homography, exposure=exposure)
     truth = MatchedTruth(gt, tone=lq.tone, blur=blur, exposure=exposure if exposure < DIMMED else 1.0)
     forward = _fine(truth, lq, coarse, camera=camera, models=models, trust=trust, finest_scale=finest_scale)
-    backward = _backward(
-        truth, lq, initial, camera=camera, model=forward.fit.model, finest_scale=finest_scale
-    )
+    backward = _backward(truth, lq, initial, camera=camera, model=forward.fit.model)
     return _describe(
         truth, lq, forward, backward, camera=camera, exposure=exposure, parallax_spread_px=parallax_spread_px
     )
@@ -225,17 +230,17 @@ def _fit(tiles: TileStatistics, like: Fit, jacobians: Array, model: ModelName) -
 
 
 def _backward(
-    truth: MatchedTruth, lq: Picture, initial: Array, *, camera: Pinhole, model: ModelName, finest_scale: int
+    truth: MatchedTruth, lq: Picture, initial: Array, *, camera: Pinhole, model: ModelName
 ) -> Array:
-    """Estimate the homography once more, on tiles of the ground truth, from the same first guess."""
+    """Estimate the homography once more, on tiles of the ground truth, from the same first guess.
+
+    Half size is fine enough for a check against 0.1 px.
+    """
     homography = initial
-    for scale in (4, 2, 1):
-        if scale >= finest_scale:
-            pair = BackwardPair(truth, lq, scale=scale)
-            tolerance_px = _COARSE_TOLERANCE_PX if scale > finest_scale else 5 * _FINE_TOLERANCE_PX
-            homography = refine(
-                pair, homography, camera=camera, model=model, tolerance_px=tolerance_px
-            ).homography
+    for scale, tolerance_px in ((4, _COARSE_TOLERANCE_PX), (2, 5 * _FINE_TOLERANCE_PX)):
+        pair = BackwardPair(truth, lq, scale=scale)
+        found = refine(pair, homography, camera=camera, model=model, tolerance_px=tolerance_px)
+        homography = found.homography
     return homography
 
 
@@ -275,7 +280,7 @@ def _describe(
         split_half_sigma_px=halves_sigma_px,
         forward_backward_px=float(np.hypot(*(there_and_back - corners).T).max()),
         ncc=float(np.median(tiles.correlation[good])),
-        gradient_ncc=_gradient_ncc(truth, lq, forward),
+        gradient_ncc=gradient_correlation(truth, lq, forward.homography, scale=2, chosen=good),
         gain=GainStatistics(*(float(np.percentile(tiles.gain[good], p)) for p in (50, 10, 90))),
         clipped_white_share=white,
         clipped_black_share=black,
@@ -303,20 +308,14 @@ def _split_half(
 def _bound(truth: MatchedTruth, lq: Picture, forward: Refinement, camera: Pinhole, points_px: Array) -> float:
     grid = forward.pair.grid
     to_truth = at_scale(inverted(forward.homography), grid.scale)
-    warped = warp_onto_tiles(truth.reduced(grid.scale), to_truth, grid)
+    warped = warp_onto_tiles(doubled(truth.reduced(grid.scale)), to_truth, grid)
     plane = grid.crop(lq.reduced(grid.scale))
     return bound_px(warped, plane, forward.tiles, forward.fit, grid, camera=camera, points_px=points_px)
 
 
-def _gradient_ncc(truth: MatchedTruth, lq: Picture, forward: Refinement) -> float:
-    """Correlate gradients at half size; its tiles are those of the full size."""
-    pair = ForwardPair(truth, lq, scale=2)
-    return pair.gradient_correlation(forward.homography, forward.fit.weight > 0)
-
-
 def _clipped_shares(gt: Picture, lq: Picture, homography: Array) -> tuple[float, float]:
-    """Shares of white and of black in the degraded frame where the ground truth is mid-tone; every 4th pixel."""
-    ys, xs = np.mgrid[2 : lq.size[1] : 4, 2 : lq.size[0] : 4]
+    """Shares of white and of black in the degraded frame where the ground truth is mid-tone; every 8th pixel."""
+    ys, xs = np.mgrid[4 : lq.size[1] : 8, 4 : lq.size[0] : 8]
     at_truth = map_points(inverted(homography), np.column_stack([xs.ravel(), ys.ravel()]))
     column, row = np.clip(np.rint(at_truth), 0, np.array(gt.size) - 1).astype(int).T
     codes = gt.grey[row, column]

@@ -168,6 +168,13 @@ def compare_tiles(gt: Plane, lq: CentredPlane, grid: TileGrid) -> TileStatistics
     )
 
 
+def tile_correlation(gt: Plane, lq: CentredPlane, grid: TileGrid) -> Array:
+    """Correlate two planes in every tile, ``(K,)``; the first is centred in place."""
+    centred = CentredPlane.of(gt, grid)
+    cross = _mean_product(grid.blocks(centred.plane), grid.blocks(lq.plane))
+    return np.asarray(cross / np.sqrt(np.maximum(centred.variance * lq.variance, 1e-9)), np.float64)
+
+
 def _gradient_products(gradients: list[np.ndarray], slope: list[Array]) -> Array:
     """Centred second moments of the gradient, ``(K, 2, 2)``."""
     xx = _mean_product(gradients[0], gradients[0]) - slope[0] ** 2
