@@ -110,3 +110,10 @@ class FootageError(RigError, ValueError):
 
     code = "RIG-IMP-001"
     exit_code = ExitCode.INVALID_INPUT
+
+
+class SceneError(RigError, ValueError):
+    """The simulated world cannot be built: no usable photographs, or an unknown condition or level."""
+
+    code = "RIG-SIM-001"
+    exit_code = ExitCode.INVALID_INPUT

@@ -14,6 +14,16 @@ from catalog.yaml_document import Document, Name, load_yaml
 from rig.devices import CameraSettings, ConditionSettings, RailSettings
 
 
+class Exposure(Document):
+    """A complete set of camera settings."""
+
+    iso: int = Field(default=100, gt=0)
+    f_number: float = Field(default=8.0, gt=0)
+    exposure_s: float = Field(default=0.005, gt=0)
+    focus_m: float = Field(default=2.0, gt=0.1)
+    white_balance: str = "daylight"
+
+
 class SimulationSpec(Document):
     """The simulated rig: clock, sensor, mechanics. Optics come from the profile's `lens`."""
 
@@ -47,6 +57,12 @@ class SimulationSpec(Document):
     """x264 quality of the movies (0 lossless)."""
     board_depths_mm: tuple[float, ...] = (1900.0, 2700.0)
     """Depth of each board, in the order of the profile's boards."""
+    covered_travel_mm: tuple[float, float] = (0.0, 400.0)
+    """Rail positions from which the scene fills the view and every board is in it, mm."""
+    metered: Exposure = Exposure()
+    """The exposure for which the scene is lit; other settings come out brighter or darker."""
+    focus_breathing: float = Field(default=0.0, ge=0, le=1)
+    """Share of a thin lens's change of picture scale with focus: 0 none, 1 all of it."""
 
 
 class MovieFormat(Document):

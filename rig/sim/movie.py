@@ -1,0 +1,271 @@
+"""Recordings of the simulated camera: frames are rendered by a pool of processes and encoded in order."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import connection
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from catalog.session_folder import BoardSpec, LensSpec
+from rig.profile import SimulationSpec
+from rig.sim.carriage import Carriage
+from rig.sim.encoder import MovieEncoder, to_yuv420
+from rig.sim.optics import Vectors, exposed_poses, nominal_focal_px
+from rig.sim.sensor import Codes, Transfer, complete
+from rig.sim.truth import PlaneTruth, TruthHeader, TruthRow, write_truth
+from rig.sim.world import Shot, World
+
+_POSE_STEP_S = 0.002
+_MAX_POSES = 65
+_STILL_JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Stage:
+    """All that a world follows from; equal stages are the same world."""
+
+    spec: SimulationSpec
+    lens: LensSpec
+    boards: tuple[BoardSpec, ...]
+    scene: str
+    photos: Path | None = None
+
+    @property
+    def nearest_px_per_mm(self) -> float:
+        """Picture scale at the near end of the scene's depth range."""
+        return nominal_focal_px(self.lens, self.spec.width) / self.lens.scene_depth_mm[0]
+
+
+@dataclass(frozen=True)
+class _FrameJob:
+    stage: Stage
+    shot: Shot
+    poses: Vectors
+    seed: int
+
+
+class RenderPool:
+    """Processes that render frames, started once; each keeps its last world and blurred textures.
+
+    A context manager. The processes end with the one that started them, however that ends.
+    """
+
+    def __init__(self, workers: int = 2) -> None:
+        self._workers = workers
+        self._executor = ProcessPoolExecutor(
+            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+        )
+
+    def prepare(self, stage: Stage, shot: Shot) -> None:
+        """Let the processes build the world and blur its textures; returns at once."""
+        for _ in range(self._workers):
+            self._executor.submit(_prepare, stage, shot)
+
+    def picture(
+        self, stage: Stage, shot: Shot, poses: Vectors, *, seed: int, transfer: Transfer = "srgb"
+    ) -> Codes:
+        """Render one picture: RGB codes, (H, W, 3)."""
+        return self._executor.submit(_picture, _FrameJob(stage, shot, poses, seed), transfer).result()
+
+    def header(self, stage: Stage, shot: Shot) -> TruthHeader:
+        """Describe what holds for all frames of a recording."""
+        return self._executor.submit(_header, stage, shot).result()
+
+    def movie_frames(self, jobs: Iterable[_FrameJob]) -> Iterator[Codes]:
+        """Render frames in order as planar 4:2:0; a few frames ahead of the consumer at most."""
+        ahead: deque[Future[Codes]] = deque()
+        for job in jobs:
+            ahead.append(self._executor.submit(_movie_frame, job))
+            if len(ahead) > 2 * self._workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+    def close(self) -> None:
+        """Stop the processes; frames that nobody waits for are dropped."""
+        self._executor.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def record_movie(
+    path: Path,
+    *,
+    pool: RenderPool,
+    stage: Stage,
+    shot: Shot,
+    carriage: Carriage,
+    start_s: float,
+    frame_count: int,
+    data: Path,
+    seed: int,
+) -> Path:
+    """Record a movie of what passed in front of the camera.
+
+    Args:
+        path: MOV file to write.
+        pool: Renders the frames.
+        stage: The world.
+        shot: Settings and conditions of the take.
+        carriage: The take's true motion.
+        start_s: Session time at which the first frame's exposure begins; frame i follows i / rate later.
+        frame_count: Number of frames.
+        data: Data folder; the truth goes to its `sim-truth`.
+        seed: Of the take's noise and rain.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        SceneError: A condition, level or white balance does not exist, or no photographs were found.
+    """
+    header = pool.header(stage, shot)
+    spec = stage.spec
+    starts_s = start_s + np.arange(frame_count) / spec.frame_rate_hz
+    rows: list[TruthRow] = []
+    with MovieEncoder(
+        path, width=spec.width, height=spec.height, rate_hz=spec.frame_rate_hz, crf=spec.movie_crf
+    ) as movie:
+        jobs = _jobs(stage, shot, carriage, starts_s, seed=seed, rows=rows)
+        for planes in pool.movie_frames(jobs):
+            movie.write(planes)
+    write_truth(data, path, header, rows)
+    return path
+
+
+def record_still(
+    path: Path,
+    *,
+    pool: RenderPool,
+    stage: Stage,
+    shot: Shot,
+    carriage: Carriage,
+    start_s: float,
+    data: Path,
+    seed: int,
+) -> Path:
+    """Take one picture as an sRGB JPEG file; arguments and errors as `record_movie`."""
+    header = pool.header(stage, shot)
+    poses = _exposure_poses(stage, shot, carriage, start_s)
+    path.write_bytes(jpeg(pool.picture(stage, shot, poses, seed=_frame_seed(stage, seed, 0))))
+    write_truth(data, path, header, [_truth_row(stage, shot, poses, index=0, t_s=start_s)])
+    return path
+
+
+def jpeg(codes: Codes, *, quality: int = _STILL_JPEG_QUALITY) -> bytes:
+    """Code RGB codes (H, W, 3) as a JPEG file."""
+    import cv2
+
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    return bytes(cv2.imencode(".jpg", cv2.cvtColor(codes, cv2.COLOR_RGB2BGR), options)[1])
+
+
+def _jobs(
+    stage: Stage, shot: Shot, carriage: Carriage, starts_s: Vectors, *, seed: int, rows: list[TruthRow]
+) -> Iterator[_FrameJob]:
+    for index, t_s in enumerate(starts_s):
+        poses = _exposure_poses(stage, shot, carriage, float(t_s))
+        rows.append(_truth_row(stage, shot, poses, index=index, t_s=float(t_s)))
+        yield _FrameJob(stage, shot, poses, _frame_seed(stage, seed, index))
+
+
+def _exposure_poses(stage: Stage, shot: Shot, carriage: Carriage, t_s: float) -> Vectors:
+    span_s = complete(shot.settings, stage.spec.metered).exposure_s + stage.spec.readout_s
+    count = min(math.ceil(span_s / _POSE_STEP_S) + 1, _MAX_POSES)
+    return carriage.poses(np.linspace(t_s, t_s + span_s, count))
+
+
+def _truth_row(stage: Stage, shot: Shot, poses: Vectors, *, index: int, t_s: float) -> TruthRow:
+    exposure_s = complete(shot.settings, stage.spec.metered).exposure_s
+    readout_s = stage.spec.readout_s
+    scale = stage.nearest_px_per_mm
+    instants = exposed_poses(poses, exposure_s=exposure_s, readout_s=readout_s, px_per_mm=scale)
+    path_mm = float(np.linalg.norm(np.diff(poses[:, :3], axis=0), axis=1).sum())
+    return TruthRow(
+        index=index,
+        t_s=t_s,
+        t_mid_s=t_s + (exposure_s + readout_s) / 2,
+        motion_px=path_mm * scale * exposure_s / (exposure_s + readout_s),
+        row_poses=tuple(map(tuple, instants.mean(axis=0).tolist())),
+    )
+
+
+def _frame_seed(stage: Stage, seed: int, index: int) -> int:
+    return int(np.random.SeedSequence([stage.spec.seed, seed, index]).generate_state(1)[0])
+
+
+def _start_worker() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool's processes outlive a killed parent, each waiting for work on a pipe that it holds open itself."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+@lru_cache(maxsize=1)
+def _world(stage: Stage) -> World:
+    return World(stage.spec, stage.lens, stage.boards, stage.scene, stage.photos)
+
+
+def _prepare(stage: Stage, shot: Shot) -> None:
+    _world(stage).prepare(shot)
+
+
+def _picture(job: _FrameJob, transfer: Transfer) -> Codes:
+    return _world(job.stage).render(job.poses, job.shot, frame_seed=job.seed, transfer=transfer)
+
+
+def _movie_frame(job: _FrameJob) -> Codes:
+    return to_yuv420(_picture(job, "bt709"))
+
+
+def _header(stage: Stage, shot: Shot) -> TruthHeader:
+    world = _world(stage)
+    camera = world.camera(shot)
+    radii = world.blur_radii_px(shot)
+    return TruthHeader(
+        scene=stage.scene,
+        width=camera.width,
+        height=camera.height,
+        focal_px=camera.focal_px,
+        distortion_k1=camera.k1,
+        readout_s=stage.spec.readout_s,
+        exposure=complete(shot.settings, stage.spec.metered),
+        conditions=dict(shot.conditions),
+        planes=tuple(
+            PlaneTruth(
+                name=plane.name,
+                depth_mm=plane.depth_mm,
+                outline_mm=tuple((float(x), float(y)) for x, y in plane.outline_mm),
+                blur_radius_px=radius,
+            )
+            for plane, radius in zip(world.planes, radii, strict=True)
+        ),
+    )
