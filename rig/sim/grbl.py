@@ -154,7 +154,7 @@ class GrblController:
             self._take_byte(m.uart.next_byte())
         if m.report_due_s <= t_s:
             m.report_due_s = math.inf
-            if self._answers():
+            if self._answers() and not m.ignores_questions:
                 m.send(m.report())
         self._run_program()
 

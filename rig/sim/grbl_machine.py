@@ -92,6 +92,11 @@ class GrblMachine:
         """Whether the main program stands still: no line is read."""
         return self.state in {State.HOLD, State.DOOR, State.SLEEP} or self._cancelling_jog
 
+    @property
+    def ignores_questions(self) -> bool:
+        """Whether only a reset is noticed: during homing and after a critical alarm."""
+        return self.deaf or self.state is State.HOME
+
     def machine_mm(self) -> Axes:
         """Return the step counters in mm."""
         steps = self.engine.position_steps(self.now_s, self.steps_per_mm)
@@ -123,7 +128,7 @@ class GrblMachine:
 
     def start(self, state: State = State.RUN) -> None:
         """Begin executing what is queued."""
-        if self.engine.blocks and self.state in {State.IDLE, State.JOG, State.HOME}:
+        if self.engine.blocks and self.state in {State.IDLE, State.HOME}:
             self.state = state
             self.engine.start(self.now_s)
 
@@ -183,7 +188,7 @@ class GrblMachine:
         if byte == SOFT_RESET:
             self.reset()
         elif byte in b"?!~" or byte >= 0x80:
-            if not self.deaf and self.state is not State.HOME:
+            if not self.ignores_questions:
                 self._act(byte)
         else:
             return False

@@ -78,7 +78,7 @@ class GrblProgram:
             while m.uart.received and not self._abort:
                 line = assembler.add(m.uart.received.popleft())
                 if line is not None:
-                    yield from self._pause(_PARSE_S)
+                    yield from self._runtime()
                     if not self._abort:
                         yield from self._answer(line)
             m.start()
@@ -313,6 +313,9 @@ class GrblProgram:
 
     def _gcode(self, line: str) -> Answer:
         m = self._m
+        yield from self._pause(_PARSE_S)
+        if self._abort:
+            return 0
         try:
             parsed = parse(line, m.modes)
         except GcodeError as error:
