@@ -90,6 +90,10 @@ class Registration:
     blur: BlurRecord
     exposure_ratio: float
     """Light of the degraded frame over that of the ground truth."""
+    matched_exposure: float
+    """By how much the ground truth was dimmed to match; 1 if gains and offsets could absorb the rest."""
+    focal_px: float
+    """Focal length that turned angles into pixels."""
     split_half_px: float
     """Root mean square difference of two registrations by interleaved halves of the tiles."""
     split_half_sigma_px: float
@@ -276,6 +280,8 @@ def _describe(
         bound_px=_bound(truth, lq, forward, camera, points),
         blur=truth.blur,
         exposure_ratio=exposure,
+        matched_exposure=truth.exposure,
+        focal_px=camera.focal_px,
         split_half_px=halves_px,
         split_half_sigma_px=halves_sigma_px,
         forward_backward_px=float(np.hypot(*(there_and_back - corners).T).max()),
