@@ -23,10 +23,10 @@ from catalog.session_folder import BoardSpec, LensSpec
 from rig.profile import SimulationSpec
 from rig.sim.carriage import Carriage
 from rig.sim.encoder import MovieEncoder, to_yuv420
-from rig.sim.optics import Vectors, exposed_poses, nominal_focal_px
+from rig.sim.optics import Vectors
 from rig.sim.sensor import Codes, Transfer, complete
-from rig.sim.truth import PlaneTruth, TruthHeader, TruthRow, write_truth
-from rig.sim.world import Shot, World
+from rig.sim.truth import TruthHeader, TruthRow, write_truth
+from rig.sim.world import Shot, World, truth_row
 
 _POSE_STEP_S = 0.002
 _MAX_POSES = 65
@@ -42,11 +42,6 @@ class Stage:
     boards: tuple[BoardSpec, ...]
     scene: str
     photos: Path | None = None
-
-    @property
-    def nearest_px_per_mm(self) -> float:
-        """Picture scale at the near end of the scene's depth range."""
-        return nominal_focal_px(self.lens, self.spec.width) / self.lens.scene_depth_mm[0]
 
 
 @dataclass(frozen=True)
@@ -167,7 +162,7 @@ def record_still(
     header = pool.header(stage, shot)
     poses = _exposure_poses(stage, shot, carriage, start_s)
     path.write_bytes(jpeg(pool.picture(stage, shot, poses, seed=_frame_seed(stage, seed, 0))))
-    write_truth(data, path, header, [_truth_row(stage, shot, poses, index=0, t_s=start_s)])
+    write_truth(data, path, header, [truth_row(stage.spec, stage.lens, poses, shot, t_s=start_s)])
     return path
 
 
@@ -184,7 +179,7 @@ def _jobs(
 ) -> Iterator[_FrameJob]:
     for index, t_s in enumerate(starts_s):
         poses = _exposure_poses(stage, shot, carriage, float(t_s))
-        rows.append(_truth_row(stage, shot, poses, index=index, t_s=float(t_s)))
+        rows.append(truth_row(stage.spec, stage.lens, poses, shot, index=index, t_s=float(t_s)))
         yield _FrameJob(stage, shot, poses, _frame_seed(stage, seed, index))
 
 
@@ -192,21 +187,6 @@ def _exposure_poses(stage: Stage, shot: Shot, carriage: Carriage, t_s: float) ->
     span_s = complete(shot.settings, stage.spec.metered).exposure_s + stage.spec.readout_s
     count = min(math.ceil(span_s / _POSE_STEP_S) + 1, _MAX_POSES)
     return carriage.poses(np.linspace(t_s, t_s + span_s, count))
-
-
-def _truth_row(stage: Stage, shot: Shot, poses: Vectors, *, index: int, t_s: float) -> TruthRow:
-    exposure_s = complete(shot.settings, stage.spec.metered).exposure_s
-    readout_s = stage.spec.readout_s
-    scale = stage.nearest_px_per_mm
-    instants = exposed_poses(poses, exposure_s=exposure_s, readout_s=readout_s, px_per_mm=scale)
-    path_mm = float(np.linalg.norm(np.diff(poses[:, :3], axis=0), axis=1).sum())
-    return TruthRow(
-        index=index,
-        t_s=t_s,
-        t_mid_s=t_s + (exposure_s + readout_s) / 2,
-        motion_px=path_mm * scale * exposure_s / (exposure_s + readout_s),
-        row_poses=tuple(map(tuple, instants.mean(axis=0).tolist())),
-    )
 
 
 def _frame_seed(stage: Stage, seed: int, index: int) -> int:
@@ -247,25 +227,4 @@ def _movie_frame(job: _FrameJob) -> Codes:
 
 
 def _header(stage: Stage, shot: Shot) -> TruthHeader:
-    world = _world(stage)
-    camera = world.camera(shot)
-    radii = world.blur_radii_px(shot)
-    return TruthHeader(
-        scene=stage.scene,
-        width=camera.width,
-        height=camera.height,
-        focal_px=camera.focal_px,
-        distortion_k1=camera.k1,
-        readout_s=stage.spec.readout_s,
-        exposure=complete(shot.settings, stage.spec.metered),
-        conditions=dict(shot.conditions),
-        planes=tuple(
-            PlaneTruth(
-                name=plane.name,
-                depth_mm=plane.depth_mm,
-                outline_mm=tuple((float(x), float(y)) for x, y in plane.outline_mm),
-                blur_radius_px=radius,
-            )
-            for plane, radius in zip(world.planes, radii, strict=True)
-        ),
-    )
+    return _world(stage).truth_header(shot)

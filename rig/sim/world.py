@@ -18,7 +18,9 @@ import numpy as np
 
 from catalog.session_folder import BoardSpec, ExposureSettings, LensSpec
 from rig.profile import Exposure, SimulationSpec
+from rig.sim.compositor import Layer, compose
 from rig.sim.optics import (
+    Image32,
     Pinhole,
     Vectors,
     blur_radius_px,
@@ -26,12 +28,11 @@ from rig.sim.optics import (
     exposed_poses,
     focal_length_px,
     nominal_focal_px,
-    rotations,
-    row_interpolated,
 )
 from rig.sim.photos import Photos
 from rig.sim.scene import SAMPLES_PER_PX, ScenePlane, build_scene
-from rig.sim.sensor import Codes, Image32, Transfer, complete, develop, expose, sensor_state
+from rig.sim.sensor import Codes, Transfer, complete, develop, expose, sensor_state
+from rig.sim.truth import PlaneTruth, TruthHeader, TruthRow
 from rig.sim.weather import Weather
 
 _SHARP_PX = 0.1
@@ -51,31 +52,47 @@ class Shot:
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """A plane ready for one shot: blurred, lit and veiled."""
-
-    colour: Image32
-    """Multiplied by `cover`."""
-    cover: Image32 | None
-    """None for the wall, which covers everything."""
-    to_world: Vectors
-    """Texture sample to world x, y in mm, (3, 3)."""
-    depth_mm: float
-
-    @property
-    def corners_mm(self) -> Vectors:
-        """World x, y of the texture's corners, (4, 2)."""
-        height, width = self.colour.shape[:2]
-        samples = np.array([[0, 0, 1], [width - 1, 0, 1], [width - 1, height - 1, 1], [0, height - 1, 1]])
-        return np.asarray((samples @ self.to_world.T)[:, :2])
-
-
-@dataclass(frozen=True)
 class _Prepared:
-    layers: tuple[_Layer, ...]
+    layers: tuple[Layer, ...]
     camera: Pinhole
     weather: Weather
     exposure: Exposure
+
+
+def exposed_instants(spec: SimulationSpec, lens: LensSpec, poses: Vectors, shot: Shot) -> Vectors:
+    """Poses (I, M, 6) of rows whose light is averaged into a picture; see `exposed_poses`."""
+    return exposed_poses(
+        poses,
+        exposure_s=complete(shot.settings, spec.metered).exposure_s,
+        readout_s=spec.readout_s,
+        px_per_mm=nominal_focal_px(lens, spec.width) / lens.scene_depth_mm[0],
+    )
+
+
+def truth_row(
+    spec: SimulationSpec, lens: LensSpec, poses: Vectors, shot: Shot, *, index: int = 0, t_s: float = 0.0
+) -> TruthRow:
+    """Describe one frame; needs no world.
+
+    Args:
+        spec: Picture size and readout time.
+        lens: Focal length and depth range.
+        poses: As for `World.render`.
+        shot: Settings.
+        index: Number of the frame in its recording.
+        t_s: Session time when the first row's exposure began.
+    """
+    exposure_s = complete(shot.settings, spec.metered).exposure_s
+    instants = exposed_instants(spec, lens, poses, shot)
+    path_mm = float(np.linalg.norm(np.diff(poses[:, :3], axis=0), axis=1).sum())
+    share = exposure_s / (exposure_s + spec.readout_s)
+    return TruthRow(
+        index=index,
+        t_s=t_s,
+        t_mid_s=t_s + (exposure_s + spec.readout_s) / 2,
+        motion_px=path_mm * share * nominal_focal_px(lens, spec.width) / lens.scene_depth_mm[0],
+        row_poses=tuple(map(tuple, instants.mean(axis=0).tolist())),
+    )
 
 
 class World:
@@ -100,7 +117,7 @@ class World:
         scene: str,
         photos: Path | None = None,
     ) -> None:
-        self.spec, self.lens = spec, lens
+        self.spec, self.lens, self.scene = spec, lens, scene
         self.planes: tuple[ScenePlane, ...] = build_scene(
             spec, lens, boards=boards, scene=scene, photos=Photos(photos)
         )
@@ -115,17 +132,29 @@ class World:
         )
         return Pinhole(focal_px, self.spec.width, self.spec.height, self.spec.distortion_k1)
 
-    def blur_radii_px(self, shot: Shot) -> tuple[float, ...]:
-        """Radius of the disc of confusion of each plane, px, in the order of `planes`."""
+    def truth_header(self, shot: Shot) -> TruthHeader:
+        """Describe what holds for all frames of a shot."""
         exposure = complete(shot.settings, self.spec.metered)
-        return tuple(self._radius_px(exposure, plane.depth_mm) for plane in self.planes)
+        camera = self.camera(shot)
+        return TruthHeader(
+            scene=self.scene,
+            width=camera.width,
+            height=camera.height,
+            focal_px=camera.focal_px,
+            distortion_k1=camera.k1,
+            readout_s=self.spec.readout_s,
+            exposure=exposure,
+            conditions=dict(shot.conditions),
+            planes=tuple(self._plane_truth(plane, exposure) for plane in self.planes),
+        )
 
-    def row_poses(self, poses: Vectors, shot: Shot) -> Vectors:
-        """Poses (M, 6) of M rows spread evenly over the picture, each the mean over its exposure.
-
-        M is 1 for a global shutter. This is what the rendered picture shows.
-        """
-        return np.asarray(self._instants(poses, shot).mean(axis=0))
+    def _plane_truth(self, plane: ScenePlane, exposure: Exposure) -> PlaneTruth:
+        return PlaneTruth(
+            name=plane.name,
+            depth_mm=plane.depth_mm,
+            outline_mm=tuple((float(x), float(y)) for x, y in plane.outline_mm),
+            blur_radius_px=self._radius_px(exposure, plane.depth_mm),
+        )
 
     def render(
         self, poses: Vectors, shot: Shot, *, frame_seed: int | None, transfer: Transfer = "bt709"
@@ -152,10 +181,10 @@ class World:
     def light(self, poses: Vectors, shot: Shot, *, frame_seed: int = 0) -> Image32:
         """The light on the sensor before it is counted, (H, W, 3), 1 clips at the metered exposure."""
         prepared = self.prepare(shot)
-        instants = self._instants(poses, shot)
-        total = self._instant(prepared, instants[0])
+        instants = exposed_instants(self.spec, self.lens, poses, shot)
+        total = compose(prepared.layers, prepared.camera, instants[0])
         for rows in instants[1:]:
-            total += self._instant(prepared, rows)
+            total += compose(prepared.layers, prepared.camera, rows)
         total *= np.float32(1 / len(instants))
         wet = prepared.weather.add_rain(
             total,
@@ -188,7 +217,7 @@ class World:
             depth_mm=depth_mm,
         )
 
-    def _layer(self, plane: ScenePlane, exposure: Exposure, weather: Weather) -> _Layer:
+    def _layer(self, plane: ScenePlane, exposure: Exposure, weather: Weather) -> Layer:
         radius_px = self._radius_px(exposure, plane.depth_mm)
         border = 0 if plane is self.planes[0] else math.ceil((radius_px + _BORDER_PX) * SAMPLES_PER_PX)
         lit = _lit(plane, weather)
@@ -199,114 +228,7 @@ class World:
             cover = _blurred(cover, radius_px)
         corner = np.array(plane.corner_mm) - border * plane.pitch_mm
         to_world = np.array([[plane.pitch_mm, 0, corner[0]], [0, plane.pitch_mm, corner[1]], [0, 0, 1.0]])
-        return _Layer(_blurred(colour, radius_px), cover, to_world, plane.depth_mm)
-
-    def _instants(self, poses: Vectors, shot: Shot) -> Vectors:
-        return exposed_poses(
-            poses,
-            exposure_s=complete(shot.settings, self.spec.metered).exposure_s,
-            readout_s=self.spec.readout_s,
-            px_per_mm=nominal_focal_px(self.lens, self.spec.width) / self.lens.scene_depth_mm[0],
-        )
-
-    def _instant(self, prepared: _Prepared, rows: Vectors) -> Image32:
-        wall, *things = prepared.layers
-        warp = (
-            _WarpByRow(prepared.camera, rows)
-            if len(rows) > 1 or prepared.camera.k1
-            else _Warp(prepared.camera, rows[0])
-        )
-        picture = warp.sample(wall.colour, wall, warp.whole)
-        for layer in things:
-            box = warp.box(layer)
-            if box is not None and layer.cover is not None:
-                _blend(
-                    picture, warp.sample(layer.colour, layer, box), warp.sample(layer.cover, layer, box), box
-                )
-        return picture
-
-
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom, the last two exclusive."""
-
-
-class _Warp:
-    """Samples textures for a camera without distortion whose rows are all exposed together."""
-
-    def __init__(self, camera: Pinhole, pose: Vectors) -> None:
-        self.whole: Box = (0, 0, camera.width, camera.height)
-        self._camera, self._pose = camera, pose
-
-    def box(self, layer: _Layer) -> Box | None:
-        """The part of the picture that a layer can touch; None when it is out of view."""
-        return _box_around(self._project(layer), self._camera)
-
-    def _project(self, layer: _Layer) -> Vectors:
-        points = np.column_stack([layer.corners_mm, np.full(4, layer.depth_mm)])
-        return self._camera.project(points, self._pose)
-
-    def sample(self, texture: Image32, layer: _Layer, box: Box) -> Image32:
-        """Sample a texture of ``layer`` at the pixels of ``box``."""
-        import cv2
-
-        left, top, right, bottom = box
-        to_image = self._camera.plane_to_image(self._pose, layer.depth_mm) @ layer.to_world
-        from_box = np.linalg.inv(to_image) @ np.array([[1.0, 0, left], [0, 1.0, top], [0, 0, 1.0]])
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        size = (right - left, bottom - top)
-        return np.asarray(
-            cv2.warpPerspective(texture, from_box / from_box[2, 2], size, flags=flags), np.float32
-        )
-
-
-class _WarpByRow:
-    """Samples textures for a distorting lens or a rolling shutter: every row has its own pose."""
-
-    def __init__(self, camera: Pinhole, knots: Vectors) -> None:
-        self.whole: Box = (0, 0, camera.width, camera.height)
-        self._camera, self._knots = camera, knots
-        poses = row_interpolated(knots, np.arange(camera.height, dtype=np.float64), camera.height)
-        columns, rows = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
-        rays = camera.rays(np.stack([columns, rows], axis=-1).astype(np.float64))
-        turned = np.einsum("rji,rcj->rci", rotations(poses), rays)
-        self._slope = turned[..., :2] / turned[..., 2:]
-        self._eye = poses[:, None, :3]
-
-    def box(self, layer: _Layer) -> Box | None:
-        """The part of the picture that a layer can touch; None when it is out of view."""
-        points = np.column_stack([layer.corners_mm, np.full(4, layer.depth_mm)])
-        seen = [self._camera.project(points, pose) for pose in self._knots]
-        # A distorted edge bulges beyond its corners by at most its own sagitta.
-        bulge = abs(self._camera.k1) * self._camera.width
-        return _box_around(np.concatenate(seen), self._camera, margin_px=2 + bulge)
-
-    def sample(self, texture: Image32, layer: _Layer, box: Box) -> Image32:
-        """Sample a texture of ``layer`` at the pixels of ``box``."""
-        import cv2
-
-        left, top, right, bottom = box
-        eye = self._eye[top:bottom]
-        world = eye[..., :2] + self._slope[top:bottom, left:right] * (layer.depth_mm - eye[..., 2:])
-        scale, corner = layer.to_world[0, 0], layer.to_world[:2, 2]
-        x, y = np.moveaxis((world - corner) / scale, -1, 0).astype(np.float32)
-        return np.asarray(cv2.remap(texture, x, y, cv2.INTER_LINEAR), np.float32)
-
-
-def _box_around(points_px: Vectors, camera: Pinhole, margin_px: float = 2.0) -> Box | None:
-    low = np.floor(points_px.min(axis=0) - margin_px).astype(int)
-    high = np.ceil(points_px.max(axis=0) + margin_px).astype(int) + 1
-    left, top = max(int(low[0]), 0), max(int(low[1]), 0)
-    right, bottom = min(int(high[0]), camera.width), min(int(high[1]), camera.height)
-    return (left, top, right, bottom) if right > left and bottom > top else None
-
-
-def _blend(picture: Image32, colour: Image32, cover: Image32, box: Box) -> None:
-    import cv2
-
-    left, top, right, bottom = box
-    behind = picture[top:bottom, left:right]
-    seen_through = cv2.merge([1 - cover] * 3)
-    picture[top:bottom, left:right] = cv2.add(cv2.multiply(behind, seen_through), colour)
+        return Layer(_blurred(colour, radius_px), cover, to_world, plane.depth_mm)
 
 
 def _lit(plane: ScenePlane, weather: Weather) -> Image32:
