@@ -26,6 +26,8 @@ _BLOCK_TILES = 5
 _SYSTEMATIC_PX = 0.004
 """What kernels, rounding and coding leave in clean synthetic pairs, root mean square."""
 _ROUNDING_VARIANCE = 1 / 12
+_EVEN_SIGMA_PX = 0.05
+"""Tiles known better than this weigh alike in the coherent misfit, so that no few of them decide."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +72,21 @@ def coherent_misfit(leftover: LocalMap) -> Array:
     """Mean square of the leftover shift that neighbouring tiles share, ``(2,)`` px² in x and y.
 
     Noise is independent from tile to tile and averages out of the product of neighbours; parallax does not.
+    One standard error is taken off, or noise would leave something half of the time.
     """
     grid = leftover.grid
     good = (leftover.inlier & ~leftover.foreign).reshape(grid.rows, grid.columns)
-    weight = np.where(good, 1 / np.maximum(leftover.sigma_px.reshape(good.shape), 0.01) ** 2, 0.0)
+    weight = np.where(good, 1 / (leftover.sigma_px.reshape(good.shape) ** 2 + _EVEN_SIGMA_PX**2), 0.0)
     shift = leftover.innovation_px.reshape(grid.rows, grid.columns, 2)
-    products, weights = np.zeros(2), 0.0
+    weights, products = [], []
     for a, b in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
-        both = weight[a] * weight[b]
-        products += np.einsum("ij,ijc,ijc->c", both, shift[a], shift[b])
-        weights += float(both.sum())
-    return np.maximum(products / max(weights, 1e-12), 0.0)
+        weights.append((weight[a] * weight[b]).ravel())
+        products.append((shift[a] * shift[b]).reshape(-1, 2))
+    share = np.concatenate(weights) / max(sum(float(w.sum()) for w in weights), 1e-12)
+    product = np.concatenate(products)
+    mean = share @ product
+    doubt = np.sqrt(share**2 @ (product - mean) ** 2)
+    return np.asarray(np.maximum(mean - doubt, 0.0), np.float64)
 
 
 def predict_error(
