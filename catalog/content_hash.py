@@ -45,8 +45,7 @@ def content_hash(connection: Connection) -> str:
 
 
 def _stream(connection: Connection, query: Select[Any]) -> Iterator[list[Any]]:
-    result = connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query)
-    for row in result:
+    for row in connection.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE}):
         yield list(row)
 
 

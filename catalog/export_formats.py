@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal, Protocol
@@ -11,6 +11,21 @@ from catalog.manifest import ManifestRow
 from catalog.splits import PARTS
 
 FormatName = Literal["folder", "foundir"]
+FOUNDIR_ISOLATED = frozenset({"01Blur", "05Noise", "06JPEG", "08Haze", "10Rain", "11Raindrop", "14Lowlight"})
+"""FoundIR's seven classes with one degradation; the other thirteen are coupled."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A pair that asks for its places in an export."""
+
+    ordinal: int
+    """Number in the export, counted from 1."""
+    uid: str
+    foundir_class: str | None
+    suffix: str
+    """Suffix of its images, with the dot."""
+    masked: bool
 
 
 @dataclass(frozen=True)
@@ -23,16 +38,17 @@ class OutPaths:
 
 
 class ExportFormat(Protocol):
-    """A layout; asked once per pair in the order of the export."""
+    """A layout; asked for every pair in the order of the export."""
 
-    def paths(
-        self, ordinal: int, uid: str, *, foundir_class: str | None, suffix: str, masked: bool
-    ) -> OutPaths:
-        """Place the files of the pair with that number, counted from 1."""
+    by_foundir_class: bool
+    """Whether pairs are ordered by FoundIR's class and those without one are left out."""
+
+    def place(self, pair: Placement) -> OutPaths:
+        """Place the files of a pair."""
         ...
 
     def list_lines(self, row: ManifestRow) -> Iterator[tuple[str, str]]:
-        """Yield list files by name with the line that a pair adds to each."""
+        """Yield list files by name, each with the line that a pair adds to it."""
         ...
 
     def list_files(self) -> tuple[str, ...]:
@@ -43,17 +59,17 @@ class ExportFormat(Protocol):
 class FolderFormat:
     """One tree that BasicSR and its descendants read; the split stands in manifest and list files.
 
-    ``gt/<session>@<pair>.png`` beside ``lq/`` and ``mask/`` of the same names (BasicSR looks a degraded image
-    up by the plain name of its reference, so there are no folders below). `meta_info.txt` lists all,
-    `meta_info_<part>.txt` one part: name, a space, ``(height,width,3)``.
+    ``gt/<session>@<pair>.png`` beside ``lq/`` and ``mask/`` of the same names: BasicSR looks a degraded image
+    up by the plain name of its reference, so there are no folders below. `meta_info.txt` lists all pairs and
+    `meta_info_<part>.txt` those of one part: name, a space, ``(height,width,3)``.
     """
 
-    def paths(
-        self, ordinal: int, uid: str, *, foundir_class: str | None, suffix: str, masked: bool
-    ) -> OutPaths:
-        """Name the files after the pair; ``@`` cannot stand in a name, so two pairs never meet."""
-        name = uid.replace("/", "@") + suffix
-        return OutPaths(f"gt/{name}", f"lq/{name}", f"mask/{name}" if masked else None)
+    by_foundir_class = False
+
+    def place(self, pair: Placement) -> OutPaths:
+        """Name the files after the pair; no name holds ``@``, so two pairs never meet."""
+        name = pair.uid.replace("/", "@") + pair.suffix
+        return OutPaths(f"gt/{name}", f"lq/{name}", f"mask/{name}" if pair.masked else None)
 
     def list_lines(self, row: ManifestRow) -> Iterator[tuple[str, str]]:
         """List a pair in the file of all and in its part's."""
@@ -69,31 +85,42 @@ class FolderFormat:
 class FoundirFormat:
     """FoundIR's class folders and list files.
 
-    ``<class>/GT/<nnnn>.png`` and ``<class>/LQ/<nnnn>.png``, numbered on over all classes. Its training code
-    reads ``<name>_train_meta_info.txt`` (all classes) and ``<name>_single_train_meta_info.txt`` (the isolated
-    ones, for its first stage): GT path, comma, space, LQ path, relative to the export folder.
+    ``<class>/GT/<nnnn>.png`` and ``<class>/LQ/<nnnn>.png``, numbered on over all classes; the split stands in
+    manifest and list files. FoundIR's training reads ``<name>_train_meta_info.txt`` (all classes) and
+    ``<name>_single_train_meta_info.txt`` (the isolated ones, for its first stage): GT path, comma, space,
+    LQ path, relative to the export folder.
     """
+
+    by_foundir_class = True
 
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def paths(
-        self, ordinal: int, uid: str, *, foundir_class: str | None, suffix: str, masked: bool
-    ) -> OutPaths:
+    def place(self, pair: Placement) -> OutPaths:
         """Number the pair in its class folder."""
-        if foundir_class is None:
-            raise ValueError(f"pair {uid} has no FoundIR class")
-        name = f"{ordinal:04d}{suffix}"
-        mask = f"{foundir_class}/MASK/{name}" if masked else None
-        return OutPaths(f"{foundir_class}/GT/{name}", f"{foundir_class}/LQ/{name}", mask)
+        folder, name = pair.foundir_class, f"{pair.ordinal:04d}{pair.suffix}"
+        if folder is None:
+            raise ValueError(f"pair {pair.uid} has no FoundIR class")
+        mask = f"{folder}/MASK/{name}" if pair.masked else None
+        return OutPaths(f"{folder}/GT/{name}", f"{folder}/LQ/{name}", mask)
 
     def list_lines(self, row: ManifestRow) -> Iterator[tuple[str, str]]:
         """List a pair in its part's file, and where its class is isolated in that one too."""
         line = f"{row.gt}, {row.lq}"
-        yield f"{self._name}_{row.split}_meta_info.txt", line
-        if len(row.degradations) == 1:
-            yield f"{self._name}_single_{row.split}_meta_info.txt", line
+        yield self._list_file("", row.split), line
+        if row.foundir_class in FOUNDIR_ISOLATED:
+            yield self._list_file("single_", row.split), line
 
     def list_files(self) -> tuple[str, ...]:
         """Name both files of every part."""
-        return tuple(f"{self._name}{kind}_{part}_meta_info.txt" for part in PARTS for kind in ("", "_single"))
+        return tuple(self._list_file(kind, part) for part in PARTS for kind in ("", "single_"))
+
+    def _list_file(self, kind: str, part: str) -> str:
+        return f"{self._name}_{kind}{part}_meta_info.txt"
+
+
+FORMATS: Mapping[FormatName, Callable[[str], ExportFormat]] = {
+    "folder": lambda _name: FolderFormat(),
+    "foundir": FoundirFormat,
+}
+"""Layouts by name; each is made for one export's name."""

@@ -159,6 +159,7 @@ def _observation(session: str, pair_ids: Mapping[str, int], seen: _SeenFile) -> 
         session=session,
         relpath=seen.file.relpath,
         pair_id=None if seen.file.pair is None else pair_ids[pair_uid(session, seen.file.pair)],
+        sha256=seen.file.sha256,
         before=seen.before,
         state=seen.state,
         nbytes=seen.nbytes,

@@ -24,6 +24,7 @@ class Observation:
     session: str
     relpath: str
     pair_id: int | None
+    sha256: str
     before: AssetState
     state: AssetState
     nbytes: int | None
@@ -49,14 +50,23 @@ def _store_states(connection: Connection, seen: Sequence[Observation]) -> None:
         return
     statement = (
         update(assets)
-        .where(assets.c.id == bindparam("asset"))
+        .where(assets.c.id == bindparam("asset"), assets.c.sha256 == bindparam("content"))
         .values(
             state=bindparam("now"),
             nbytes=func.coalesce(assets.c.nbytes, bindparam("size")),
             verified_at_us=bindparam("at"),
         )
     )
-    rows = [{"asset": o.asset_id, "now": o.state, "size": o.nbytes, "at": o.verified_at_us} for o in seen]
+    rows = [
+        {
+            "asset": o.asset_id,
+            "content": o.sha256,  # the key may meanwhile be another file's
+            "now": o.state,
+            "size": o.nbytes,
+            "at": o.verified_at_us,
+        }
+        for o in seen
+    ]
     connection.execute(statement, rows)
 
 

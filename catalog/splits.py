@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Any, get_args
 
 from sqlalchemy import Connection, insert, select
 
@@ -149,6 +149,16 @@ def find_split(connection: Connection, name: str) -> int | None:
         names = [DEFAULT_SPLIT, *connection.execute(select(splits.c.name)).scalars()]
         raise SplitError(f"no split {name!r}{_nearest(name, names)}", next_step=f"catalog split {name}")
     return split_id
+
+
+def split_rule(connection: Connection, name: str) -> dict[str, Any]:
+    """Return a split's rule as plain values, for the record of an export."""
+    if name == DEFAULT_SPLIT:
+        return {"hash_of": "scene group", "train": 0.8, "val": 0.1, "test": 0.1}
+    rule: dict[str, Any] = json.loads(
+        connection.execute(select(splits.c.rule).where(splits.c.name == name)).scalar_one()
+    )
+    return rule
 
 
 def split_members(connection: Connection, split_id: int) -> dict[str, Part]:

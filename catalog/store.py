@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from sqlalchemy import text
 
-from catalog import decisions, splits
+from catalog import decisions, rebuild, splits
 from catalog.content_hash import content_hash
 from catalog.database import APPLICATION_ID, SCHEMA_VERSION, Database, check_file_system
 from catalog.decisions import DecisionReport
+from catalog.errors import CatalogError
+from catalog.export import Exporter, ExportReport
+from catalog.export_list import ExportRequest
 from catalog.ingest import AddReport, write_session
 from catalog.manifest import Split as Part
 from catalog.pair_details import PairDetails, pair_details
+from catalog.rebuild import RebuildReport
 from catalog.selection import PairRow, find_pairs, pair_source
 from catalog.session_content import read_session
 from catalog.session_folder import SessionFolder
 from catalog.splits import DEFAULT_SPLIT, SplitRule
 from catalog.statistics import Statistics, collect_statistics
+from catalog.verify import Verifier, VerifyReport
 
 CATALOG_FILE = "catalog.db"
+
+
+def _ignore(_amount: float) -> None:
+    """Take no notice of progress."""
 
 
 class Catalog:
@@ -190,6 +199,103 @@ class Catalog:
         self.database.require_current()
         with self.database.write() as connection:
             return splits.create_split(connection, name, rule or SplitRule())
+
+    def export(
+        self,
+        request: ExportRequest,
+        *,
+        dry_run: bool = False,
+        check: bool = False,
+        restart: bool = False,
+        advance: Callable[[float], None] = _ignore,
+    ) -> ExportReport:
+        """Write a training set to ``<data>/exports/<name>``, or finish an interrupted one.
+
+        Args:
+            request: What to export and how.
+            dry_run: Only count; nothing is written.
+            check: Compare the content of every file, not only its size.
+            restart: Throw away what an interrupted export of that name left.
+            advance: Called with the number of pairs put in place since the last call.
+
+        Raises:
+            ExportExistsError: The folder is there; nothing is ever overwritten.
+            EmptyExportError: No accepted pair passes the filter.
+            ExportInterruptedError: An interrupted export of another request has that name.
+            ExportBusyError: Another process is writing it.
+            DamagedDataError: A file is missing or is not what was recorded.
+            QueryError: The filter does not fit the language.
+        """
+        self.database.require_current()
+        exporter = Exporter(self.database, self.data, request)
+        if dry_run:
+            return exporter.preview()
+        return exporter.run(check=check, restart=restart, advance=advance)
+
+    def verify(
+        self,
+        session: str | None = None,
+        *,
+        budget_s: float | None = None,
+        advance: Callable[[float], None] = _ignore,
+    ) -> VerifyReport:
+        """Read files back and compare them with their recorded hashes, longest unseen first.
+
+        Damage is stored and quarantines the pair until another look finds the file whole.
+
+        Args:
+            session: Look at this session only.
+            budget_s: Stop after so many seconds; None for when everything was looked at.
+            advance: Called with the number of files looked at since the last call.
+
+        Raises:
+            SessionNotFoundError: No session of that name is in the catalog.
+            DamagedDatabaseError: The database itself is damaged.
+        """
+        self.database.require_current()
+        verifier = Verifier(self.database, self.data, session=session)
+        return verifier.run(budget_s=budget_s, advance=advance)
+
+    def rebuild(self) -> RebuildReport:
+        """Make the catalog anew from the session folders; the old file is kept beside it.
+
+        Decisions, splits and export lists are carried over where the old catalog can be read. Files are
+        looked at as `add` does; `verify` compares their content.
+
+        Raises:
+            ForeignDatabaseError: The file is not a catalog.
+            SchemaVersionError: It was written by a newer version.
+        """
+        old = self.database if rebuild.is_readable(self.database) else None
+        part = rebuild.part_path(self.database.path)
+        with Catalog(part, data=self.data) as new:
+            new.init()
+            if old is not None:
+                rebuild.carry_over(old, new.database)
+            added, problems = new._add_all(rebuild.session_places(old, self.data))
+            after = new.content_hash()
+        before = None if old is None else self.content_hash()
+        self.close()
+        return RebuildReport(
+            sessions=tuple(added),
+            problems=tuple(problems),
+            carried_over=old is not None,
+            content_sha256_before=before,
+            content_sha256=after,
+            backup=rebuild.put_in_place(part, self.database.path),
+        )
+
+    def _add_all(self, places: Sequence[Path]) -> tuple[list[str], list[str]]:
+        added, problems = [], []
+        for place in places:
+            try:
+                report = self.add(place)
+            except CatalogError as error:
+                problems.append(str(error))
+                continue
+            added.append(report.session)
+            problems += [f"{report.session}: {problem}" for problem in report.problems]
+        return added, problems
 
     def content_hash(self) -> str:
         """Hash all that session folders say; a catalog rebuilt from them gives the same."""

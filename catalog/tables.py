@@ -328,6 +328,8 @@ class Export(Base):
     """`Catalog.content_hash` when the list was frozen."""
     manifest_sha256: Mapped[str]
     n_items: Mapped[int]
+    left_out: Mapped[str]
+    """Pairs that passed the filter but stayed out, by reason, JSON."""
     created_utc_us: Mapped[int] = mapped_column(BigInteger)
 
 

@@ -99,6 +99,7 @@ def _create_exports() -> None:
         sa.Column("catalog_sha256", sa.Text(), nullable=False),
         sa.Column("manifest_sha256", sa.Text(), nullable=False),
         sa.Column("n_items", sa.Integer(), nullable=False),
+        sa.Column("left_out", sa.Text(), nullable=False),
         sa.Column("created_utc_us", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("state IN ('running', 'complete')", name=op.f("ck_exports_state_known")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_exports")),

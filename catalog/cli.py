@@ -1,0 +1,420 @@
+"""catalog init | add | list | …: each parses, calls one method of `Catalog`, prints. SQL loads on demand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from catalog import listing
+from catalog.console import (
+    Console,
+    DataOption,
+    DebugOption,
+    JsonOption,
+    QuietOption,
+    open_console,
+    run_app,
+)
+from catalog.errors import CatalogError, DamagedDataError, ExitCode
+
+if TYPE_CHECKING:
+    from catalog.manifest import Split as Part
+    from catalog.store import Catalog
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+CatalogOption = Annotated[
+    str | None,
+    typer.Option("--catalog", metavar="URL", help="Database.", show_default="catalog.db in the data folder"),
+]
+WhereOption = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        help="Filter, e.g. \"role = internal and class in (noise, 'haze+rain') and residual_px <= 0.05\". "
+        "Names: id scene session round role degradation class foundir_class iso f_number exposure_s focus_m "
+        "residual_px predicted_epe_px position_gap_mm mu sigma width height gt_warped verdict reason status "
+        "split source. Signs: = != < <= > >= ~ (part of a text, * for anything) in is null and or not ( ).",
+    ),
+]
+SplitOption = Annotated[str, typer.Option("--split", help="Named split; `default` hashes the scene.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the event log.")]
+PairsArgument = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Pairs, SESSION/PAIR.")]
+
+
+class UsageError(CatalogError, ValueError):
+    """The options of a command do not fit together."""
+
+    code = "CAT-CLI-001"
+    exit_code = ExitCode.INVALID_INPUT
+
+
+@app.callback()
+def catalog() -> None:
+    """Keep, judge and query pairs, and export training sets."""
+
+
+@app.command()
+def init(
+    data: DataOption = None,
+    catalog: CatalogOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Create the catalog; one that exists stays as it is."""
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    with _open(console, catalog) as opened:
+        created = opened.init()
+        path = str(opened.database.path)
+    if console.json:
+        console.put_json({"catalog": path, "created": created})
+    else:
+        console.put(f"{path}  {'created' if created else 'is there already'}")
+
+
+@app.command()
+def add(
+    sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Names or folders.")],
+    data: DataOption = None,
+    catalog: CatalogOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Add sessions, or bring them up to date; any number of times equals once."""
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    with _open(console, catalog) as opened:
+        opened.init()
+        problems = [problem for session in sessions for problem in _add(console, opened, session)]
+    if problems:
+        raise DamagedDataError(
+            f"{len(problems)} files are missing or damaged: {'; '.join(problems[:3])}",
+            kept="the catalog, with those pairs quarantined",
+            next_step="restore the files, then add the session again",
+        )
+
+
+def _add(console: Console, opened: Catalog, session: str) -> tuple[str, ...]:
+    report = opened.add(session)
+    if console.json:
+        console.put_json(asdict(report))
+    else:
+        console.put(listing.add_line(report))
+    if not report.aligned:
+        console.say(f"{report.session} is not aligned yet: alignment run {report.session}, then add it again")
+    return report.problems
+
+
+@app.command("list")
+def list_pairs(
+    where: WhereOption = None,
+    order: Annotated[
+        str, typer.Option(help="id, iso, residual_px, predicted_epe_px, mu …; -NAME downwards.")
+    ] = "id",
+    limit: Annotated[int, typer.Option(help="Pairs in the page.")] = 50,
+    after: Annotated[str | None, typer.Option(help="Last pair of the page before.")] = None,
+    split: SplitOption = "default",
+    data: DataOption = None,
+    catalog: CatalogOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List pairs, page by page."""
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    with _open(console, catalog) as opened:
+        pairs = opened.find(where, order=order, limit=limit, after=after, split=split)
+    following = pairs[-1].id if len(pairs) == limit else None
+    if console.json:
+        console.put_json({"pairs": [listing.pair_json(pair) for pair in pairs], "next": following})
+        return
+    _put_lines(console, listing.pair_lines(pairs))
+    if following is not None:
+        console.say(f"more: --after {following}")
+
+
+@app.command()
+def show(
+    pair: Annotated[str, typer.Argument(metavar="ID", help="SESSION/PAIR.")],
+    data: DataOption = None,
+    catalog: CatalogOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show all that is known of a pair, back to the shutter release."""
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    with _open(console, catalog) as opened:
+        details = opened.show(pair)
+    if console.json:
+        console.put_json({**asdict(details), "pair": listing.pair_json(details.pair)})
+    else:
+        _put_lines(console, listing.detail_lines(details))
+
+
+@app.command()
+def stats(
+    data: DataOption = None,
+    catalog: CatalogOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Count pairs by class, scene and reject reason."""
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    with _open(console, catalog) as opened:
+        statistics = opened.stats()
+    if console.json:
+        console.put_json(asdict(statistics))
+    else:
+        _put_lines(console, listing.statistics_lines(statistics))
+
+
+@app.command()
+def accept(
+    pairs: PairsArgument = None,
+    where: WhereOption = None,
+    reason: ReasonOption = "",
+    data: DataOption = None,
+    catalog: CatalogOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Accept pairs by hand, whatever alignment said."""
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    with _open(console, catalog) as opened:
+        report = opened.accept(_chosen(opened, pairs, where), reason=reason)
+    _put_decision(console, "accepted", report.pairs)
+
+
+@app.command()
+def reject(
+    pairs: PairsArgument = None,
+    where: WhereOption = None,
+    reason: ReasonOption = "",
+    data: DataOption = None,
+    catalog: CatalogOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Reject pairs by hand."""
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    with _open(console, catalog) as opened:
+        report = opened.reject(_chosen(opened, pairs, where), reason=reason)
+    _put_decision(console, "rejected", report.pairs)
+
+
+@app.command()
+def undo(
+    pairs: PairsArgument = None,
+    reason: ReasonOption = "",
+    data: DataOption = None,
+    catalog: CatalogOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Take back the last decision on each pair named, or the whole last accept or reject."""
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    with _open(console, catalog) as opened:
+        report = opened.undo(pairs or (), reason=reason)
+    _put_decision(console, "decision taken back", report.pairs)
+
+
+@app.command()
+def verify(
+    session: Annotated[str | None, typer.Argument(metavar="[SESSION]", help="This session only.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Time to spend: 90s, 10min, 2h.")] = None,
+    data: DataOption = None,
+    catalog: CatalogOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Read files back and compare them with their recorded hashes, longest unseen first."""
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    budget_s = None if budget is None else _seconds(budget)
+    with _open(console, catalog) as opened, console.progress("verify", None) as advance:
+        report = opened.verify(session, budget_s=budget_s, advance=advance)
+    if console.json:
+        console.put_json(asdict(report))
+    else:
+        _put_lines(console, listing.verify_lines(report))
+    if report.findings:
+        raise DamagedDataError(
+            f"{len(report.findings)} files are damaged, missing or changed",
+            kept="all files as they are; their pairs are quarantined",
+            next_step="restore the files from a copy, then catalog verify",
+        )
+
+
+@app.command()
+def rebuild(
+    data: DataOption = None,
+    catalog: CatalogOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Make the catalog anew from the session folders; the old one is kept beside it."""
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    with _open(console, catalog) as opened:
+        report = opened.rebuild()
+    if console.json:
+        console.put_json({**asdict(report), "backup": report.backup and str(report.backup)})
+    else:
+        _put_lines(console, listing.rebuild_lines(report))
+    if report.problems:
+        raise DamagedDataError(
+            f"{len(report.problems)} problems in the session folders: {report.problems[0]}",
+            kept=f"the old catalog at {report.backup}" if report.backup else "every session folder",
+            next_step="restore the files from a copy, then catalog rebuild",
+        )
+
+
+@app.command()
+def migrate(
+    data: DataOption = None,
+    catalog: CatalogOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Bring a catalog of an older version up to date, after a backup."""
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    with _open(console, catalog) as opened:
+        backup = opened.migrate()
+    if console.json:
+        console.put_json({"migrated": backup is not None, "backup": backup and str(backup)})
+    else:
+        console.put("is up to date already" if backup is None else f"up to date; backup: {backup}")
+
+
+@app.command()
+def split(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new split.")],
+    train: Annotated[float, typer.Option(help="Share of the scene groups.")] = 0.8,
+    val: Annotated[float, typer.Option(help="Share of the scene groups.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of the scene groups.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Draws the order of the groups.")] = 0,
+    test_scenes: Annotated[list[str] | None, typer.Option("--test-scene", help="Hold a scene out.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SCENE=PART", help="Fix a scene's part.")
+    ] = None,
+    data: DataOption = None,
+    catalog: CatalogOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Divide scenes into train, val and test; a scene never stands in two parts, and keeps its part."""
+    from catalog.splits import SplitRule
+
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    rule = SplitRule(train, val, test, seed, _fixed_scenes(test_scenes or (), assignments or ()))
+    with _open(console, catalog) as opened:
+        parts = opened.split(name, rule)
+    if console.json:
+        console.put_json({"split": name, "parts": parts})
+    else:
+        _put_lines(console, listing.columns(("scene group", "part"), sorted(parts.items())))
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Folder below exports in the data folder.")],
+    layout: Annotated[Literal["folder", "foundir"], typer.Option("--format", help="Layout on disk.")],
+    where: WhereOption = None,
+    split: SplitOption = "default",
+    balance: Annotated[int | None, typer.Option(min=1, help="At most so many pairs of each class.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Compare contents, not only sizes.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away an interrupted export.")] = False,
+    data: DataOption = None,
+    catalog: CatalogOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write accepted pairs as a training set: files, manifest.jsonl, checksums. Never overwrites.
+
+    `folder`: one tree gt/ lq/ mask/ with meta_info*.txt per split, as BasicSR reads it. `foundir`: class
+    folders and NAME_train_meta_info.txt, as FoundIR reads them.
+    """
+    from catalog.export_list import ExportRequest
+
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    request = ExportRequest(name, layout, where, split, balance)
+    with _open(console, catalog) as opened, console.progress("export", None) as advance:
+        report = opened.export(request, dry_run=dry_run, check=check, restart=restart, advance=advance)
+    if console.json:
+        console.put_json({**asdict(report), "folder": str(report.folder), "dry_run": dry_run})
+        return
+    _put_lines(console, listing.export_lines(report))
+    console.say(f"{'would be written to' if dry_run else 'written to'} {report.folder}")
+
+
+@contextmanager
+def _open(console: Console, address: str | None) -> Iterator[Catalog]:
+    from catalog.store import CATALOG_FILE, Catalog
+
+    with Catalog(address or console.data / CATALOG_FILE, data=console.data) as opened:
+        yield opened
+
+
+def _put_lines(console: Console, lines: Iterator[str]) -> None:
+    for line in lines:
+        console.put(line)
+
+
+def _put_decision(console: Console, what: str, pairs: Sequence[str]) -> None:
+    if console.json:
+        console.put_json({"decision": what, "pairs": list(pairs)})
+        return
+    for pair in pairs:
+        console.put(f"{pair}  {what}")
+
+
+def _chosen(opened: Catalog, pairs: list[str] | None, where: str | None) -> list[str]:
+    if bool(pairs) == bool(where):
+        raise UsageError("name pairs, or choose them with --where, one of the two")
+    if pairs:
+        return pairs
+    chosen: list[str] = []
+    while page := opened.find(where, after=chosen[-1] if chosen else None):
+        chosen += [pair.id for pair in page]
+    return chosen
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h)?", text.strip())
+    if match is None:
+        raise UsageError(f"--budget {text!r}: not a time; write 90s, 10min or 2h")
+    return float(match[1]) * {"s": 1, "min": 60, "h": 3600}[match[2] or "s"]
+
+
+def _fixed_scenes(test_scenes: Sequence[str], assignments: Sequence[str]) -> dict[str, Part]:
+    from catalog.splits import PARTS
+
+    fixed: dict[str, Part] = dict.fromkeys(test_scenes, "test")
+    for assignment in assignments:
+        scene, _, wanted = assignment.partition("=")
+        part = next((p for p in PARTS if p == wanted), None)
+        if not scene or part is None:
+            raise UsageError(f"--set {assignment!r}: write SCENE=train, SCENE=val or SCENE=test")
+        if fixed.setdefault(scene, part) != part:
+            raise UsageError(f"scene {scene!r} is given two parts")
+    return fixed
+
+
+def main() -> None:
+    """Run the command."""
+    run_app(app)

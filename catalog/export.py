@@ -1,0 +1,289 @@
+"""`catalog export`: freeze a list, put its files in place, write manifest and sums, check, publish.
+
+Everything happens in ``<name>.part`` and becomes visible by one rename. The frozen list makes an interrupted
+export resumable; the same catalog and request give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import BinaryIO
+
+from sqlalchemy import Connection, RowMapping, delete, select, update
+
+from catalog.database import SCHEMA_VERSION, Database
+from catalog.errors import CatalogError, DamagedDataError, ExitCode
+from catalog.export_files import clear_folder, new_file, private_folder, publish, put_in_place, sync_file
+from catalog.export_formats import FORMATS, ExportFormat
+from catalog.export_list import (
+    ExportItemRow,
+    ExportRequest,
+    choose,
+    count_items,
+    exports,
+    freeze,
+    frozen_items,
+    left_out_counts,
+    manifest_line,
+)
+from catalog.manifest import MANIFEST_NAME, ManifestRow, read_manifest, write_manifest
+from catalog.session_folder import file_sha256
+from catalog.splits import split_rule
+from catalog.stored_files import FolderRoot, png_size
+
+EXPORTS_FOLDER = "exports"
+SUMS_FILE = "SHA256SUMS"
+EXPORT_FILE = "export.json"
+Advance = Callable[[float], None]
+
+
+class ExportExistsError(CatalogError, FileExistsError):
+    """An export of that name is there already."""
+
+    code = "CAT-EXP-003"
+    exit_code = ExitCode.INVALID_INPUT
+
+
+class ExportInterruptedError(CatalogError):
+    """An interrupted export stands in the way."""
+
+    code = "CAT-EXP-004"
+    exit_code = ExitCode.INVALID_INPUT
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported, or with a dry run would be."""
+
+    name: str
+    folder: Path
+    format: str
+    pairs: int
+    classes: dict[str, dict[str, int]]
+    """Pairs by class, then by part."""
+    left_out: dict[str, int]
+    """Pairs that passed the filter but stayed out, by reason."""
+    manifest_sha256: str
+    """Empty after a dry run."""
+    resumed: bool = False
+
+
+class Exporter:
+    """Runs one export.
+
+    Args:
+        database: An open catalog.
+        data: The data folder; exports go below it and places of sessions are relative to it.
+        request: What to export.
+    """
+
+    def __init__(self, database: Database, data: Path, request: ExportRequest) -> None:
+        self._database = database
+        self._data = data
+        self._request = request
+        self.folder = data / EXPORTS_FOLDER / request.name
+        self._part = self.folder.with_name(f"{request.name}.part")
+        self._layout: ExportFormat = FORMATS[request.format](request.name)
+
+    def preview(self) -> ExportReport:
+        """Count what would be exported now; changes nothing."""
+        with self._database.read() as connection:
+            count, classes = count_items(choose(connection, self._request))
+            left_out = left_out_counts(connection, self._request)
+        return ExportReport(
+            name=self._request.name,
+            folder=self.folder,
+            format=self._request.format,
+            pairs=count,
+            classes=classes,
+            left_out=left_out,
+            manifest_sha256="",
+        )
+
+    def run(self, *, check: bool, restart: bool, advance: Advance) -> ExportReport:
+        """Export, or finish an interrupted export of the same request; see `Catalog.export`."""
+        if os.path.lexists(self.folder):
+            return self._acknowledge_published()
+        with private_folder(self._part):
+            frozen, resumed = self._claim(restart=restart)
+            if not resumed:
+                clear_folder(self._part)
+            with self._database.read() as connection:
+                self._check_frozen(connection, frozen)
+                for item in frozen_items(connection, frozen["id"]):
+                    self._place(item, check=check)
+                    advance(1)
+                report = self._describe(connection, frozen, resumed=resumed)
+            self._validate(frozen["n_items"])
+            publish(self._part, self.folder)
+            self._mark_complete(frozen["id"])
+        return report
+
+    def _claim(self, *, restart: bool) -> tuple[RowMapping, bool]:
+        """Find the frozen list of an interrupted export, or freeze a new one."""
+        with self._database.write() as connection:
+            known = self._known(connection)
+            same = known is not None and known["request"] == self._request.as_text()
+            if known is not None and known["state"] == "running" and same and not restart:
+                return known, True
+            if known is not None and known["state"] == "running" and not restart:
+                raise ExportInterruptedError(
+                    f"export {self._request.name}: an interrupted export of another request is there",
+                    kept=f"{self._part}",
+                    next_step="repeat its own command to finish it, or add --restart to throw it away",
+                )
+            if known is not None:
+                connection.execute(delete(exports).where(exports.c.id == known["id"]))
+            freeze(connection, self._request)
+            return _require(self._known(connection)), False
+
+    def _acknowledge_published(self) -> ExportReport:
+        """Finish an export that was killed after its folder got its name; refuse any other folder."""
+        with self._database.write() as connection:
+            known = self._known(connection)
+            if known is None or not self._is_published(known):
+                raise ExportExistsError(
+                    f"{self.folder}: stands there already, and an export is never overwritten",
+                    kept="the folder, untouched",
+                    next_step="choose another name, or remove the folder",
+                )
+            count, classes = count_items(frozen_items(connection, known["id"]))
+        self._mark_complete(known["id"])
+        return self._report(count, classes, known, resumed=True)
+
+    def _is_published(self, known: RowMapping) -> bool:
+        """Tell whether the folder is what a frozen list of this request was to become."""
+        manifest = self.folder / MANIFEST_NAME
+        asked = (known["state"], known["request"]) == ("running", self._request.as_text())
+        return asked and manifest.is_file() and file_sha256(manifest) == known["manifest_sha256"]
+
+    def _known(self, connection: Connection) -> RowMapping | None:
+        named = select(exports).where(exports.c.name == self._request.name)
+        return connection.execute(named).mappings().one_or_none()
+
+    def _mark_complete(self, key: int) -> None:
+        with self._database.write() as connection:
+            connection.execute(update(exports).where(exports.c.id == key).values(state="complete"))
+
+    def _check_frozen(self, connection: Connection, frozen: RowMapping) -> None:
+        """Make sure that the catalog still says about every pair of the list what it said then."""
+        digest = hashlib.sha256()
+        for item in frozen_items(connection, frozen["id"]):
+            digest.update(manifest_line(item.row))
+        if digest.hexdigest() != frozen["manifest_sha256"]:
+            raise ExportInterruptedError(
+                f"export {self._request.name}: pairs of its list have changed in the catalog since",
+                kept=f"{self._part}",
+                next_step="repeat the command with --restart",
+            )
+
+    def _place(self, item: ExportItemRow, *, check: bool) -> None:
+        for source in item.sources:
+            root = FolderRoot(self._data / source.location)
+            put_in_place(
+                root.path(source.relpath),
+                self._part / source.target,
+                sha256=source.sha256,
+                nbytes=source.nbytes,
+                check=check,
+            )
+
+    def _describe(self, connection: Connection, frozen: RowMapping, *, resumed: bool) -> ExportReport:
+        """Write list files, manifest, record and sums of what is in place."""
+        names = self._layout.list_files()
+        (self._part / MANIFEST_NAME).unlink(missing_ok=True)
+        with ExitStack() as stack:
+            files = {n: stack.enter_context(new_file(self._part / n)) for n in (*names, SUMS_FILE)}
+            write_manifest(self._part, self._described(frozen_items(connection, frozen["id"]), files))
+        sync_file(self._part / MANIFEST_NAME)
+        count, classes = count_items(frozen_items(connection, frozen["id"]))
+        report = self._report(count, classes, frozen, resumed=resumed)
+        with new_file(self._part / EXPORT_FILE) as file:
+            file.write(self._record(connection, frozen, report))
+        with (self._part / SUMS_FILE).open("ab") as sums:
+            for name in sorted([*names, MANIFEST_NAME, EXPORT_FILE]):
+                sums.write(f"{file_sha256(self._part / name)}  {name}\n".encode())
+        sync_file(self._part / SUMS_FILE)
+        return report
+
+    def _described(
+        self, chosen: Iterable[ExportItemRow], files: Mapping[str, BinaryIO]
+    ) -> Iterator[ManifestRow]:
+        """Pass the rows on to the manifest, writing sums and list files on the way."""
+        for item in chosen:
+            for source in item.sources:
+                files[SUMS_FILE].write(f"{source.sha256}  {source.target}\n".encode())
+            for name, line in self._layout.list_lines(item.row):
+                files[name].write(f"{line}\n".encode())
+            yield item.row
+
+    def _record(self, connection: Connection, frozen: RowMapping, report: ExportReport) -> bytes:
+        request = json.loads(frozen["request"])
+        document = {
+            "schema": 1,
+            **request,
+            "split_rule": split_rule(connection, self._request.split),
+            "pairs": report.pairs,
+            "classes": report.classes,
+            "left_out": report.left_out,
+            "manifest_sha256": frozen["manifest_sha256"],
+            "catalog": {"content_sha256": frozen["catalog_sha256"], "schema_version": SCHEMA_VERSION},
+            "versions": {"cleanplate": _version()},
+        }
+        return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
+
+    def _validate(self, expected: int) -> None:
+        """Read the export back as training code would."""
+        parts: dict[str, str] = {}
+        count = 0
+        for row in read_manifest(self._part):
+            count += 1
+            if parts.setdefault(row.scene, row.split) != row.split:
+                raise CatalogError(f"scene {row.scene} stands in two parts", kept=f"{self._part}")
+            for path in (row.gt, row.lq):
+                self._check_image(path, row)
+        if count != expected:
+            raise CatalogError(f"{self._part}: {count} pairs instead of {expected}", kept=f"{self._part}")
+
+    def _check_image(self, path: str, row: ManifestRow) -> None:
+        size = png_size(self._part / path)
+        if size != (row.width, row.height):
+            raise DamagedDataError(
+                f"pair {row.id}: {path} is not a PNG of {row.width} x {row.height} pixels",
+                kept=f"{self._part}",
+                next_step="catalog verify, then export again with --restart",
+            )
+
+    def _report(
+        self, count: int, classes: dict[str, dict[str, int]], frozen: RowMapping, *, resumed: bool
+    ) -> ExportReport:
+        return ExportReport(
+            name=self._request.name,
+            folder=self.folder,
+            format=self._request.format,
+            pairs=count,
+            classes=classes,
+            left_out=json.loads(frozen["left_out"]),
+            manifest_sha256=frozen["manifest_sha256"],
+            resumed=resumed,
+        )
+
+
+def _require(row: RowMapping | None) -> RowMapping:
+    if row is None:
+        raise CatalogError("the export's own row is gone from the catalog")
+    return row
+
+
+def _version() -> str:
+    try:
+        return version("cleanplate")
+    except PackageNotFoundError:
+        return "unknown"

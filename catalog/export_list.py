@@ -1,0 +1,288 @@
+"""What goes into an export: choose accepted pairs, freeze the list, read it back in order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import PurePosixPath
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    RowMapping,
+    Select,
+    and_,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from catalog.content_hash import content_hash
+from catalog.errors import CatalogError, ExitCode
+from catalog.events import Batch
+from catalog.export_formats import FORMATS, FormatName, OutPaths, Placement
+from catalog.manifest import ManifestRow
+from catalog.pair_rows import DEGRADATION_BITS
+from catalog.records import Degradation, degradation_key
+from catalog.selection import PairSource, pair_source, pairs, rounds, scenes, sessions
+from catalog.splits import DEFAULT_SPLIT
+from catalog.tables import Asset, Export, ExportItem, table_of
+
+ROWS_AT_ONCE = 1_000
+exports, items = table_of(Export), table_of(ExportItem)
+gt_files, lq_files = table_of(Asset).alias("gt_files"), table_of(Asset).alias("lq_files")
+mask_files = table_of(Asset).alias("mask_files")
+_SIDES = {"gt": gt_files, "lq": lq_files, "mask": mask_files}
+
+
+class EmptyExportError(CatalogError, ValueError):
+    """No pair passes the filter."""
+
+    code = "CAT-EXP-001"
+    exit_code = ExitCode.INVALID_INPUT
+
+
+class ExportNameError(CatalogError, ValueError):
+    """An export's name would not be a safe folder name."""
+
+    code = "CAT-EXP-005"
+    exit_code = ExitCode.INVALID_INPUT
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What an export is to hold.
+
+    Raises:
+        ExportNameError: The name would not be a safe folder name.
+    """
+
+    name: str
+    format: FormatName = "folder"
+    where: str | None = None
+    split: str = DEFAULT_SPLIT
+    balance: int | None = None
+    """At most so many pairs of each class; None for all."""
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", self.name) is None or self.name.endswith(".part"):
+            raise ExportNameError(
+                f"export name {self.name!r}: small letters, digits, '.', '_' and '-' only, at most 64",
+                next_step="choose another name",
+            )
+
+    def as_text(self) -> str:
+        """Render the request as canonical JSON."""
+        fields = {"format": self.format, "where": self.where, "split": self.split, "balance": self.balance}
+        return json.dumps({"name": self.name, **fields}, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """A file that goes into an export."""
+
+    location: str
+    """Session folder, relative to the data folder or absolute."""
+    relpath: str
+    sha256: str
+    nbytes: int | None
+    target: str
+    """Relative to the export folder."""
+
+
+@dataclass(frozen=True)
+class ExportItemRow:
+    """One pair of an export: what the manifest says and where its files come from."""
+
+    row: ManifestRow
+    sources: tuple[ExportSource, ...]
+
+
+def manifest_line(row: ManifestRow) -> bytes:
+    """Render a row exactly as `catalog.manifest.write_manifest` does."""
+    return row.model_dump_json().encode() + b"\n"
+
+
+def choose(connection: Connection, request: ExportRequest) -> Iterator[ExportItemRow]:
+    """Yield the pairs that a request asks for now, in the order of the export."""
+    source = pair_source(connection, split=request.split)
+    layout = FORMATS[request.format](request.name)
+    order = [pairs.c.foundir_class, pairs.c.uid] if layout.by_foundir_class else [pairs.c.uid]
+    query = _with_files(source.table, source.columns["split"].label("part"))
+    query = query.where(_is_chosen(connection, source, request)).order_by(*order)
+    for ordinal, row in enumerate(_stream(connection, query), start=1):
+        suffix = PurePosixPath(row["lq_relpath"]).suffix
+        masked = row["mask_relpath"] is not None
+        placement = Placement(ordinal, row["uid"], row["foundir_class"], suffix, masked)
+        yield _item(row, layout.place(placement))
+
+
+def freeze(connection: Connection, request: ExportRequest) -> int:
+    """Write the list of a new export into the catalog; returns its key.
+
+    Raises:
+        EmptyExportError: No accepted pair passes the filter.
+    """
+    left_out = left_out_counts(connection, request)
+    row = {
+        "name": request.name,
+        "state": "running",
+        "request": request.as_text(),
+        "request_sha256": hashlib.sha256(request.as_text().encode()).hexdigest(),
+        "catalog_sha256": content_hash(connection),
+        "manifest_sha256": "",
+        "n_items": 0,
+        "left_out": json.dumps(left_out, sort_keys=True),
+        "created_utc_us": time.time_ns() // 1000,
+    }
+    key = int(connection.execute(insert(exports).returning(exports.c.id), row).scalar_one())
+    digest, count = hashlib.sha256(), 0
+    chosen = iter(choose(connection, request))
+    while some := list(islice(chosen, ROWS_AT_ONCE)):
+        for item in some:
+            digest.update(manifest_line(item.row))
+        rows = [_item_row(key, count + i, item) for i, item in enumerate(some, start=1)]
+        connection.execute(insert(items), rows)
+        count += len(some)
+    if not count:
+        raise EmptyExportError(
+            f"export {request.name}: no accepted pair passes the filter (left out: {left_out or 'none'})",
+            kept="the catalog, unchanged",
+            next_step="catalog list --where … shows what passes",
+        )
+    result = {"manifest_sha256": digest.hexdigest(), "n_items": count}
+    connection.execute(update(exports).where(exports.c.id == key).values(result))
+    Batch().record(connection, "export", [(request.name, None, {"after": request.as_text()})])
+    return key
+
+
+def frozen_items(connection: Connection, key: int) -> Iterator[ExportItemRow]:
+    """Yield the pairs of a frozen list in order; pairs that left the catalog since are passed over."""
+    source = pair_source(connection)
+    table = source.table.join(items, items.c.pair_uid == pairs.c.uid)
+    outs = (items.c.out_gt, items.c.out_lq, items.c.out_mask)
+    query = _with_files(table, items.c.part.label("part"), *outs)
+    query = query.where(items.c.export_id == key).order_by(items.c.ordinal)
+    for row in _stream(connection, query):
+        yield _item(row, OutPaths(row["out_gt"], row["out_lq"], row["out_mask"]))
+
+
+def count_items(chosen: Iterable[ExportItemRow]) -> tuple[int, dict[str, dict[str, int]]]:
+    """Count pairs, in all and by class and part."""
+    cells = Counter((degradation_key(item.row.degradations), item.row.split) for item in chosen)
+    classes: dict[str, dict[str, int]] = {}
+    for (name, part), count in sorted(cells.items()):
+        classes.setdefault(name, {})[part] = count
+    return cells.total(), classes
+
+
+def left_out_counts(connection: Connection, request: ExportRequest) -> dict[str, int]:
+    """Count the pairs that pass the filter but stay out, by reason."""
+    source = pair_source(connection, split=request.split)
+    passing = source.where(request.where)
+    counted = select(pairs.c.status, func.count()).select_from(source.table).where(passing)
+    by_status = {row[0]: row[1] for row in connection.execute(counted.group_by(pairs.c.status))}
+    accepted = by_status.pop("accepted", 0)
+    if FORMATS[request.format](request.name).by_foundir_class:
+        classed = select(func.count()).select_from(source.table)
+        classed = classed.where(passing, pairs.c.status == "accepted", pairs.c.foundir_class.is_not(None))
+        count = connection.execute(classed).scalar_one()
+        by_status["no FoundIR class"] = accepted - count
+        accepted = count
+    if request.balance is not None:
+        chosen = select(func.count()).select_from(source.table).where(_is_chosen(connection, source, request))
+        by_status["balance"] = accepted - connection.execute(chosen).scalar_one()
+    return {reason: count for reason, count in sorted(by_status.items()) if count}
+
+
+def _is_chosen(connection: Connection, source: PairSource, request: ExportRequest) -> ColumnElement[bool]:
+    accepted = and_(source.where(request.where), pairs.c.status == "accepted")
+    if FORMATS[request.format](request.name).by_foundir_class:
+        accepted = and_(accepted, pairs.c.foundir_class.is_not(None))
+    if request.balance is None:
+        return accepted
+    classes = connection.execute(select(pairs.c.degr_key).distinct()).scalars().all()
+    capped = [
+        select(pairs.c.id)
+        .select_from(source.table)
+        .where(accepted, pairs.c.degr_key == name)
+        .order_by(pairs.c.sample_key, pairs.c.uid)
+        .limit(request.balance)
+        for name in classes
+    ]
+    return or_(False, *(pairs.c.id.in_(chosen) for chosen in capped))
+
+
+def _with_files(table: FromClause, *more: ColumnElement[Any]) -> Select[Any]:
+    """Select what a manifest row and the places of its files need."""
+    for side, files in _SIDES.items():
+        of_pair = and_(files.c.pair_id == pairs.c.id, files.c.kind == side)
+        table = table.join(files, of_pair, isouter=side == "mask")
+    facts = [
+        files.c[name].label(f"{side}_{name}")
+        for side, files in _SIDES.items()
+        for name in ("relpath", "sha256", "nbytes")
+    ]
+    names = (sessions.c.name.label("session"), scenes.c.name.label("scene"), rounds.c.name.label("round"))
+    places = (sessions.c.location, sessions.c.source)
+    return select(pairs, *names, *places, *facts, *more).select_from(table)
+
+
+def _stream(connection: Connection, query: Select[Any]) -> Iterator[RowMapping]:
+    return iter(connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}).mappings())
+
+
+def _item(row: RowMapping, outs: OutPaths) -> ExportItemRow:
+    targets = {"gt": outs.gt, "lq": outs.lq, "mask": outs.mask}
+    sources = [
+        ExportSource(
+            row["location"], row[f"{side}_relpath"], row[f"{side}_sha256"], row[f"{side}_nbytes"], target
+        )
+        for side, target in targets.items()
+        if target is not None
+    ]
+    return ExportItemRow(_manifest_row(row, outs), tuple(sources))
+
+
+def _manifest_row(row: RowMapping, outs: OutPaths) -> ManifestRow:
+    settings = {name: row[name] for name in ("iso", "f_number", "exposure_s", "focus_m")}
+    same = ("scene", "session", "round", "foundir_class", "mu", "sigma", "residual_px", "predicted_epe_px")
+    return ManifestRow(
+        id=row["uid"],
+        gt=outs.gt,
+        lq=outs.lq,
+        mask=outs.mask,
+        degradations=tuple(d for d in Degradation if row["degr_mask"] & DEGRADATION_BITS[d]),
+        settings={name: value for name, value in settings.items() if value is not None},
+        split=row["part"],
+        width=row["width"],
+        height=row["height"],
+        sha256_gt=row["gt_sha256"],
+        sha256_lq=row["lq_sha256"],
+        source=row["source"],
+        **{name: row[name] for name in same},
+    )
+
+
+def _item_row(key: int, ordinal: int, item: ExportItemRow) -> dict[str, Any]:
+    return {
+        "export_id": key,
+        "ordinal": ordinal,
+        "pair_uid": item.row.id,
+        "part": item.row.split,
+        "out_gt": item.row.gt,
+        "out_lq": item.row.lq,
+        "out_mask": item.row.mask,
+        "sha256_gt": item.row.sha256_gt,
+        "sha256_lq": item.row.sha256_lq,
+    }

@@ -1,0 +1,96 @@
+"""`catalog rebuild`: make the database anew from session folders, beside the old one.
+
+Session folders hold all that was captured. What people decided, splits and the lists of exports live in the
+database alone; they are carried over where the old one can still be read. The old file is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import insert, select
+
+from catalog.database import DamagedDatabaseError, Database
+from catalog.session_folder import list_sessions
+from catalog.tables import Event, Export, ExportItem, Session, Split, SplitMember, table_of
+
+ROWS_AT_ONCE = 5_000
+_CARRIED = tuple(table_of(entity) for entity in (Event, Split, SplitMember, Export, ExportItem))
+_SIDE_FILES = ("", "-wal", "-shm")
+Advance = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class RebuildReport:
+    """What a rebuild did."""
+
+    sessions: tuple[str, ...]
+    problems: tuple[str, ...]
+    """Session folders that could not be added, and files that are missing or damaged."""
+    carried_over: bool
+    """Whether decisions, splits and export lists of the old catalog live on."""
+    content_sha256_before: str | None
+    """None where the old catalog could not be read, or there was none."""
+    content_sha256: str
+    backup: Path | None
+    """Where the old catalog is kept."""
+
+
+def part_path(path: Path) -> Path:
+    """Return where the new database is built; what an interrupted rebuild left there is removed."""
+    part = path.with_name(f"{path.name}.rebuild")
+    for suffix in _SIDE_FILES:
+        part.with_name(part.name + suffix).unlink(missing_ok=True)
+    return part
+
+
+def is_readable(database: Database) -> bool:
+    """Tell whether there is an old catalog whose rows can be carried over.
+
+    Raises:
+        ForeignDatabaseError: The file is not a catalog, so it must not be replaced.
+        SchemaVersionError: It was written by a newer version, or needs a migration first.
+    """
+    try:
+        if database.state() == "absent":
+            return False
+        database.require_current()
+        with database.read() as connection:
+            return connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() == "ok"
+    except DamagedDatabaseError:
+        return False
+
+
+def carry_over(old: Database, new: Database) -> None:
+    """Copy decisions, splits and export lists; they refer to pairs and scenes by name."""
+    with old.read() as reading, new.write() as writing:
+        for table in _CARRIED:
+            result = reading.execute(select(table), execution_options={"yield_per": ROWS_AT_ONCE})
+            for rows in result.mappings().partitions():
+                writing.execute(insert(table), [dict(row) for row in rows])
+
+
+def session_places(database: Database | None, data: Path) -> list[Path]:
+    """List the session folders of the data folder, and those elsewhere that the old catalog knew."""
+    places = [folder.path for folder in list_sessions(data)]
+    if database is not None:
+        with database.read() as connection:
+            known = connection.execute(select(table_of(Session).c.location)).scalars()
+            places += [data / location for location in known]
+    return list(dict.fromkeys(path.absolute() for path in places))
+
+
+def put_in_place(part: Path, path: Path) -> Path | None:
+    """Give the new database its name and keep the old one beside it; returns where."""
+    backup = None
+    if path.exists():
+        backup = path.with_name(f"{path.name}.before-rebuild-{time.time_ns() // 1000}")
+        for suffix in _SIDE_FILES:
+            old = path.with_name(path.name + suffix)
+            if old.exists():
+                old.rename(backup.with_name(backup.name + suffix))
+    part.rename(path)
+    return backup
