@@ -37,7 +37,8 @@ class ScriptedWire:
 
     Each exchange is what the driver must send next (a line or real-time bytes, written as text) followed by the
     lines the device answers. None in place of a sent text stands for lines that come by themselves before the
-    next one is sent. Reading when nothing is left to read lets the clock run to the deadline.
+    next one is sent, a number for seconds that pass until then. Reading when nothing is left to read lets the
+    clock run to the deadline.
 
     Args:
         exchanges: The conversation in order.
@@ -47,7 +48,7 @@ class ScriptedWire:
     name = "scripted wire"
     discarded_bytes = 0
 
-    def __init__(self, *exchanges: tuple[str | None, *tuple[str, ...]], clock: FakeClock) -> None:
+    def __init__(self, *exchanges: tuple[str | float | None, *tuple[str, ...]], clock: FakeClock) -> None:
         self._exchanges = deque(exchanges)
         self._clock = clock
         self._replies: deque[str] = deque()
@@ -85,6 +86,9 @@ class ScriptedWire:
 
     def _take(self, text: str) -> None:
         self.sent.append(text)
+        while self._exchanges and isinstance(pause_s := self._exchanges[0][0], float):
+            self._exchanges.popleft()
+            self._clock.advance(pause_s)
         if not self._exchanges:
             raise AssertionError(f"the script has ended, yet {text!r} was sent")
         expected, *replies = self._exchanges.popleft()
@@ -95,4 +99,4 @@ class ScriptedWire:
 
     def _volunteer(self) -> None:
         while self._exchanges and self._exchanges[0][0] is None:
-            self._replies.extend(text for text in self._exchanges.popleft()[1:] if text is not None)
+            self._replies.extend(self._exchanges.popleft()[1:])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rig.clock import SessionClock
 from rig.devices import grbl_protocol as protocol
 from rig.devices.grbl_protocol import LineKind, StatusReport
 from rig.devices.wire import Wire
-from rig.errors import DeviceError, DeviceTimeoutError, RailLockedError
+from rig.errors import DeviceError, DeviceTimeoutError, RailLockedError, SettingRefusedError
 
 _BANNER_S = 3.0
 _RESET_EVERY_S = 0.8
@@ -17,6 +18,7 @@ _RESET_ATTEMPTS = 6
 _ANSWER_S = 2.0
 _ASK_EVERY_S = 0.2
 _QUIET_S = 0.05
+_EEPROM_PAUSE_S = 0.05
 
 
 @dataclass
@@ -129,6 +131,37 @@ class GrblLink:
                     next_step="is the controller powered and its cable plugged in?",
                 )
 
+    def assert_settings(self, wanted: Mapping[int, float]) -> dict[int, float]:
+        """Write the ``$`` settings that differ, read all of them back and return them.
+
+        A setting that the controller does not list (dialects) is left alone.
+
+        Raises:
+            SettingRefusedError: A setting was not taken, or reads back another value.
+        """
+        found = protocol.parse_settings(self.command("$$"))
+        for number in _differing(found, wanted):
+            self._write_setting(number, wanted[number])
+        found = protocol.parse_settings(self.command("$$"))
+        for number in _differing(found, wanted):
+            raise SettingRefusedError(
+                f"{self.wire.name}: ${number} reads back {found[number]:g} instead of {wanted[number]:g}",
+                kept="nothing moved",
+                next_step="set it by hand, or correct the profile",
+            )
+        return found
+
+    def _write_setting(self, number: int, value: float) -> None:
+        """Write one setting at rest; while the controller writes its memory it loses what is sent to it."""
+        state = self.status()[0].state
+        if state not in {"Idle", "Alarm"}:
+            raise DeviceError(f"{self.wire.name}: settings are written at rest only, the rail is in {state}")
+        try:
+            self.command(f"${number}={f'{value:.3f}'.rstrip('0').rstrip('.')}")
+        except GrblRefusedError as error:
+            raise SettingRefusedError(error.message, next_step="correct the profile") from error
+        self._clock.sleep(_EEPROM_PAUSE_S)
+
     def _exchange(self, line: str, timeout_s: float) -> list[str]:
         self.wire.write_line(line)
         deadline_s = self._clock.now() + self.patience_s(timeout_s)
@@ -233,3 +266,12 @@ class GrblLink:
         elif kind is LineKind.NOISE:
             self.statistics.discarded_lines += 1
         return kind
+
+
+def _differing(found: Mapping[int, float], wanted: Mapping[int, float]) -> list[int]:
+    """Compare with what the controller prints: three decimals of a 32-bit number."""
+    return [
+        number
+        for number, value in wanted.items()
+        if number in found and not math.isclose(found[number], value, rel_tol=1e-5, abs_tol=1e-3)
+    ]

@@ -71,7 +71,7 @@ _KINDS = (
     (LineKind.OK, re.compile(r"ok")),
     (LineKind.ERROR, re.compile(r"error:\d{1,2}")),
     (LineKind.ALARM, re.compile(r"ALARM:\d{1,2}")),
-    (LineKind.BANNER, re.compile(r"Grbl(HAL)? \d[^<>]*\['\$' .*\]")),
+    (LineKind.BANNER, re.compile(r"Grbl(HAL)? \d+\.\d+[ -~]*'\$'[ -~]* for help\]")),
     (LineKind.INFO, re.compile(r"\[[ -~]*\]|\$\w+=[ -~]*|>[ -~]*:(ok|error:\d+)")),
 )
 _COORDINATE = r"-?\d{1,5}\.\d{3,4}"
@@ -79,7 +79,7 @@ _AXES = rf"{_COORDINATE}(?:,{_COORDINATE}){{0,5}}"
 _FIELD = (
     rf"Bf:(?P<blocks>\d{{1,3}}),(?P<bytes>\d{{1,5}})|FS:(?P<feed>\d{{1,6}}(?:\.\d{{1,3}})?),\d{{1,6}}(?:,\d+)?"
     rf"|F:(?P<feed_only>\d{{1,6}}(?:\.\d{{1,3}})?)|Pn:(?P<pins>[A-Z]+)|WCO:{_AXES}"
-    r"|Ov:(?P<override>\d{1,3}),\d{1,3},\d{1,3}|A:[A-Z]*|Ln:\d{1,8}|(?!MPos|WPos)[A-Z][A-Za-z]+:[\w.,:+-]*"
+    r"|Ov:(?P<override>\d{1,3}),\d{1,3},\d{1,3}|A:[A-Z]*|Ln:\d{1,8}|(?!(?:MPos|WPos|Bf|FS|F|Pn|WCO|Ov|A|Ln):)[A-Z][A-Za-z]*:[\w.,:+-]*"
 )
 _REPORT = re.compile(
     r"<(?P<state>Idle|Run|Hold|Jog|Alarm|Door|Check|Home|Sleep)(?::(?P<sub>\d))?"

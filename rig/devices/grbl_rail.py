@@ -33,12 +33,12 @@ __all__ = ["GrblRail", "GrblSettings"]
 _POLL_EVERY_S = 0.05
 _SILENCE_S = 0.5
 """A moving rail that is silent this long is held, and reset after as long again."""
-_EEPROM_PAUSE_S = 0.05
 _SLACK_S = 2.0
 _SETTLED_S = 0.5
 _OVERRIDE_REPORTS = 40
 _ARRIVED_MM = 0.05
 _ANSWER_S = 2.0
+_JUMP_MM = 1.0
 
 _STATES = {
     "Idle": RailState.IDLE,
@@ -75,8 +75,10 @@ class GrblRail:
         self._frame = MachineFrame(
             settings.travel_mm[0], settings.travel_mm[1] - settings.travel_mm[0], False
         )
+        self._pull_off_mm: float | None = None
         self._homed = False
         self._position_mm = math.nan
+        self._seen_s = 0.0
         self._target_mm: float | None = None
         self._started_s = 0.0
         self._prepared: SweepRecord | None = None
@@ -109,7 +111,7 @@ class GrblRail:
         self._emergency.clear()
         version = [line for line in self._link.command("$I") if line.startswith("[VER:")]
         self.identity = " ".join([banner.split(" [")[0], *version])
-        self._assert_settings(self._link)
+        self._take_over_settings(self._link.assert_settings(self.settings.controller_settings))
 
     def close(self) -> None:
         """Release the wire. Safe to call twice."""
@@ -127,8 +129,10 @@ class GrblRail:
         """
         self._require_no_fault()
         self._end_jog()
+        self._require_state(self.poll(), RailState.IDLE, RailState.LOCKED)
         link = self._linked()
-        self._homed = False
+        self._homed, self._position_mm = False, math.nan
+        self._target_mm = self._prepared = None
         self._homing.set()
         try:
             link.command("$H", timeout_s=timeout_s)
@@ -137,22 +141,21 @@ class GrblRail:
             raise
         finally:
             self._homing.clear()
-        self._homed = not self._trouble()
-        self._require_state(self.poll(), RailState.IDLE)
+        self._homed = True
+        self._verify_home(self.poll())
 
     def move_to(self, position_mm: float, *, velocity_mm_s: float | None = None) -> None:
         """Move at the profile's speed (or slower) and return at standstill."""
-        motion = self._checked(position_mm, velocity_mm_s or self.settings.max_velocity_mm_s)
+        velocity = self.settings.max_velocity_mm_s if velocity_mm_s is None else velocity_mm_s
+        motion = self._passed(self._ready_mm(), position_mm, velocity)
         self._start(motion)
         self._arrive(motion.duration_s * 1.1 + _SLACK_S)
 
     def jog(self, distance_mm: float, *, velocity_mm_s: float) -> None:
         """Start a small relative move that `stop` or the next motion cancels; a crawl while not homed."""
-        self._require_no_fault()
-        self._end_jog()
-        start_mm = self.poll().position_mm
-        acceleration = self.settings.acceleration_mm_s2
-        self._check(Motion(start_mm, start_mm + distance_mm, velocity_mm_s, acceleration))
+        known_mm = self._ready_mm()
+        start_mm = 0.0 if math.isnan(known_mm) else known_mm
+        self._passed(start_mm, start_mm + distance_mm, velocity_mm_s)
         self._prepared = None
         self._jogging = True
         step_mm = self._frame.direction * distance_mm
@@ -180,7 +183,7 @@ class GrblRail:
                 "the rail does not stand at the start of this sweep", next_step="prepare it first"
             )
         motion = self._sweep_motion(sweep)
-        self._start(self._checked(motion.end_mm, motion.velocity_mm_s))
+        self._start(self._passed(self._ready_mm(), motion.end_mm, motion.velocity_mm_s))
         return self._clock.now()
 
     def complete(self, *, timeout_s: float) -> None:
@@ -206,10 +209,10 @@ class GrblRail:
         if link.deaf:
             now_s = self._clock.now()
             return RailPoll(now_s, now_s, RailState.LOCKED, self._position_mm, None, fault=link.fault)
-        report, asked_s, replied_s = self._ask(link)
+        report, asked_s, replied_s = self._ask_plausibly(link)
         if self._trouble():
             self._homed = False
-        self._position_mm = self._frame.to_rail_mm(report.x_mm)
+        self._position_mm, self._seen_s = self._frame.to_rail_mm(report.x_mm), replied_s
         feed = report.feed_mm_min
         return RailPoll(
             t_request_s=asked_s,
@@ -308,19 +311,19 @@ class GrblRail:
             raise RailLockedError(f"{self.settings.port}: the rail is locked", next_step="home the rail")
         raise DeviceError(f"{self.settings.port}: the rail is {reading.state} and takes no motion now")
 
-    def _checked(self, end_mm: float, velocity_mm_s: float) -> Motion:
-        """Build a motion from where the carriage stands and let it pass the envelope."""
+    def _ready_mm(self) -> float:
+        """Return where the carriage stands, ready for a motion; NaN while that is unknown."""
         self._require_no_fault()
         self._end_jog()
         reading = self.poll()
-        start_mm = reading.position_mm if self.homed else math.nan
-        motion = Motion(start_mm, end_mm, velocity_mm_s, self.settings.acceleration_mm_s2)
-        self._check(motion)
         self._require_state(reading, RailState.IDLE)
-        return motion
+        return reading.position_mm if self.homed else math.nan
 
-    def _check(self, motion: Motion) -> None:
+    def _passed(self, start_mm: float, end_mm: float, velocity_mm_s: float) -> Motion:
+        """Return a motion that the envelope lets pass."""
+        motion = Motion(start_mm, end_mm, velocity_mm_s, self.settings.acceleration_mm_s2)
         check_motion(motion, self._envelope, homed=self.homed, fault=self._trouble())
+        return motion
 
     def _sweep_motion(self, sweep: SweepRecord) -> Motion:
         if not math.isclose(sweep.acceleration_mm_s2, self.settings.acceleration_mm_s2, rel_tol=1e-6):
@@ -385,6 +388,26 @@ class GrblRail:
             return False
         return self._clock.now() - self._started_s < self._linked().patience_s(_SETTLED_S)
 
+    def _ask_plausibly(self, link: GrblLink) -> tuple[StatusReport, float, float]:
+        """Ask again when the carriage cannot have come that far: bytes get lost within a number, too."""
+        answer = self._ask(link)
+        if not self._is_a_jump(answer[0]):
+            return answer
+        link.statistics.discarded_lines += 1
+        answer = self._ask(link)
+        if self._is_a_jump(answer[0]):
+            jump_mm = self._frame.to_rail_mm(answer[0].x_mm) - self._position_mm
+            link.fault = (
+                link.fault or f"the reported position jumped by {jump_mm:.1f} mm; the position is lost"
+            )
+        return answer
+
+    def _is_a_jump(self, report: StatusReport) -> bool:
+        if not self.homed or math.isnan(self._position_mm):
+            return False
+        possible_mm = 1.2 * self.settings.max_velocity_mm_s * (self._clock.now() - self._seen_s) + _JUMP_MM
+        return abs(self._frame.to_rail_mm(report.x_mm) - self._position_mm) > possible_mm
+
     def _ask(self, link: GrblLink) -> tuple[StatusReport, float, float]:
         moving = self._target_mm is not None or self._jogging
         if not moving:
@@ -425,39 +448,23 @@ class GrblRail:
             next_step="reset the controller and try again",
         )
 
-    def _assert_settings(self, link: GrblLink) -> None:
-        found = protocol.parse_settings(link.command("$$"))
-        for number, wanted in self.settings.controller_settings.items():
-            if number in found and not _same(found[number], wanted):
-                self._write_setting(link, number, wanted)
-        found = protocol.parse_settings(link.command("$$"))
-        for number, wanted in self.settings.controller_settings.items():
-            if number in found and not _same(found[number], wanted):
-                raise SettingRefusedError(
-                    f"{self.settings.port}: ${number} reads back {found[number]:g} instead of {wanted:g}",
-                    kept="nothing moved",
-                    next_step="set it by hand, or correct the profile",
-                )
+    def _take_over_settings(self, found: dict[int, float]) -> None:
+        """Learn from the controller's settings how its coordinates lie; dialects may lack some."""
         self._frame = MachineFrame(
             lower_mm=self.settings.travel_mm[0],
             travel_mm=found.get(130, self.settings.controller_settings[130]),
             homes_negative=bool(int(found.get(23, 0)) & 1),
         )
+        self._pull_off_mm = found.get(27)
 
-    def _write_setting(self, link: GrblLink, number: int, value: float) -> None:
-        """Write one setting at rest; while the controller writes its memory it loses what is sent to it."""
-        state = link.status()[0].state
-        if state not in {"Idle", "Alarm"}:
+    def _verify_home(self, reading: RailPoll) -> None:
+        self._require_state(reading, RailState.IDLE)
+        if self._pull_off_mm is None:
+            return
+        expected_mm = self._frame.lower_mm + self._pull_off_mm
+        if abs(reading.position_mm - expected_mm) > _ARRIVED_MM:
+            self._homed = False
             raise DeviceError(
-                f"{self.settings.port}: settings are written at rest only, the rail is in {state}"
+                f"{self.settings.port}: homing ended at {reading.position_mm:.3f} mm instead of {expected_mm:.3f} mm",
+                next_step="check $23, $27 and $130, then connect again",
             )
-        try:
-            link.command(f"${number}={value:g}")
-        except GrblRefusedError as error:
-            raise SettingRefusedError(error.message, next_step="correct the profile") from error
-        self._clock.sleep(_EEPROM_PAUSE_S)
-
-
-def _same(read: float, wanted: float) -> bool:
-    """Compare with what the controller prints: three decimals of a 32-bit number."""
-    return math.isclose(read, wanted, rel_tol=1e-5, abs_tol=1e-3)
