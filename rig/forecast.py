@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from catalog.session_folder import RoundRecord, SweepRecord
+from rig.devices.envelope import check_sweep, sweep_motion
 from rig.errors import EnvelopeError, PlanError, RigError
 from rig.plan import CapturePlan, RoundPlan
 from rig.profile import RigProfile
 
 PARALLAX_TOLERANCE_PX = 0.25
-TRAVEL_MARGIN_MM = 5.0
 POSITIONING_S = 4.0
 """Allowance per round for going back to the start, setting the camera and stopping the movie, s."""
 
@@ -76,13 +76,6 @@ def parallax_limit_mm(profile: RigProfile) -> float:
     return PARALLAX_TOLERANCE_PX / spread_px_per_mm if spread_px_per_mm > 0 else float("inf")
 
 
-def travel_span_mm(sweep: SweepRecord) -> tuple[float, float]:
-    """Return lowest and highest position of a sweep with its run-up and run-down, v²/2a at each end, mm."""
-    ramp_mm = sweep.velocity_mm_s**2 / (2 * sweep.acceleration_mm_s2)
-    low, high = sorted((sweep.start_mm, sweep.end_mm))
-    return low - ramp_mm, high + ramp_mm
-
-
 def _frame_spacing_mm(round_: RoundRecord, profile: RigProfile) -> float:
     return _sweep(round_).velocity_mm_s / profile.movie_format.frame_rate_hz
 
@@ -98,15 +91,15 @@ def _forecast_round(
 ) -> RoundForecast:
     sweep, movie = _sweep(round_), profile.movie_format
     uniform_s = abs(sweep.end_mm - sweep.start_mm) / sweep.velocity_mm_s
-    duration_s = uniform_s + 2 * sweep.velocity_mm_s / sweep.acceleration_mm_s2 + 2 * plan.rest_s
+    motion = sweep_motion(sweep, profile.rail.envelope)
+    duration_s = motion.duration_s + 2 * plan.rest_s
     frames = int(uniform_s * movie.frame_rate_hz)
     near_mm = profile.lens.scene_depth_mm[0]
-    low, high = travel_span_mm(sweep)
     share = min(1.0, limit_mm / (gt_spacing_mm / 2)) if round_.role != "gt" else 0.0
     return RoundForecast(
         round=round_,
-        from_mm=low,
-        to_mm=high,
+        from_mm=motion.start_mm,
+        to_mm=motion.end_mm,
         duration_s=duration_s,
         uniform_s=uniform_s,
         frames=frames,
@@ -117,25 +110,12 @@ def _forecast_round(
 
 
 def _violations(plan: RoundPlan, round_: RoundRecord, profile: RigProfile) -> list[RigError]:
-    sweep, rail = _sweep(round_), profile.rail
     found: list[RigError] = []
-    if sweep.velocity_mm_s > rail.max_velocity_mm_s:
+    try:
+        check_sweep(_sweep(round_), profile.rail.envelope)
+    except EnvelopeError as error:
         found.append(
-            EnvelopeError(
-                f"round {round_.name}: {sweep.velocity_mm_s:g} mm/s is above the profile's cap of "
-                f"{rail.max_velocity_mm_s:g} mm/s",
-                next_step="lower velocity_mm_s in the plan",
-            )
-        )
-    low, high = travel_span_mm(sweep)
-    lower, upper = rail.travel_mm[0] + TRAVEL_MARGIN_MM, rail.travel_mm[1] - TRAVEL_MARGIN_MM
-    if low < lower or high > upper:
-        found.append(
-            EnvelopeError(
-                f"round {round_.name}: with run-up and run-down the sweep needs {low:.1f} to {high:.1f} mm; "
-                f"the soft limits allow {lower:.1f} to {upper:.1f} mm",
-                next_step="shorten the sweep or slow it down (run-up is v²/2a)",
-            )
+            EnvelopeError(f"round {round_.name}: {error.message}", kept=error.kept, next_step=error.next_step)
         )
     found += _setting_violations(plan, round_, profile)
     return found

@@ -22,6 +22,8 @@ from catalog.session_folder import (
 from rig.assembly import Rig
 from rig.devices.camera import Camera, CardFile
 from rig.devices.condition import OFF
+from rig.devices.envelope import Motion as RailMotion
+from rig.devices.envelope import sweep_motion
 from rig.devices.rail import RailState
 from rig.errors import DiskSpaceError, PlanError, RigError, SessionInterruptedError, TakeVoidError
 from rig.events import (
@@ -35,7 +37,6 @@ from rig.events import (
     TakeFinished,
     Warned,
 )
-from rig.forecast import travel_span_mm
 from rig.plan import CapturePlan
 from rig.session import SessionRecorder, TakeRecorder
 
@@ -46,6 +47,7 @@ POLL_INTERVAL_S = 0.05
 ATTEMPTS = 2
 END_TOLERANCE_MM = 0.5
 HOMING_TIMEOUT_S = 120.0
+PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,7 @@ class SessionRunner:
 
     def _record_round(self, round_: RoundRecord) -> None:
         sweep = _sweep_of(round_)
-        low, high = travel_span_mm(sweep)
-        moving_s = (high - low) / sweep.velocity_mm_s
+        moving_s = self._motion(sweep).duration_s
         self._emit(
             RoundStarted(
                 t_host_s=self._clock.now(),
@@ -194,7 +195,7 @@ class SessionRunner:
         self._step(round_, "recording")
         self._rest()
         started_s = self._rig.rail.kickoff(sweep)
-        samples = self._follow(round_, sweep, deadline_s=started_s + _patience_s(sweep))
+        samples = self._follow(round_, self._motion(sweep), started_s)
         self._rig.rail.complete(timeout_s=10.0)
         ended_s = self._clock.now()
         self._rest()
@@ -204,8 +205,12 @@ class SessionRunner:
         if self._clock.sleep(self._plan.rest_s, self._stop):
             self._require_not_stopped()
 
-    def _follow(self, round_: RoundRecord, sweep: SweepRecord, *, deadline_s: float) -> list[TelemetrySample]:
+    def _motion(self, sweep: SweepRecord) -> RailMotion:
+        return sweep_motion(sweep, self._rig.profile.rail.envelope)
+
+    def _follow(self, round_: RoundRecord, motion: RailMotion, started_s: float) -> list[TelemetrySample]:
         samples: list[TelemetrySample] = []
+        deadline_s = started_s + 1.5 * motion.duration_s + PATIENCE_S
         arrived = False
         while not arrived:
             self._require_not_stopped()
@@ -225,13 +230,11 @@ class SessionRunner:
                 raise TakeVoidError(
                     f"the carriage did not arrive in time; it is at {poll.position_mm:.2f} mm"
                 )
-            arrived = poll.state is RailState.IDLE and self._is_at_end(sweep, poll.position_mm)
+            arrived = (
+                poll.state is RailState.IDLE and abs(poll.position_mm - motion.end_mm) < END_TOLERANCE_MM
+            )
             self._clock.sleep(POLL_INTERVAL_S, self._stop)
         return samples
-
-    def _is_at_end(self, sweep: SweepRecord, position_mm: float) -> bool:
-        forward = sweep.end_mm > sweep.start_mm
-        return position_mm > sweep.end_mm if forward else position_mm < sweep.end_mm
 
     def _fetch(
         self, take: TakeRecorder, name: str, camera: Camera, card_files: tuple[CardFile, ...]
@@ -365,11 +368,6 @@ def _sweep_of(round_: RoundRecord) -> SweepRecord:
     if round_.sweep is None:
         raise PlanError(f"round {round_.name}: no sweep; imported footage cannot be recorded again")
     return round_.sweep
-
-
-def _patience_s(sweep: SweepRecord) -> float:
-    low, high = travel_span_mm(sweep)
-    return 1.5 * ((high - low) / sweep.velocity_mm_s + sweep.velocity_mm_s / sweep.acceleration_mm_s2) + 5.0
 
 
 def _frame_table(parts: Sequence[StreamInfo], requested_s: float) -> list[FrameTime]:

@@ -1,0 +1,106 @@
+"""The simulated camera's memory card: files by handle under DCIM, with honest free space."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from rig.sim.ptp_packets import text
+
+STORAGE_ID = 0x00010001
+FOLDER_NAME = "100CLEAN"
+_DCIM, _FOLDER = 1, 2
+_FIRST_FILE = 16
+_ASSOCIATION, _JPEG, _MOV = 0x3001, 0x3801, 0x300D
+_FORMATS = {".jpg": _JPEG, ".mov": _MOV}
+_DATE = "20260101T000000"
+
+
+@dataclass(frozen=True)
+class CardObject:
+    """A file on the card."""
+
+    handle: int
+    name: str
+    path: Path
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file."""
+        return self.path.stat().st_size
+
+
+class Card:
+    """The files of a camera, by PTP object handle. Thread-safe.
+
+    Args:
+        capacity_bytes: Size of the card.
+    """
+
+    def __init__(self, *, capacity_bytes: int) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._files: dict[int, CardObject] = {}
+        self._next = _FIRST_FILE
+        self._lock = threading.Lock()
+
+    def add(self, path: Path) -> CardObject:
+        """Put a finished file on the card under the camera's next number."""
+        with self._lock:
+            handle, self._next = self._next, self._next + 1
+            name = f"CLN_{handle - _FIRST_FILE + 1:04d}{path.suffix.upper()}"
+            item = CardObject(handle, name, path)
+            self._files[handle] = item
+            return item
+
+    def file(self, handle: int) -> CardObject | None:
+        """Look a file up."""
+        return self._files.get(handle)
+
+    def delete(self, handle: int) -> bool:
+        """Remove a file; False where there is none."""
+        with self._lock:
+            item = self._files.pop(handle, None)
+        if item is None:
+            return False
+        item.path.unlink(missing_ok=True)
+        return True
+
+    @property
+    def free_bytes(self) -> int:
+        """Free space."""
+        return max(self._capacity_bytes - sum(f.size_bytes for f in list(self._files.values())), 0)
+
+    def storage_info(self) -> bytes:
+        """Code the StorageInfo dataset."""
+        head = struct.pack("<HHHQQI", 4, 3, 0, self._capacity_bytes, self.free_bytes, 9999)
+        return head + text("simulated card") + text("SIM")
+
+    def handles(self, parent: int) -> list[int]:
+        """List object handles: of everything (0), of the root (0xFFFFFFFF) or of a folder."""
+        if parent == 0:
+            return [_DCIM, _FOLDER, *self._files]
+        if parent == 0xFFFFFFFF:
+            return [_DCIM]
+        return {_DCIM: [_FOLDER], _FOLDER: list(self._files)}.get(parent, [])
+
+    def object_info(self, handle: int) -> bytes | None:
+        """Code the ObjectInfo dataset; None where there is no such object."""
+        if handle == _DCIM:
+            return _object_info(_ASSOCIATION, 0, "DCIM", parent=0)
+        if handle == _FOLDER:
+            return _object_info(_ASSOCIATION, 0, FOLDER_NAME, parent=_DCIM)
+        item = self._files.get(handle)
+        if item is None:
+            return None
+        kind = _FORMATS.get(item.path.suffix.lower(), _JPEG)
+        return _object_info(kind, item.size_bytes, item.name, parent=_FOLDER)
+
+
+def _object_info(kind: int, size_bytes: int, name: str, *, parent: int) -> bytes:
+    association = 1 if kind == _ASSOCIATION else 0
+    head = struct.pack("<IHHI", STORAGE_ID, kind, 0, min(size_bytes, 0xFFFFFFFF))
+    thumbnail_and_size = struct.pack("<HIIIIII", 0, 0, 0, 0, 0, 0, 0)
+    place = struct.pack("<IHII", parent, association, 0, 0)
+    return head + thumbnail_and_size + place + text(name) + text(_DATE) + text(_DATE) + text("")

@@ -1,0 +1,199 @@
+"""The simulated rig put together: one world, a rail and a camera in it, both reachable as on a real rig.
+
+The rail is a serial port (a pseudo-terminal), the camera a PTP/IP peer on loopback. The camera asks the world
+for pictures only when a movie stops, so that motion never waits for rendering.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from catalog.errors import CleanplateError
+from catalog.session_folder import ExposureSettings
+from rig.clock import SessionClock
+from rig.devices.condition import OFF
+from rig.errors import RigError
+from rig.profile import RigProfile, SimulationSpec
+from rig.sim.carriage import Carriage
+from rig.sim.grbl import GrblController
+from rig.sim.grbl_mechanics import RailMechanics
+from rig.sim.grbl_pty import GrblPty
+from rig.sim.movie import RenderPool, Stage, jpeg, record_movie, record_still
+from rig.sim.ptpip import PtpIpCamera
+from rig.sim.weather import check_condition
+from rig.sim.world import Shot
+
+PREVIEW_WIDTH_PX = 640
+
+
+@dataclass(frozen=True)
+class SimulatedRigSetup:
+    """What a simulated rig is made from."""
+
+    profile: RigProfile
+    scene: str
+    photos: Path | None
+    data: Path
+    clock: SessionClock
+
+
+class WorldBackend:
+    """Gives the simulated camera its pictures: what the world looked like from where the carriage was.
+
+    Args:
+        setup: Scene, optics and clock.
+        controller: Knows where the carriage was at any past time.
+        pool: Renders frames.
+        card: Folder for finished files.
+    """
+
+    def __init__(
+        self, setup: SimulatedRigSetup, *, controller: GrblController, pool: RenderPool, card: Path
+    ) -> None:
+        self._setup, self._controller, self._pool, self._card = setup, controller, pool, card
+        self._spec = simulation_of(setup.profile)
+        self._stage = Stage(self._spec, setup.profile.lens, setup.profile.boards, setup.scene, setup.photos)
+        self._conditions: dict[str, str] = {}
+        self._shots = 0
+        self._lock = threading.Lock()
+
+    def set_condition(self, name: str, level: str) -> None:
+        """Set an external condition for the pictures to come."""
+        check_condition(name, level)
+        with self._lock:
+            self._conditions = {**self._conditions, name: level}
+
+    def preview(self, settings: ExposureSettings) -> bytes:
+        """Return what the camera sees now as a small JPEG."""
+        import cv2
+
+        now_s = np.array([self._setup.clock.now()])
+        codes = self._pool.picture(
+            self._stage, self._shot(settings, 0), self._carriage(0).poses(now_s), seed=0
+        )
+        height = codes.shape[0] * PREVIEW_WIDTH_PX // codes.shape[1]
+        return jpeg(np.asarray(cv2.resize(codes, (PREVIEW_WIDTH_PX, height), interpolation=cv2.INTER_AREA)))
+
+    def still(self, settings: ExposureSettings) -> bytes:
+        """Take one picture now; returns a JPEG file."""
+        seed = self._next_seed()
+        path = record_still(
+            self._card / f"still-{seed:06d}.jpg",
+            pool=self._pool,
+            stage=self._stage,
+            shot=self._shot(settings, seed),
+            carriage=self._carriage(seed),
+            start_s=self._setup.clock.now(),
+            data=self._setup.data,
+            seed=seed,
+        )
+        return path.read_bytes()
+
+    def movie(self, settings: ExposureSettings, t_start_s: float, t_stop_s: float) -> Path:
+        """Render what passed in front of the camera between two past session times."""
+        seed = self._next_seed()
+        return record_movie(
+            self._card / f"movie-{seed:06d}.mov",
+            pool=self._pool,
+            stage=self._stage,
+            shot=self._shot(settings, seed),
+            carriage=self._carriage(seed),
+            start_s=t_start_s,
+            frame_count=max(int((t_stop_s - t_start_s) * self._spec.frame_rate_hz), 1),
+            data=self._setup.data,
+            seed=seed,
+        )
+
+    def _shot(self, settings: ExposureSettings, seed: int) -> Shot:
+        with self._lock:
+            conditions = {k: v for k, v in self._conditions.items() if v != OFF}
+        return Shot(settings, conditions, seed)
+
+    def _carriage(self, seed: int) -> Carriage:
+        return Carriage(self._spec, self._controller.position_mm, seed=seed)
+
+    def _next_seed(self) -> int:
+        with self._lock:
+            self._shots += 1
+            return self._shots
+
+
+@dataclass(frozen=True)
+class SimulatedRig:
+    """A running simulated rig."""
+
+    rail_port: str
+    camera_address: str
+    backend: WorldBackend
+
+
+def simulation_of(profile: RigProfile) -> SimulationSpec:
+    """Return the simulation block of a profile; raises `RigError` on a real rig's."""
+    if profile.simulation is None:
+        raise RigError(f"rig '{profile.name}' is real", next_step="give a profile with simulated: true")
+    return profile.simulation
+
+
+@contextmanager
+def serve(setup: SimulatedRigSetup) -> Iterator[SimulatedRig]:
+    """Run a simulated rig while the block runs."""
+    spec = simulation_of(setup.profile)
+    rail = setup.profile.rail
+    with ExitStack() as stack:
+        card = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cleanplate-card-")))
+        pool = stack.enter_context(RenderPool())
+        mechanics = RailMechanics(
+            lower_mm=rail.travel_mm[0], travel_mm=rail.travel_mm[1] - rail.travel_mm[0]
+        )
+        controller = GrblController(mechanics, t_s=setup.clock.now(), seed=spec.seed)
+        port = stack.enter_context(GrblPty(controller, setup.clock))
+        backend = WorldBackend(setup, controller=controller, pool=pool, card=card)
+        camera = PtpIpCamera(backend, setup.clock, spec)
+        stack.callback(camera.close)
+        yield SimulatedRig(port.path, camera.address, backend)
+
+
+def main() -> None:
+    """Serve one client over stdin and stdout until stdin closes."""
+    request = json.loads(sys.stdin.readline())
+    try:
+        with serve(_setup(request)) as rig:
+            _answer({"schema": 1, "rail": rig.rail_port, "camera": rig.camera_address})
+            for line in sys.stdin:
+                _answer(_obey(rig, json.loads(line)))
+    except CleanplateError as error:
+        _answer({"error": str(error)})
+
+
+def _setup(request: dict[str, Any]) -> SimulatedRigSetup:
+    return SimulatedRigSetup(
+        profile=RigProfile.model_validate(request["profile"]),
+        scene=request["scene"],
+        photos=None if request["photos"] is None else Path(request["photos"]),
+        data=Path(request["data"]),
+        clock=SessionClock(origin_s=request["origin_s"], rate=request["rate"]),
+    )
+
+
+def _obey(rig: SimulatedRig, request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        rig.backend.set_condition(request["condition"], request["level"])
+    except CleanplateError as error:
+        return {"error": str(error)}
+    return {"done_s": time.monotonic()}
+
+
+def _answer(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
