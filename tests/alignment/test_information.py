@@ -1,0 +1,104 @@
+import cv2
+import numpy as np
+import pytest
+
+from alignment.camera_motion import Pinhole, jacobian
+from alignment.information import (
+    bound_px,
+    coherent_misfit,
+    gradient_moments,
+    noise_variance,
+    parameter_covariance,
+)
+from alignment.local_map import LocalMap
+from alignment.robust_fit import fit_motion
+from alignment.tiles import CentredPlane, TileGrid, compare_tiles
+
+SIZE = (640, 480)
+CAMERA = Pinhole(500.0, *SIZE)
+GRID = TileGrid.over(SIZE, scale=1, tile_px=32)
+
+
+def texture(rng):
+    return (cv2.GaussianBlur(rng.standard_normal((480, 640)), (0, 0), 2.0) * 200 + 120).astype(np.float32)
+
+
+def fitted(gt, lq, model="shift"):
+    tiles = compare_tiles(gt.copy(), CentredPlane.of(lq.copy(), GRID), GRID)
+    jacobians = jacobian(model, CAMERA, GRID.centres_px())
+    return tiles, fit_motion(tiles, jacobians, np.ones(300, bool), model=model)
+
+
+def test_the_bound_of_a_shift_is_that_of_the_textbook():
+    """Waves of amplitude A and wave number k in x and in y: J = n A² k² / (2 s²) each, so EPE = 2 s / (A k √n).
+
+    The estimator sees k through a central difference, sin(k); A = 20, k = 0.3, s = 3, n = 307 200.
+    """
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[0:480, 0:640]
+    waves = (128 + 20 * np.sin(0.3 * x) + 20 * np.sin(0.3 * y)).astype(np.float32)
+    noisy = (waves + rng.normal(0, 3, waves.shape)).astype(np.float32)
+    tiles, fit = fitted(waves, noisy)
+
+    bound = bound_px(waves, noisy, tiles, fit, GRID, camera=CAMERA, points_px=GRID.centres_px())
+
+    assert bound == pytest.approx(2 * 3 / (20 * np.sin(0.3) * np.sqrt(307200)), rel=0.05)
+
+
+def test_gradient_moments_of_a_ramp_are_its_slopes():
+    """A ramp of 2 codes per px across and 1 down: 1024 px × (4, 2, 1) in every inner tile."""
+    y, x = np.mgrid[0:480, 0:640].astype(np.float32)
+
+    moments = gradient_moments(2 * x + y, GRID)[21]
+
+    assert moments == pytest.approx(1024 * np.array([[4.0, 2.0], [2.0, 1.0]]), rel=1e-4)
+
+
+def test_noise_is_seen_through_smooth_structure():
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[0:480, 0:640]
+    plane = (x * 0.2 + 30 * np.sin(y / 40) + rng.normal(0, 5, x.shape)).astype(np.float32)
+
+    assert np.mean(noise_variance(plane, GRID)) == pytest.approx(25.0, rel=0.05)
+
+
+@pytest.mark.parametrize("model", ["shift", "rotation"])
+def test_the_covariance_is_the_scatter_of_repeated_estimates(model):
+    """60 times the same texture under fresh noise: the scatter of the estimates is known to 10 %."""
+    rng = np.random.default_rng(3)
+    gt = texture(rng)
+    estimates, predicted = [], []
+    for _ in range(60):
+        _, fit = fitted(gt, (gt + rng.normal(0, 10, gt.shape)).astype(np.float32), model)
+        estimates.append(fit.parameters)
+        predicted.append(np.diag(parameter_covariance(fit, GRID)))
+
+    ratio = np.sqrt(np.mean(predicted, axis=0)) / np.std(estimates, axis=0)
+
+    assert np.all((ratio > 0.75) & (ratio < 1.6))
+
+
+def leftover(innovation_px, sigma_px=0.05):
+    every = np.ones(300, bool)
+    return LocalMap(GRID, GRID.centres_px(), innovation_px, np.full(300, sigma_px), every, ~every, every)
+
+
+def test_misfit_that_neighbours_share_is_seen_in_the_noise():
+    """A step of ±0.3 px between the left and the right half under noise of 0.05 px."""
+    rng = np.random.default_rng(4)
+    shift = rng.normal(0, 0.05, (300, 2))
+    shift[:, 0] += np.where(GRID.centres_px()[:, 0] < 320, -0.3, 0.3)
+
+    found = coherent_misfit(leftover(shift))
+
+    assert np.sqrt(found[0]) == pytest.approx(0.3, rel=0.1)
+    assert np.sqrt(found[1]) < 0.02
+
+
+def test_noise_alone_is_no_misfit():
+    rng = np.random.default_rng(5)
+
+    found = [coherent_misfit(leftover(rng.normal(0, 0.05, (300, 2)))) for _ in range(40)]
+
+    assert np.sqrt(np.median(found)) < 0.01
+    assert np.mean(np.array(found) == 0) > 0.7
