@@ -115,11 +115,15 @@ class GrblLink:
         Torn reports are counted and asked for again.
 
         Raises:
+            RailLockedError: After a critical alarm nothing is answered before a restart.
             DeviceTimeoutError: No valid report in time.
         """
-        first_s = self._clock.now()
-        deadline_s = first_s + self.patience_s(timeout_s)
+        deadline_s = self._clock.now() + self.patience_s(timeout_s)
         while True:
+            if self.deaf:
+                raise RailLockedError(
+                    f"{self.wire.name}: {self.fault}", next_step="clear the fault, then home the rail"
+                )
             asked_s = self._clock.now()
             self.wire.write_realtime(protocol.STATUS)
             report = self._await_report(min(deadline_s, asked_s + self.patience_s(_ASK_EVERY_S)))
@@ -211,6 +215,8 @@ class GrblLink:
             if kind is LineKind.REPORT:
                 return protocol.parse_report(text)
             if kind is LineKind.NOISE:
+                return None
+            if self.deaf:
                 return None
             self.statistics.stale_answers += kind is LineKind.OK
         return None

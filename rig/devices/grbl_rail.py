@@ -206,10 +206,11 @@ class GrblRail:
             DeviceTimeoutError: No valid report.
         """
         link = self._linked()
-        if link.deaf:
+        try:
+            report, asked_s, replied_s = self._ask_plausibly(link)
+        except RailLockedError:
             now_s = self._clock.now()
             return RailPoll(now_s, now_s, RailState.LOCKED, self._position_mm, None, fault=link.fault)
-        report, asked_s, replied_s = self._ask_plausibly(link)
         if self._trouble():
             self._homed = False
         self._position_mm, self._seen_s = self._frame.to_rail_mm(report.x_mm), replied_s

@@ -104,7 +104,10 @@ class GrblController:
             self._machine.now_s = max(self._machine.now_s, t_s)
 
     def position_mm(self, t_s: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the carriage's true rail positions at past session times; any shape, exact, unquantised."""
+        """Return the carriage's true rail positions at past session times; any shape, exact, unquantised.
+
+        Times that the controller has not reached yet get the position planned for them.
+        """
         return self._machine.carriage.log.evaluate(np.asarray(t_s, np.float64))[0] + self._mechanics.lower_mm
 
     def velocity_mm_s(self, t_s: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ class RailMechanics(Document):
     """Rail coordinate of the home switch, the lower end of the profile's travel."""
     steps_per_mm: float = Field(default=50.0, gt=0)
     """Motor steps per mm of belt; a controller set to another ``$100`` moves by the ratio too far or too little."""
-    below_mm: float = Field(default=3.0, gt=0)
+    below_mm: float = Field(default=1.0, gt=0)
     """Room behind the home switch, up to the lower end stop."""
     above_mm: float = Field(default=5.0, gt=0)
     """Room beyond the nominal travel, up to the upper end stop."""

@@ -420,7 +420,7 @@ def test_without_hard_limits_the_carriage_runs_against_the_end_stop_unnoticed():
     terminal.line("G1X20", wait_s=5.0)
 
     assert terminal.x_mm() == 0.0
-    assert terminal.true_mm() == pytest.approx(17.0), "stopped at -3, the controller counted to -10"
+    assert terminal.true_mm() == pytest.approx(19.0), "stopped at -1, the controller counted to -10"
 
 
 def test_feed_override_changes_the_speed_and_0x90_restores_it():
