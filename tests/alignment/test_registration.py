@@ -290,11 +290,14 @@ def test_a_thing_that_moved_is_masked_and_nothing_else():
     assert found.local_p90_px < 0.1
 
 
-def test_an_undisturbed_pair_is_trusted_everywhere():
-    found = register_pair(make_pair(Shot()))
+@pytest.mark.parametrize("name", ["clean", "noise", "dark", "rain", "haze", "defocus"])
+def test_a_degradation_is_not_mistaken_for_a_thing_that_moved(name):
+    """Above all not rain, which adds structure of its own in every part of the frame."""
+    for seed in (1, 2):
+        found = register_pair(make_pair(GOALS[name][0], seed=seed))
 
-    assert found.masked_share <= 0.01
-    assert np.mean(found.trust_mask() == 255) >= 0.95
+        assert found.masked_share <= 0.03
+        assert np.mean(found.trust_mask() == 255) >= 0.9
 
 
 def test_a_mask_keeps_out_what_is_known_to_differ():
