@@ -1,0 +1,262 @@
+"""Scales, axes and marks of the report's SVG figures.
+
+Own SVG instead of a plotting library: a figure costs a few kilobytes, follows the page's light and dark
+colours through classes, and needs neither script nor style attributes, which the content policy forbids.
+Everything passes through ElementTree, so text from a session folder cannot become markup.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree import ElementTree as ET
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import ArrayLike, NDArray
+
+from catalog.console import plain_text
+
+Array = NDArray[np.float64]
+
+WIDTH = 480
+"""Width of every figure's own coordinates; on a phone they are shown at three quarters."""
+_CHARACTER_PX = 7.2  # mean advance of the labels in a wide font; too much room is better than too little
+_SHAPES = (
+    "M{x} {y}m-2.4 0a2.4 2.4 0 1 0 4.8 0a2.4 2.4 0 1 0-4.8 0",
+    "M{x} {y}m-2.2-2.2h4.4v4.4h-4.4z",
+    "M{x} {y}m0-2.9l2.7 4.8h-5.4z",
+    "M{x} {y}m0-3l3 3l-3 3l-3-3z",
+    "M{x} {y}m-2.7-1.9h5.4l-2.7 4.8z",
+    "M{x} {y}m-2.4-2.4l4.8 4.8m0-4.8l-4.8 4.8",
+)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear map from data to figure coordinates."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """Map one value."""
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    def map(self, values: ArrayLike) -> Array:
+        """Map an array of any shape."""
+        data = np.asarray(values, np.float64)
+        return self.start + (data - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in figure coordinates."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def round_ticks(low: float, high: float, *, about: int = 5) -> list[float]:
+    """Choose round numbers inside a range, steps of 1, 2 or 5 times a power of ten.
+
+    >>> round_ticks(0.0, 0.23, about=5)
+    [0.0, 0.05, 0.1, 0.15, 0.2]
+    """
+    raw = (high - low) / max(about, 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    digits = max(0, 1 - math.floor(math.log10(step)))
+    return [round(k * step, digits) for k in range(first, last + 1)]
+
+
+def spread(values: ArrayLike, *, margin: float = 0.05, floor: float = 1e-3) -> tuple[float, float]:
+    """Return a range that holds all finite values with a margin; never an empty one."""
+    data = np.asarray(values, np.float64)
+    data = data[np.isfinite(data)]
+    low, high = (float(data.min()), float(data.max())) if data.size else (0.0, 1.0)
+    pad = max(margin * (high - low), floor / 2)
+    return low - pad, high + pad
+
+
+class Drawing:
+    """One SVG figure with a title and a description for those who do not see it."""
+
+    def __init__(self, name: str, height: float, *, title: str, description: str) -> None:
+        self.root = ET.Element(
+            "svg",
+            {
+                "viewBox": f"0 0 {WIDTH} {_short(height)}",
+                "role": "img",
+                "class": "figure",
+                "aria-labelledby": f"{name}-title {name}-desc",
+            },
+        )
+        self._say("title", f"{name}-title", title)
+        self._say("desc", f"{name}-desc", description)
+
+    def _say(self, tag: str, name: str, text: str) -> None:
+        ET.SubElement(self.root, tag, {"id": name}).text = plain_text(text)
+
+    def text(self, x: float, y: float, text: str, css: str = "label", *, anchor: str = "start") -> None:
+        """Write a text."""
+        place = {"x": _short(x), "y": _short(y), "class": css, "text-anchor": anchor}
+        ET.SubElement(self.root, "text", place).text = plain_text(text)
+
+    def path(self, data: str, css: str) -> None:
+        """Draw an SVG path."""
+        if data:
+            ET.SubElement(self.root, "path", {"d": data, "class": css})
+
+    def rectangle(self, box: Box, css: str, *, tip: str = "") -> None:
+        """Draw a rectangle; ``tip`` is what a pointer resting on it shows."""
+        element = ET.SubElement(
+            self.root,
+            "rect",
+            {
+                "x": _short(box.left),
+                "y": _short(box.top),
+                "width": _short(max(box.width, 0.0)),
+                "height": _short(max(box.height, 0.0)),
+                "class": css,
+            },
+        )
+        if tip:
+            ET.SubElement(element, "title").text = plain_text(tip)
+
+    def legend(self, y: float, entries: Sequence[tuple[str, str, str]], *, left: float = 48.0) -> float:
+        """Write entries of (mark, css, label) in lines; returns the y below the last line.
+
+        A mark is ``line``, ``bar`` or ``dotN`` with the number of a shape.
+        """
+        x = left
+        for mark, css, label in entries:
+            width = 26 + _CHARACTER_PX * len(label)
+            if x > left and x + width > WIDTH - 4:
+                x, y = left, y + 16
+            self._legend_mark(mark, css, x, y)
+            self.text(x + 18, y, label)
+            x += width
+        return y + 16
+
+    def _legend_mark(self, mark: str, css: str, x: float, y: float) -> None:
+        if mark == "line":
+            self.path(f"M{_short(x)} {_short(y - 4)}h14", css)
+        elif mark == "bar":
+            self.rectangle(Box(x + 1, y - 9, 11, 10), css)
+        else:
+            self.path(shape(int(mark.removeprefix("dot")), x + 7, y - 4), css)
+
+    def markup(self) -> Markup:
+        """Return the figure as markup; every text in it was escaped on the way."""
+        return Markup(ET.tostring(self.root, encoding="unicode"))  # noqa: S704
+
+
+class Panel:
+    """A pair of axes in a drawing."""
+
+    def __init__(self, drawing: Drawing, box: Box, *, x: tuple[float, float], y: tuple[float, float]) -> None:
+        self.drawing, self.box = drawing, box
+        self.x = Scale(*x, box.left, box.left + box.width)
+        self.y = Scale(*y, box.top + box.height, box.top)
+
+    def axes(self, x_label: str, y_label: str, *, y_ticks: int = 4, x_ticks: int = 6) -> None:
+        """Draw grid, numbers and labels.
+
+        An empty ``x_label`` leaves the numbers below away, zero ``y_ticks`` those beside.
+        """
+        box = self.box
+        bottom, right = box.top + box.height, box.left + box.width
+        for value in round_ticks(self.y.low, self.y.high, about=y_ticks) if y_ticks else ():
+            y = self.y(value)
+            self.drawing.path(f"M{_short(box.left)} {_short(y)}H{_short(right)}", "grid")
+            self.drawing.text(box.left - 6, y + 4, _tick(value), "tick", anchor="end")
+        for value in round_ticks(self.x.low, self.x.high, about=x_ticks):
+            x = self.x(value)
+            self.drawing.path(f"M{_short(x)} {_short(bottom)}v4", "axis")
+            if x_label:
+                self.drawing.text(x, bottom + 16, _tick(value), "tick", anchor="middle")
+        self.drawing.path(f"M{_short(box.left)} {_short(bottom)}H{_short(right)}", "axis")
+        self.drawing.text(box.left, box.top - 6, y_label)
+        if x_label:
+            self.drawing.text(right, bottom + 31, x_label, anchor="end")
+
+    def line(self, x: ArrayLike, y: ArrayLike, css: str) -> None:
+        """Draw a polyline through the points, broken where a value is not finite."""
+        self.drawing.path(_polyline(self.x.map(x), self._clipped(y)), css)
+
+    def steps(self, edges: ArrayLike, heights: ArrayLike, css: str) -> None:
+        """Draw the outline of a histogram."""
+        y = np.repeat(np.concatenate([[0.0], np.asarray(heights, np.float64), [0.0]]), 2)[1:-1]
+        self.line(np.repeat(np.asarray(edges, np.float64), 2), y, css)
+
+    def bars(self, edges: Sequence[float], heights: Sequence[float], css: str, unit: str) -> None:
+        """Draw the bars of a histogram with a tip on each."""
+        for low, high, value in zip(edges[:-1], edges[1:], heights, strict=True):
+            if value:
+                left, top = self.x(low), self.y(value)
+                box = Box(left + 0.5, top, self.x(high) - left - 1, self.y(0) - top)
+                self.drawing.rectangle(box, css, tip=f"{low:.3g} to {high:.3g} {unit}: {value:.0f}")
+
+    def dots(self, x: ArrayLike, y: ArrayLike, css: str, *, kind: int = 0) -> None:
+        """Draw a mark of one shape at every point."""
+        points = zip(self.x.map(x), self._clipped(y), strict=True)
+        self.drawing.path("".join(shape(kind, px, py) for px, py in points), css)
+
+    def ticks(self, x: ArrayLike, top: float, height: float, css: str) -> None:
+        """Draw a comb: a short upright line at every x, ``top`` in figure coordinates."""
+        comb = "".join(f"M{_short(v)} {_short(top)}v{_short(height)}" for v in self.x.map(x))
+        self.drawing.path(comb, css)
+
+    def band(self, low: float, high: float, css: str) -> None:
+        """Shade a range of x."""
+        left, right = (
+            min(max(self.x(v), self.box.left), self.box.left + self.box.width) for v in (low, high)
+        )
+        self.drawing.rectangle(Box(left, self.box.top, right - left, self.box.height), css)
+
+    def level_band(self, x: tuple[float, float], y: tuple[float, float], css: str) -> None:
+        """Shade a range of x and y."""
+        left, top = self.x(x[0]), self.y(y[1])
+        self.drawing.rectangle(Box(left, top, self.x(x[1]) - left, self.y(y[0]) - top), css)
+
+    def rule(self, css: str, *, x: float | None = None, y: float | None = None) -> None:
+        """Draw a line across the panel at one x or one y."""
+        if x is not None:
+            self.drawing.path(f"M{_short(self.x(x))} {_short(self.box.top)}v{_short(self.box.height)}", css)
+        if y is not None:
+            self.drawing.path(f"M{_short(self.box.left)} {_short(self.y(y))}h{_short(self.box.width)}", css)
+
+    def _clipped(self, y: ArrayLike) -> Array:
+        return self.y.map(np.clip(np.asarray(y, np.float64), self.y.low, self.y.high))
+
+
+def shape(kind: int, x: float, y: float) -> str:
+    """Return the path of a small mark; marks differ in shape so that colour is not needed to tell them."""
+    return _SHAPES[kind % len(_SHAPES)].format(x=_short(x), y=_short(y))
+
+
+def _polyline(x: Array, y: Array) -> str:
+    parts, pen = [], "M"
+    for px, py in zip(x.tolist(), y.tolist(), strict=True):
+        if math.isfinite(px) and math.isfinite(py):
+            parts.append(f"{pen}{_short(px)} {_short(py)}")
+            pen = "L"
+        else:
+            pen = "M"
+    return "".join(parts)
+
+
+def _short(value: float) -> str:
+    text = f"{value:.1f}"
+    return "0" if text in {"0.0", "-0.0"} else text.removesuffix(".0")
+
+
+def _tick(value: float) -> str:
+    return f"{value:g}".replace("-", "−")

@@ -1,0 +1,524 @@
+"""The report's figures: how the carriage moved, which frames were paired, how well they fit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from alignment.report_axes import WIDTH, Box, Drawing, Panel, spread
+from alignment.report_source import ReportSource, RoundSource
+from alignment.report_words import counted, number, reason_words
+from catalog.evidence import MotionPhases, PairRecord, RoundMotion
+
+Array = NDArray[np.float64]
+
+SERIES = 8
+"""Count of line colours in the style sheet; shapes tell further series apart."""
+_LEFT, _RIGHT = 52.0, 14.0
+_INNER = WIDTH - _LEFT - _RIGHT
+_GAP_CLASSES = 4
+_DENSE = 900
+"""Combs of more frames than this are drawn with finer lines."""
+_REASON_COLOURS = 8
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with the sentence below it."""
+
+    title: str
+    svg: Markup
+    caption: str
+
+
+def motion_figures(source: ReportSource) -> tuple[Figure, ...]:
+    """Draw one figure per round that has a measured motion."""
+    return tuple(_motion_figure(r, r.motion) for r in source.rounds if r.motion and len(r.motion.time_s) > 1)
+
+
+def _motion_figure(round_: RoundSource, motion: RoundMotion) -> Figure:
+    title = f"Round {round_.name}: position, velocity and residual against time"
+    caption = _motion_caption(motion)
+    drawing = Drawing(f"motion-{round_.record.number}", 452, title=title, description=caption)
+    y = drawing.legend(14, _motion_legend(motion, bool(_rejected_times(round_))), left=_LEFT)
+    x = _time_range(motion)
+    position = Panel(drawing, Box(_LEFT, y + 14, _INNER, 104), x=x, y=spread(motion.position_mm))
+    velocity = Panel(drawing, Box(_LEFT, y + 152, _INNER, 92), x=x, y=_velocity_range(motion))
+    residual = Panel(drawing, Box(_LEFT, y + 278, _INNER, 84), x=x, y=_residual_range(motion))
+    for panel in (position, velocity, residual):
+        _shade_phases(panel, motion.phases)
+    _draw_position(position, motion, _rejected_times(round_))
+    _draw_velocity(velocity, motion)
+    _draw_residual(residual, motion)
+    return Figure(round_.name, drawing.markup(), caption)
+
+
+def _motion_legend(motion: RoundMotion, rejected: bool) -> list[tuple[str, str, str]]:
+    entries = [("line", "line s0", "measured")]
+    if motion.telemetry_time_s:
+        entries.append(("line", "line thin telemetry", "rail telemetry"))
+    if motion.commanded_velocity_mm_s:
+        entries.append(("line", "line dashed commanded", "commanded"))
+    if rejected:
+        entries.append(("line", "line reject", "rejected frames"))
+    if motion.phases:
+        shades = ("rest", "ramp", "cruise")
+        entries += [("bar", f"phase-{shade}", shade) for shade in shades]
+    return entries
+
+
+def _motion_caption(motion: RoundMotion) -> str:
+    parts = [f"{motion.frames_tracked} of {motion.frames} frames tracked"]
+    if motion.velocity_mm_s is not None:
+        sigma = number(motion.velocity_sigma_mm_s, 3)
+        parts.append(f"{number(motion.velocity_mm_s, 3)} ± {sigma} mm/s while cruising")
+    if motion.residual_sd_px is not None:
+        parts.append(f"residual σ {number(motion.residual_sd_px, 3)} px")
+    return ", ".join(parts) + "."
+
+
+def _time_range(motion: RoundMotion) -> tuple[float, float]:
+    return spread(motion.time_s, margin=0.01)
+
+
+def _velocity_range(motion: RoundMotion) -> tuple[float, float]:
+    """Leave zero in view and room for the commanded speed."""
+    time, speed = smoothed_velocity(motion.time_s, motion.position_mm)
+    commanded = _commanded(motion)
+    return spread([0.0, *speed[np.isfinite(time)], *([commanded] if commanded else [])])
+
+
+def _residual_range(motion: RoundMotion) -> tuple[float, float]:
+    """Three times what is usual in the cruise; the ramps may stick out and are clipped."""
+    during = np.asarray(motion.residual_px, np.float64)[_in_cruise(motion)]
+    usual = float(np.percentile(np.abs(during), 99)) if during.size else 0.1
+    reach = max(1.3 * usual, 4 * (motion.residual_sd_px or 0.0), 0.01)
+    return -reach, reach
+
+
+def _in_cruise(motion: RoundMotion) -> NDArray[np.bool_]:
+    time = np.asarray(motion.time_s, np.float64)
+    if motion.phases is None:
+        return np.ones(time.shape, np.bool_)
+    return (time >= motion.phases.cruise_start_s) & (time <= motion.phases.cruise_end_s)
+
+
+def _commanded(motion: RoundMotion) -> float | None:
+    """Give the commanded speed the direction in which the carriage ran on the board's datum."""
+    if motion.commanded_velocity_mm_s is None:
+        return None
+    backwards = (motion.velocity_mm_s or 1.0) < 0
+    return -motion.commanded_velocity_mm_s if backwards else motion.commanded_velocity_mm_s
+
+
+def _rejected_times(round_: RoundSource) -> list[float]:
+    return [p.lq.time_s for p in round_.rejected]
+
+
+def _shade_phases(panel: Panel, phases: MotionPhases | None) -> None:
+    if phases is None:
+        return
+    panel.band(panel.x.low, phases.start_s, "phase-rest")
+    panel.band(phases.start_s, phases.cruise_start_s, "phase-ramp")
+    panel.band(phases.cruise_start_s, phases.cruise_end_s, "phase-cruise")
+    panel.band(phases.cruise_end_s, phases.stop_s, "phase-ramp")
+    panel.band(phases.stop_s, panel.x.high, "phase-rest")
+
+
+def _draw_position(panel: Panel, motion: RoundMotion, rejected_s: Sequence[float]) -> None:
+    panel.axes("", "position in mm")
+    panel.line(motion.time_s, motion.position_mm, "line s0")
+    if len(motion.telemetry_time_s) > 1:
+        panel.line(motion.telemetry_time_s, telemetry_on_datum(motion), "line thin telemetry")
+    inside = [t for t in rejected_s if panel.x.low <= t <= panel.x.high]
+    panel.ticks(inside, panel.box.top + panel.box.height - 6, 6, "line reject")
+
+
+def telemetry_on_datum(motion: RoundMotion) -> Array:
+    """Move the rail's readings onto the board's datum by their median distance from the measured positions.
+
+    Rail and board count from different places, and in opposite directions where the board says so; only the
+    course of the two is compared here.
+    """
+    time = np.asarray(motion.telemetry_time_s, np.float64)
+    rail = np.asarray(motion.telemetry_position_mm, np.float64)
+    board = np.interp(time, motion.time_s, motion.position_mm)
+    if (board[-1] - board[0]) * (rail[-1] - rail[0]) < 0:
+        rail = -rail
+    return np.asarray(rail + np.median(board - rail), np.float64)
+
+
+def _draw_velocity(panel: Panel, motion: RoundMotion) -> None:
+    panel.axes("", "velocity in mm/s")
+    commanded = _commanded(motion)
+    if commanded is not None:
+        panel.rule("line dashed commanded", y=commanded)
+    if len(motion.telemetry_time_s) > 1:
+        time, speed = smoothed_velocity(motion.telemetry_time_s, telemetry_on_datum(motion), span=3)
+        panel.line(time, speed, "line thin telemetry")
+    panel.line(*smoothed_velocity(motion.time_s, motion.position_mm), "line s0")
+
+
+def smoothed_velocity(
+    time_s: Sequence[float], position_mm: Iterable[float], *, span: int = 5
+) -> tuple[Array, Array]:
+    """Differentiate positions over a sliding stretch of ``span`` frames.
+
+    Returns:
+        Times ``(N - span + 1,)`` in s and velocities of the same shape in mm/s.
+    """
+    time, position = np.asarray(time_s, np.float64), np.asarray(tuple(position_mm), np.float64)
+    reach = min(span, len(time)) - 1
+    elapsed = time[reach:] - time[: len(time) - reach]
+    moved = position[reach:] - position[: len(time) - reach]
+    ahead = elapsed > 0
+    middle = (time[reach:] + time[: len(time) - reach]) / 2
+    return middle[ahead], moved[ahead] / elapsed[ahead]
+
+
+def _draw_residual(panel: Panel, motion: RoundMotion) -> None:
+    sd = motion.residual_sd_px
+    if sd and motion.phases:
+        cruise = (motion.phases.cruise_start_s, motion.phases.cruise_end_s)
+        panel.level_band(cruise, (-sd, sd), "sigma")
+    panel.axes("time in s", "residual in px, band ± σ", y_ticks=3)
+    panel.dots(motion.time_s, motion.residual_px, "dot small s0")
+
+
+def speed_figure(source: ReportSource) -> Figure | None:
+    """Draw the velocity of all rounds over the position, so that they can be compared at one glance."""
+    moved = [r for r in source.rounds if r.motion and len(r.motion.time_s) > 5]
+    if not moved:
+        return None
+    caption = "Every round on the datum of the first ground truth; pairs come from where all lines are level."
+    drawing = Drawing("speed", 452, title="Velocity of all rounds over position", description=caption)
+    entries = [("line", f"line s{i % SERIES}", r.name) for i, r in enumerate(moved)]
+    y = drawing.legend(14, entries, left=_LEFT)
+    tracks = [_speed_over_position(r.motion) for r in moved if r.motion]
+    box = Box(_LEFT, y + 14, _INNER, 452 - y - 56)
+    everywhere = spread(np.concatenate([x for x, _ in tracks]), margin=0.02)
+    speeds = spread(np.concatenate([[0.0], *(v for _, v in tracks)]))
+    panel = Panel(drawing, box, x=everywhere, y=speeds)
+    panel.axes("position in mm", "velocity in mm/s", y_ticks=6)
+    for i, (x, v) in enumerate(tracks):
+        panel.line(x, v, f"line s{i % SERIES}")
+    return Figure("All rounds", drawing.markup(), caption)
+
+
+def _speed_over_position(motion: RoundMotion) -> tuple[Array, Array]:
+    time, speed = smoothed_velocity(motion.time_s, motion.position_mm)
+    return np.interp(time, motion.time_s, motion.position_mm), speed
+
+
+def pairing_figures(source: ReportSource) -> tuple[Figure, ...]:
+    """Draw for every degraded round which ground-truth frame each of its frames was given."""
+    gt_mm = _gt_positions(source)
+    limit = source.alignment.position_limit_mm if source.alignment else None
+    return tuple(_pairing_figure(r, gt_mm, limit) for r in source.degraded if r.pairs)
+
+
+def _gt_positions(source: ReportSource) -> Array:
+    tracked = [x for r in source.rounds if r.is_gt and r.motion for x in r.motion.position_mm]
+    used = [p.gt.position_mm for p in source.pairs]
+    return np.unique(np.asarray(tracked or used, np.float64))
+
+
+def _pairing_figure(round_: RoundSource, gt_mm: Array, limit_mm: float | None) -> Figure:
+    caption = _pairing_caption(round_, limit_mm)
+    title = f"Round {round_.name}: which ground truth each frame was given"
+    drawing = Drawing(f"pairing-{round_.record.number}", 414, title=title, description=caption)
+    entries = [
+        ("line", "line comb-gt", "ground truth"),
+        ("line", "line comb-lq", "degraded, accepted"),
+        ("line", "line reject", "rejected"),
+        *(("line", f"line gap{k}", text) for k, text in enumerate(_gap_labels(_gap_unit(round_, limit_mm)))),
+    ]
+    y = drawing.legend(14, entries, left=_LEFT)
+    _whole_strip(drawing, round_, gt_mm, top=y + 16)
+    _close_strip(drawing, round_, gt_mm, top=y + 108, unit_mm=_gap_unit(round_, limit_mm))
+    _gap_histogram(drawing, round_, limit_mm, top=y + 236)
+    return Figure(round_.name, drawing.markup(), caption)
+
+
+def _pairing_caption(round_: RoundSource, limit_mm: float | None) -> str:
+    gaps = [abs(p.position_gap_mm) for p in round_.accepted]
+    text = f"{counted(len(round_.accepted), 'frame')} paired, {counted(len(round_.rejected), 'candidate')} rejected"
+    if gaps:
+        text += f"; median gap {number(float(np.median(gaps)), 3)} mm"
+    if limit_mm is not None:
+        text += f"; parallax allows {number(limit_mm, 3)} mm"
+    return text + "."
+
+
+def _gap_unit(round_: RoundSource, limit_mm: float | None) -> float:
+    """Gap at which a link gets the strongest colour: the parallax limit, else the largest accepted gap."""
+    gaps = [abs(p.position_gap_mm) for p in round_.accepted]
+    return limit_mm or max(gaps, default=0.0) or 1.0
+
+
+def _gap_labels(unit_mm: float) -> list[str]:
+    bounds = [unit_mm * k / _GAP_CLASSES for k in range(1, _GAP_CLASSES + 1)]
+    return [f"gap ≤ {number(b, 3)} mm" if k == 0 else f"≤ {number(b, 3)}" for k, b in enumerate(bounds)]
+
+
+def _gap_class(pair: PairRecord, unit_mm: float) -> int:
+    return min(int(_GAP_CLASSES * abs(pair.position_gap_mm) / unit_mm), _GAP_CLASSES - 1)
+
+
+def _whole_strip(drawing: Drawing, round_: RoundSource, gt_mm: Array, *, top: float) -> None:
+    everywhere = [*gt_mm, *(p.lq.position_mm for p in round_.pairs)]
+    panel = Panel(drawing, Box(_LEFT, top, _INNER, 42), x=spread(everywhere, margin=0.01), y=(0, 1))
+    _comb_names(drawing, panel)
+    drawing.text(_LEFT, top - 6, "whole travel")
+    weight = "line fine" if len(everywhere) > _DENSE else "line"
+    panel.ticks(gt_mm, top + 2, 17, f"{weight} comb-gt")
+    panel.ticks([p.lq.position_mm for p in round_.accepted], top + 23, 17, f"{weight} comb-lq")
+    panel.ticks([p.lq.position_mm for p in round_.rejected], top + 23, 17, f"{weight} reject")
+    panel.axes("position in mm", "", y_ticks=0)
+
+
+def _comb_names(drawing: Drawing, panel: Panel) -> None:
+    drawing.text(_LEFT - 6, panel.box.top + 15, "GT", "tick", anchor="end")
+    drawing.text(_LEFT - 6, panel.box.top + panel.box.height - 6, "LQ", "tick", anchor="end")
+
+
+def _close_strip(drawing: Drawing, round_: RoundSource, gt_mm: Array, *, top: float, unit_mm: float) -> None:
+    """Show the twenty frames in the middle of the accepted ones so close that the gaps can be seen."""
+    near = _middle_pairs(round_)
+    places = [x for p in near for x in (p.lq.position_mm, p.gt.position_mm)]
+    box = Box(_LEFT, top, _INNER, 78)
+    panel = Panel(drawing, box, x=spread(places, margin=0.02), y=(0, 1))
+    _comb_names(drawing, panel)
+    drawing.text(_LEFT, top - 6, "a stretch of it, with links")
+    inside = gt_mm[(gt_mm >= panel.x.low) & (gt_mm <= panel.x.high)]
+    panel.ticks(inside, top + 2, 20, "line fine comb-gt")
+    for pair in near:
+        _link(drawing, panel, pair, unit_mm)
+    panel.axes("position in mm", "", y_ticks=0)
+
+
+def _link(drawing: Drawing, panel: Panel, pair: PairRecord, unit_mm: float) -> None:
+    accepted = pair.verdict == "accepted"
+    top, bottom = panel.box.top + 22, panel.box.top + panel.box.height - 22
+    lq, gt = panel.x(pair.lq.position_mm), panel.x(pair.gt.position_mm)
+    panel.ticks([pair.lq.position_mm], bottom, 20, "line comb-lq" if accepted else "line reject")
+    if accepted:
+        drawing.path(f"M{gt:.1f} {top:.1f}L{lq:.1f} {bottom:.1f}", f"line gap{_gap_class(pair, unit_mm)}")
+
+
+def _middle_pairs(round_: RoundSource, count: int = 20) -> list[PairRecord]:
+    ordered = sorted(round_.pairs, key=lambda p: p.lq.position_mm)
+    accepted = [i for i, p in enumerate(ordered) if p.verdict == "accepted"]
+    middle = accepted[len(accepted) // 2] if accepted else len(ordered) // 2
+    first = max(min(middle - count // 2, len(ordered) - count), 0)
+    return ordered[first : first + count]
+
+
+def _gap_histogram(drawing: Drawing, round_: RoundSource, limit_mm: float | None, *, top: float) -> None:
+    accepted = [p.position_gap_mm for p in round_.accepted]
+    rejected = [p.position_gap_mm for p in round_.rejected]
+    reach = max(1.25 * (limit_mm or 0.0), 1.1 * max(map(abs, accepted), default=0.0), 0.01)
+    edges = np.linspace(-reach, reach, 2 * _bin_count(np.asarray(accepted, np.float64)) // 2 + 2)
+    kept, lost = (np.histogram(np.clip(v, -reach, reach), edges)[0] for v in (accepted, rejected))
+    panel = Panel(drawing, Box(_LEFT, top, _INNER, 92), x=(-reach, reach), y=(0, 1.1 * max(*kept, *lost, 1)))
+    panel.axes("LQ less GT position in mm", "pairs; those beyond the axis stand in its last bars", y_ticks=3)
+    panel.steps(edges, lost, "line reject")
+    panel.bars(edges.tolist(), kept.tolist(), "bar lq", "mm")
+    for limit in (-limit_mm, limit_mm) if limit_mm else ():
+        panel.rule("line dashed limit", x=limit)
+
+
+@dataclass(frozen=True)
+class _ErrorClass:
+    """The accepted pairs of one class of degradations."""
+
+    name: str
+    residual_px: Array
+    predicted_px: Array
+
+
+def _error_classes(source: ReportSource) -> list[_ErrorClass]:
+    names = dict.fromkeys(r.degradation for r in source.degraded if r.accepted)
+    return [_error_class(name, source) for name in names]
+
+
+def _error_class(name: str, source: ReportSource) -> _ErrorClass:
+    pairs = [p for r in source.degraded if r.degradation == name for p in r.accepted]
+    residual = [p.residual_px for p in pairs if p.residual_px is not None]
+    predicted = [p.predicted_epe_px for p in pairs if p.predicted_epe_px is not None]
+    return _ErrorClass(name, np.asarray(residual, np.float64), np.asarray(predicted, np.float64))
+
+
+def error_figures(source: ReportSource) -> tuple[Figure, ...]:
+    """Draw a histogram of residual and predicted error per class, and both distributions of all classes."""
+    classes = _error_classes(source)
+    if not classes:
+        return ()
+    high = _error_range(classes)
+    shares = [
+        _share_figure("residual", "Residual, all classes", [(c.name, c.residual_px) for c in classes], high),
+        _share_figure(
+            "predicted", "Predicted error, all classes", [(c.name, c.predicted_px) for c in classes], high
+        ),
+    ]
+    return (*shares, *(_error_histogram(i, c, high) for i, c in enumerate(classes)))
+
+
+def _error_range(classes: Sequence[_ErrorClass]) -> float:
+    everything = np.concatenate([v for c in classes for v in (c.residual_px, c.predicted_px)])
+    return max(1.1 * float(np.percentile(everything, 99.5)), 0.01) if everything.size else 0.1
+
+
+def _error_histogram(order: int, errors: _ErrorClass, high: float) -> Figure:
+    caption = f"{_summary('Residual', errors.residual_px)}; {_summary('predicted', errors.predicted_px)}."
+    title = f"Class {errors.name}: residual and predicted error"
+    drawing = Drawing(f"errors-{order}", 216, title=title, description=caption)
+    css = f"s{order % SERIES}"
+    entries = [("bar", f"bar {css}", "residual"), ("line", "line ink", "predicted 95 % radius")]
+    y = drawing.legend(14, entries, left=_LEFT)
+    edges = np.linspace(0.0, high, _bin_count(errors.residual_px) + 1)
+    residual, predicted = (
+        np.histogram(np.clip(v, 0, high), edges)[0] for v in (errors.residual_px, errors.predicted_px)
+    )
+    box = Box(_LEFT, y + 14, _INNER, 216 - y - 54)
+    panel = Panel(drawing, box, x=(0.0, high), y=(0, 1.1 * max(*residual, *predicted, 1)))
+    panel.axes("px", "pairs", y_ticks=3)
+    panel.bars(edges.tolist(), residual.tolist(), f"bar {css}", "px")
+    panel.steps(edges, predicted, "line ink")
+    return Figure(errors.name, drawing.markup(), caption)
+
+
+def _bin_count(values: Array) -> int:
+    return int(np.clip(2 * np.sqrt(values.size), 12, 36))
+
+
+def _summary(what: str, values: Array) -> str:
+    if not values.size:
+        return f"{what} not known"
+    middle, high = (number(float(np.percentile(values, q)), 3) for q in (50, 95))
+    return f"{what} median {middle} px, p95 {high} px"
+
+
+def _share_figure(name: str, title: str, classes: Sequence[tuple[str, Array]], high: float) -> Figure:
+    caption = "Share of the accepted pairs at or below each value; the dashed line marks 95 %."
+    drawing = Drawing(f"share-{name}", 290, title=title, description=caption)
+    shown = [(i, label, v) for i, (label, v) in enumerate(classes) if v.size]
+    entries = [("line", f"line s{i % SERIES}", label) for i, label, _ in shown]
+    y = drawing.legend(14, entries, left=_LEFT)
+    box = Box(_LEFT, y + 14, _INNER, 290 - y - 54)
+    panel = Panel(drawing, box, x=(0.0, high), y=(0.0, 100.0))
+    panel.axes("px", "% of pairs", y_ticks=5)
+    panel.rule("line dashed limit", y=95.0)
+    for i, _, values in shown:
+        x, share = _distribution(values)
+        inside = x <= high
+        panel.line(x[inside], share[inside], f"line s{i % SERIES}")
+    return Figure(title, drawing.markup(), caption)
+
+
+def _distribution(values: Array) -> tuple[Array, Array]:
+    """Return the steps of an empirical distribution function, in percent."""
+    ordered = np.sort(values)
+    share = 100.0 * np.arange(len(ordered) + 1) / len(ordered)
+    return np.concatenate([[0.0], np.repeat(ordered, 2)]), np.repeat(share, 2)[:-1]
+
+
+def place_figure(source: ReportSource) -> Figure | None:
+    """Draw the residual over the position along the rail: a bad stretch of the rail shows as a hump."""
+    rounds = [r for r in source.degraded if any(p.residual_px is not None for p in r.accepted)]
+    if not rounds:
+        return None
+    caption = "A stretch of the rail that is worse than the rest would show as a hump in every round."
+    drawing = Drawing("place", 290, title="Residual over position", description=caption)
+    entries = [(f"dot{i}", f"dot s{i % SERIES}", r.name) for i, r in enumerate(rounds)]
+    y = drawing.legend(14, entries, left=_LEFT)
+    points = [_residuals_by_place(r) for r in rounds]
+    box = Box(_LEFT, y + 14, _INNER, 290 - y - 54)
+    everywhere = spread(np.concatenate([x for x, _ in points]), margin=0.02)
+    high = 1.1 * max(float(v.max()) for _, v in points)
+    panel = Panel(drawing, box, x=everywhere, y=(0.0, max(high, 0.01)))
+    panel.axes("position in mm", "residual in px", y_ticks=5)
+    for i, (x, residual) in enumerate(points):
+        panel.dots(x, residual, f"dot faint s{i % SERIES}", kind=i)
+    return Figure("Residual over position", drawing.markup(), caption)
+
+
+def _residuals_by_place(round_: RoundSource) -> tuple[Array, Array]:
+    rows = [(p.lq.position_mm, p.residual_px) for p in round_.accepted if p.residual_px is not None]
+    table = np.asarray(rows, np.float64)
+    return table[:, 0], table[:, 1]
+
+
+def verdict_figure(source: ReportSource) -> Figure | None:
+    """Draw a bar per round: how many candidates were accepted, and why the others were not."""
+    rounds = [r for r in source.degraded if r.pairs]
+    if not rounds:
+        return None
+    totals = Counter(_first_reason(p) for r in rounds for p in r.rejected)
+    colours = {code: i for i, (code, _) in enumerate(totals.most_common(_REASON_COLOURS - 1))}
+    caption = "Each candidate counts once, under the first gate that refused it."
+    height = 44 + 26 * len(rounds) + 16 * (2 + len(colours) // 2)
+    drawing = Drawing("verdicts", height, title="Accepted and rejected candidates", description=caption)
+    entries = [("bar", "bar accepted", "accepted")]
+    entries += [("bar", f"bar r{i}", _reason_label(code, totals[code])) for code, i in colours.items()]
+    if len(totals) > len(colours):
+        entries.append(("bar", "bar other", "other reasons"))
+    y = drawing.legend(14, entries, left=8)
+    _verdict_bars(drawing, rounds, colours, top=y + 4)
+    drawing.root.set("viewBox", f"0 0 {WIDTH} {y + 4 + 26 * len(rounds) + 36:.0f}")
+    return Figure("Accepted and rejected", drawing.markup(), caption)
+
+
+def _reason_label(code: str, count: int) -> str:
+    return f"{reason_words(code).title.lower()} ({count})"
+
+
+def _first_reason(pair: PairRecord) -> str:
+    return pair.reasons[0] if pair.reasons else "no reason given"
+
+
+def _verdict_bars(
+    drawing: Drawing, rounds: Sequence[RoundSource], colours: Mapping[str, int], *, top: float
+) -> None:
+    longest = max(len(r.pairs) for r in rounds)
+    left = 14 + 6.3 * min(max(len(r.name) for r in rounds), 22)
+    box = Box(left, top, WIDTH - left - _RIGHT, 26.0 * len(rounds))
+    panel = Panel(drawing, box, x=(0, 1.02 * longest), y=(0, 1))
+    panel.axes("candidates", "", y_ticks=0)
+    for i, round_ in enumerate(rounds):
+        y = top + 26 * i
+        drawing.text(left - 6, y + 17, _shortened(round_.name), "tick", anchor="end")
+        _stack(drawing, panel, round_, colours, y)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 22 else name[:21] + "…"
+
+
+def _stack(drawing: Drawing, panel: Panel, round_: RoundSource, colours: Mapping[str, int], y: float) -> None:
+    start = 0
+    for css, words, count in _segments(round_, colours):
+        left, right = panel.x(start), panel.x(start + count)
+        drawing.rectangle(
+            Box(left, y + 4, right - left - 0.7, 18), css, tip=f"{round_.name}: {words} {count}"
+        )
+        if right - left > 30:
+            drawing.text((left + right) / 2, y + 17, str(count), "on-bar", anchor="middle")
+        start += count
+
+
+def _segments(round_: RoundSource, colours: Mapping[str, int]) -> Iterable[tuple[str, str, int]]:
+    counts = Counter(_first_reason(p) for p in round_.rejected)
+    if round_.accepted:
+        yield "bar accepted", "accepted", len(round_.accepted)
+    for code, i in colours.items():
+        if counts[code]:
+            yield f"bar r{i}", reason_words(code).title.lower(), counts[code]
+    other = sum(n for code, n in counts.items() if code not in colours)
+    if other:
+        yield "bar other", "other reasons", other

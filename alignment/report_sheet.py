@@ -1,0 +1,174 @@
+"""Which pairs the report shows as pictures: the worst, the best and some by lot; and the rejected ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+
+from alignment.report_pictures import PairPictures, read_pictures
+from alignment.report_source import ReportSource, RoundSource
+from alignment.report_words import Reason, counted, number, reason_words, with_unit
+from catalog.evidence import PairRecord
+from catalog.session_folder import PAIRS_FOLDER
+
+SHEET_PAIRS = 120
+"""Most pairs the contact sheet shows."""
+SHEET_PIXELS = 260_000_000
+"""Most pixels it decodes: 120 pairs of 1080p are 500 million and would cost 10 s, so large frames get fewer."""
+SHEET_BYTES = 4_800_000
+"""Most that its pictures add to the page."""
+REJECTED_PICTURES = 4
+"""Most rejected pairs per reason that are shown as pictures."""
+REJECTED_BYTES = 800_000
+REJECTED_ROWS = 40
+"""Most rejected pairs per reason whose numbers are listed."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One pair of the contact sheet."""
+
+    pair: PairRecord
+    pick: str
+    """Why it is here: ``worst``, ``best`` or ``by lot``."""
+    pictures: PairPictures
+    facts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class SheetPart:
+    """The cards of one round and the list of all its accepted pairs."""
+
+    round: str
+    number: int
+    degradation: str
+    cards: tuple[Card, ...]
+    accepted: tuple[PairRecord, ...]
+
+
+@dataclass(frozen=True)
+class RejectGroup:
+    """The rejected candidates that one reason speaks against."""
+
+    code: str
+    reason: Reason
+    count: int
+    by_round: str
+    cards: tuple[Card, ...]
+    pairs: tuple[PairRecord, ...]
+    """The first of them in the order of their rounds."""
+    shares: str
+    """The other reasons that speak against the same candidates."""
+
+
+def contact_sheet(source: ReportSource) -> tuple[SheetPart, ...]:
+    """Choose the pairs of the contact sheet and read their pictures."""
+    rounds = [r for r in source.degraded if r.accepted]
+    if not rounds:
+        return ()
+    picks = list(_picks(rounds, _sheet_size(source.accepted)))
+    names = [pair.pair for pair, _ in picks]
+    pictures = read_pictures(source.folder.path, names, budget_bytes=SHEET_BYTES)
+    cards = [Card(p, why, pictures[p.pair], pair_facts(p)) for p, why in picks if p.pair in pictures]
+    return tuple(_part(r, cards) for r in rounds)
+
+
+def _part(round_: RoundSource, cards: Sequence[Card]) -> SheetPart:
+    order = {"worst": 0, "best": 1, "by lot": 2}
+    own = sorted((c for c in cards if c.pair.lq.round == round_.name), key=lambda c: order[c.pick])
+    number_ = round_.record.number
+    return SheetPart(round_.name, number_, round_.degradation, tuple(own), round_.accepted)
+
+
+def _sheet_size(accepted: Sequence[PairRecord]) -> int:
+    sizes = [p.lq_crop[2] * p.lq_crop[3] for p in accepted if p.lq_crop]
+    largest = max(sizes, default=1)
+    return max(min(SHEET_PAIRS, SHEET_PIXELS // (2 * largest)), 3)
+
+
+def _picks(rounds: Sequence[RoundSource], count: int) -> Iterator[tuple[PairRecord, str]]:
+    """Deal the places of the sheet to the rounds in turn, so that a byte budget cuts all of them alike."""
+    share = max(count // len(rounds), 3)
+    hands = [_hand(r.accepted, share) for r in rounds]
+    dealt = chain.from_iterable(zip_longest(*hands))
+    yield from [pick for pick in dealt if pick is not None][: max(count, len(rounds))]
+
+
+def _hand(pairs: Sequence[PairRecord], count: int) -> list[tuple[PairRecord, str]]:
+    by_error = sorted(pairs, key=lambda p: (-_error_px(p), p.pair))
+    by_lot = sorted(pairs, key=lambda p: hashlib.sha256(p.pair.encode()).digest())
+    taken: dict[str, tuple[PairRecord, str]] = {}
+    turns = zip(by_error, reversed(by_error), by_lot, strict=True)
+    for pair, pick in chain.from_iterable(
+        zip(turn, ("worst", "best", "by lot"), strict=True) for turn in turns
+    ):
+        if len(taken) < count:
+            taken.setdefault(pair.pair, (pair, pick))
+    return list(taken.values())
+
+
+def _error_px(pair: PairRecord) -> float:
+    """Judge a pair by the larger of what was measured and what was predicted."""
+    return max(pair.residual_px or 0.0, pair.predicted_epe_px or 0.0)
+
+
+def pair_facts(pair: PairRecord) -> tuple[tuple[str, str], ...]:
+    """Say what an operator wants to know of a pair, as terms and values."""
+    facts = [
+        ("residual", with_unit(pair.residual_px, 3, "px")),
+        ("predicted", with_unit(pair.predicted_epe_px, 3, "px")),
+        ("gap", with_unit(pair.position_gap_mm, 3, "mm")),
+        ("blur", blur_words(pair)),
+        ("GT", "warped" if pair.gt_warped else "as shot"),
+        ("frames", f"{pair.gt.frame_index} → {pair.lq.frame_index}"),
+    ]
+    return tuple(facts)
+
+
+def blur_words(pair: PairRecord) -> str:
+    """Say which blur was found between the two sides."""
+    if pair.blur.kind == "none":
+        return "none"
+    shape = "disc r" if pair.blur.kind == "disc" else "motion"
+    return f"{shape} {number(pair.blur.size_px, 1)} px"
+
+
+def reject_groups(source: ReportSource) -> tuple[RejectGroup, ...]:
+    """Sort the rejected candidates by reason, the most frequent first; one with two reasons stands twice."""
+    rejected = [p for p in source.pairs if p.verdict == "rejected"]
+    counts = Counter(code for p in rejected for code in (p.reasons or ("no_reason_given",)))
+    groups = [(code, [p for p in rejected if code in (p.reasons or ("no_reason_given",))]) for code in counts]
+    ordered = sorted(groups, key=lambda g: (-len(g[1]), g[0]))
+    shown = [p.pair for _, pairs in ordered for p in _written(source.folder.path, pairs)]
+    pictures = read_pictures(source.folder.path, dict.fromkeys(shown), budget_bytes=REJECTED_BYTES)
+    return tuple(_group(code, pairs, pictures) for code, pairs in ordered)
+
+
+def _written(session: Path, pairs: Sequence[PairRecord]) -> list[PairRecord]:
+    there = (p for p in pairs if (session / PAIRS_FOLDER / "lq" / f"{p.pair}.png").is_file())
+    return [pair for pair, _ in zip(there, range(REJECTED_PICTURES), strict=False)]
+
+
+def _group(code: str, pairs: Sequence[PairRecord], pictures: dict[str, PairPictures]) -> RejectGroup:
+    by_round = Counter(p.lq.round for p in pairs)
+    others = Counter(c for p in pairs for c in p.reasons if c != code)
+    cards = [Card(p, "rejected", pictures[p.pair], pair_facts(p)) for p in pairs if p.pair in pictures]
+    return RejectGroup(
+        code=code,
+        reason=reason_words(code),
+        count=len(pairs),
+        by_round=", ".join(f"{name} {n}" for name, n in by_round.items()),
+        cards=tuple(cards[:REJECTED_PICTURES]),
+        pairs=tuple(pairs[:REJECTED_ROWS]),
+        shares=", ".join(f"{reason_words(c).title.lower()} ({n})" for c, n in others.most_common(4)),
+    )
+
+
+def sheet_words(parts: Sequence[SheetPart]) -> str:
+    """Say how many pairs are shown out of how many."""
+    shown, all_ = sum(len(p.cards) for p in parts), sum(len(p.accepted) for p in parts)
+    return f"{counted(shown, 'pair')} of {counted(all_, 'accepted pair')}"

@@ -1,0 +1,385 @@
+"""The report's tables: settings, motion against the ground truth, takes, events, checksums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from alignment.report_source import ReportSource, RoundSource, TakeSource
+from alignment.report_words import (
+    NOTHING,
+    counted,
+    exposure,
+    listed,
+    number,
+    reason_words,
+    size,
+    utc_time,
+    with_unit,
+)
+from catalog.evidence import PairRecord
+from catalog.journal import JournalRow
+from catalog.session_folder import (
+    ALIGNMENT_FILE,
+    JOURNAL_FILE,
+    PAIRS_FILE,
+    ROUND_FILE,
+    ROUNDS_FOLDER,
+    SESSION_FILE,
+    ExposureSettings,
+    file_sha256,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table."""
+
+    text: str
+    differs: bool = False
+    """The value is not that of the ground truth."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table about a round."""
+
+    head: str
+    note: str
+    cells: tuple[Cell, ...]
+
+
+SETTINGS_COLUMNS = (
+    "take",
+    "ISO",
+    "aperture",
+    "exposure",
+    "focus",
+    "white balance",
+    "conditions",
+    "velocity",
+    "frames",
+    "frame rate",
+)
+
+
+def settings_rows(source: ReportSource) -> tuple[Row, ...]:
+    """List every round's settings, those that differ from the first ground truth marked."""
+    reference = source.gt.record.settings if source.gt else ExposureSettings()
+    return tuple(_settings_row(r, reference) for r in source.rounds)
+
+
+def _settings_row(round_: RoundSource, reference: ExposureSettings) -> Row:
+    record, camera = round_.record, round_.valid.camera if round_.valid else None
+    read = camera.settings_read if camera else None
+    asked, base = _settings_words(record.settings), _settings_words(reference)
+    got = _settings_words(read) if read else asked
+    values = [
+        Cell(now, now != gt, f"read back {back}" if back not in {now, NOTHING} else "")
+        for now, gt, back in zip(asked, base, got, strict=True)
+    ]
+    cells = (
+        take_state(round_),
+        *values,
+        Cell(", ".join(f"{k}: {v}" for k, v in record.conditions.items()) or "none", bool(record.conditions)),
+        Cell(with_unit(record.sweep.velocity_mm_s if record.sweep else None, 1, "mm/s")),
+        Cell(str(camera.frame_count) if camera else NOTHING),
+        Cell(with_unit(camera.measured_rate_hz if camera else None, 2, "Hz")),
+    )
+    return Row(record.name, f"{record.role} · {round_.degradation}", cells)
+
+
+def _settings_words(settings: ExposureSettings) -> tuple[str, ...]:
+    return (
+        str(settings.iso) if settings.iso else NOTHING,
+        f"f/{settings.f_number:g}" if settings.f_number else NOTHING,
+        exposure(settings.exposure_s),
+        f"{settings.focus_m:g} m" if settings.focus_m else NOTHING,
+        settings.white_balance or NOTHING,
+    )
+
+
+def take_state(round_: RoundSource) -> Cell:
+    """Say which take counts."""
+    void = sum(t.take.state == "void" for t in round_.takes)
+    note = f"{void} void" if void else ""
+    if round_.valid is None:
+        return Cell("✕ missing", note=note)
+    return Cell(f"● take {round_.valid.take.number}", note=note)
+
+
+MOTION_COLUMNS = (
+    "used",
+    "velocity",
+    "against GT",
+    "residual σ",
+    "frames tracked",
+    "shift x, y",
+    "yaw drift",
+)
+
+
+def motion_rows(source: ReportSource) -> tuple[Row, ...]:
+    """List how every round moved, and how its camera stood against the ground truth's."""
+    gt = source.gt.motion.velocity_mm_s if source.gt and source.gt.motion else None
+    focal_px = source.alignment.focal_px if source.alignment else None
+    return tuple(_motion_row(r, gt, focal_px) for r in source.rounds if r.motion)
+
+
+def _motion_row(round_: RoundSource, gt_mm_s: float | None, focal_px: float | None) -> Row:
+    motion = round_.motion
+    if motion is None:
+        raise ValueError(f"round {round_.name} has no motion")
+    used = motion.verdict == "used"
+    why = ", ".join(reason_words(code).title.lower() for code in motion.reasons)
+    cells = (
+        Cell("● yes" if used else "✕ no", note=why),
+        Cell(with_unit(motion.velocity_mm_s, 3, "mm/s"), note=_plus_minus(motion.velocity_sigma_mm_s)),
+        Cell(
+            _ratio(motion.velocity_mm_s, gt_mm_s),
+            note=_percent(motion.velocity_mm_s, motion.commanded_velocity_mm_s),
+        ),
+        Cell(with_unit(motion.residual_sd_px, 3, "px"), note=(motion.profile or "").replace("_", "-")),
+        Cell(f"{motion.frames_tracked} of {motion.frames}", note=f"by {listed(motion.evidence)}"),
+        *_pose_cells(round_, focal_px),
+    )
+    return Row(round_.name, f"take {motion.take}", cells)
+
+
+def _ratio(value: float | None, reference: float | None) -> str:
+    return f"× {number(value / reference, 4)}" if value is not None and reference else NOTHING
+
+
+def _percent(value: float | None, reference: float | None) -> str:
+    if value is None or not reference:
+        return ""
+    return f"{number(100 * abs(value) / abs(reference), 2)} % of commanded"
+
+
+def _plus_minus(sigma: float | None) -> str:
+    return "" if sigma is None else f"± {number(sigma, 3)}"
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How the degraded frame lies on the ground truth's."""
+
+    x_px: float
+    y_px: float
+    roll_deg: float
+
+
+def pose(pair: PairRecord, *, width: int, height: int) -> Pose | None:
+    """Read shift in the middle and rotation from a pair's homography; None where it has none."""
+    if pair.homography is None:
+        return None
+    (a, b, c), (d, e, f), (g, h, i) = pair.homography
+    x, y = (width - 1) / 2, (height - 1) / 2
+    scale = g * x + h * y + i
+    if not scale:
+        return None
+    shift = (a * x + b * y + c) / scale - x, (d * x + e * y + f) / scale - y
+    return Pose(*shift, math.degrees(math.atan2(d - b, a + e)))
+
+
+def _pose_cells(round_: RoundSource, focal_px: float | None) -> tuple[Cell, Cell]:
+    poses = _poses(round_)
+    if not poses:
+        return Cell(NOTHING), Cell(NOTHING)
+    shift = f"{number(median(p.x_px for p in poses), 2)}, {number(median(p.y_px for p in poses), 2)} px"
+    roll = number(median(p.roll_deg for p in poses), 4)
+    return Cell(shift, note=f"roll {roll}°"), Cell(_yaw_drift(poses, focal_px))
+
+
+def _poses(round_: RoundSource) -> list[Pose]:
+    camera = round_.valid.camera if round_.valid else None
+    if camera is None:
+        return []
+    ordered = sorted(round_.accepted, key=lambda p: p.lq.time_s)
+    found = (pose(p, width=camera.width, height=camera.height) for p in ordered)
+    return [p for p in found if p is not None]
+
+
+def _yaw_drift(poses: Sequence[Pose], focal_px: float | None) -> str:
+    """Compare the last quarter of a round with its first: a loose mount turns slowly."""
+    if focal_px is None or len(poses) < 8:
+        return NOTHING
+    quarter = len(poses) // 4
+    drift = median(p.x_px for p in poses[-quarter:]) - median(p.x_px for p in poses[:quarter])
+    return f"{number(math.degrees(math.atan(drift / focal_px)), 4)}°"
+
+
+@dataclass(frozen=True)
+class TakeLine:
+    """A take in the list of takes."""
+
+    round: str
+    number: int
+    state: str
+    symbol: str
+    reason: str
+    frames: str
+    files: str
+    stamps: str
+
+
+def take_lines(source: ReportSource) -> tuple[TakeLine, ...]:
+    """List every take, void ones with their reason."""
+    return tuple(_take_line(r, t) for r in source.rounds for t in r.takes)
+
+
+def _take_line(round_: RoundSource, source: TakeSource) -> TakeLine:
+    record, camera, stamps = source.record, source.camera, source.frames
+    total = sum(f.size_bytes for f in record.files) if record else 0
+    return TakeLine(
+        round=round_.name,
+        number=source.take.number,
+        state=source.take.state,
+        symbol={"valid": "●", "void": "■"}.get(source.take.state, "✕"),
+        reason=source.take.reason,
+        frames=str(camera.frame_count) if camera else NOTHING,
+        files=f"{counted(len(record.files), 'file')}, {size(total)}" if record else NOTHING,
+        stamps=f"{stamps.dropped} dropped, {stamps.duplicates} repeated" if stamps else NOTHING,
+    )
+
+
+@dataclass(frozen=True)
+class EventLine:
+    """A journal row in the list of events."""
+
+    seq: int
+    utc: str
+    session_s: str
+    kind: str
+    text: str
+
+
+_QUIET_KINDS = frozenset({"saved"})
+
+
+def event_lines(source: ReportSource) -> tuple[EventLine, ...]:
+    """List what the journal tells except the acknowledgements of files, which the checksums repeat."""
+    return tuple(_event_line(row) for row in source.journal.rows if row.kind not in _QUIET_KINDS)
+
+
+def _event_line(row: JournalRow) -> EventLine:
+    members = (f"{name} {_flat(value)}" for name, value in (row.model_extra or {}).items())
+    text = ", ".join(m for m in members if not m.endswith(" "))
+    return EventLine(
+        row.seq, utc_time(row.t_utc_us), number(row.t_host_s, 3), row.kind.replace("_", " "), text
+    )
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(str(v) for v in value)
+    return "" if value is None else str(value)
+
+
+def checksum_text(source: ReportSource) -> str:
+    """List the sha256 of every file of the valid takes and of the session's own files, as sha256sum does."""
+    takes = [t for r in source.rounds if (t := r.valid) is not None and t.record is not None]
+    own = [SESSION_FILE, JOURNAL_FILE, PAIRS_FILE, ALIGNMENT_FILE]
+    root = source.folder.path
+    lines = [(file_sha256(root / name), name) for name in own if (root / name).is_file()]
+    for take in takes:
+        inside = f"{ROUNDS_FOLDER}/{take.take.folder.name}"
+        lines += [(f.sha256, f"{inside}/{f.path}") for f in (take.record.files if take.record else ())]
+        lines.append((file_sha256(take.take.folder / ROUND_FILE), f"{inside}/{ROUND_FILE}"))
+    return "\n".join(f"{digest}  {_one_line(name)}" for digest, name in lines)
+
+
+def _one_line(name: str) -> str:
+    return name.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A term and its value."""
+
+    term: str
+    value: str
+
+
+def device_facts(source: ReportSource) -> tuple[Fact, ...]:
+    """Say with what the session was recorded."""
+    record = source.record
+    lens = record.lens
+    facts = [
+        Fact("rig", f"{record.rig}{' (simulated)' if record.simulated else ''}"),
+        Fact("recorded", f"{utc_time(record.created_utc_us)}, {record.source}"),
+        *_rail_facts(source.journal.rows),
+        *_camera_facts(source),
+        Fact(
+            "lens",
+            f"{lens.focal_mm:g} mm on {lens.sensor_width_mm:g} mm, scene {lens.scene_depth_mm[0]:g} to "
+            f"{lens.scene_depth_mm[1]:g} mm away"
+            if lens
+            else NOTHING,
+        ),
+        Fact("calibration", record.calibration or "none"),
+        *(
+            Fact(
+                f"board {i}",
+                f"{b.columns} × {b.rows} squares of {b.square_mm:g} mm, markers {b.marker_mm:g} mm, "
+                f"{b.dictionary} from {b.first_id}",
+            )
+            for i, b in enumerate(record.boards, start=1)
+        ),
+    ]
+    return tuple(facts)
+
+
+def _rail_facts(rows: Sequence[JournalRow]) -> list[Fact]:
+    names = dict.fromkeys(str(r.get("rail")) for r in rows if r.kind == "devices" and r.get("rail"))
+    return [Fact("rail", name) for name in names]
+
+
+def _camera_facts(source: ReportSource) -> list[Fact]:
+    bodies = dict.fromkeys(
+        (
+            name,
+            f"{c.model or 'model unknown'}, serial {c.serial or 'unknown'}, {c.width} × {c.height} px {c.kind}",
+            f"matrix {c.colour.matrix}, range {c.colour.range}, transfer {c.colour.transfer}",
+        )
+        for r in source.rounds
+        if r.valid and r.valid.record
+        for name, c in r.valid.record.cameras.items()
+    )
+    return [
+        f for name, body, colour in bodies for f in (Fact(f"camera {name}", body), Fact("colour", colour))
+    ]
+
+
+def alignment_facts(source: ReportSource) -> tuple[Fact, ...]:
+    """Say what the alignment rests on."""
+    alignment = source.alignment
+    if alignment is None:
+        return ()
+    disparity = alignment.disparity_px_per_mm
+    return (
+        Fact("focal length", f"{with_unit(alignment.focal_px, 1, 'px')} (from {alignment.focal_source})"),
+        Fact("scale at the board", with_unit(alignment.px_per_mm, 4, "px/mm")),
+        Fact("tone curve", alignment.tone_curve),
+        Fact(
+            "picture motion",
+            f"{number(disparity[0], 4)} to {number(disparity[1], 4)} px per mm of travel"
+            if disparity
+            else NOTHING,
+        ),
+        Fact("parallax limit", with_unit(alignment.position_limit_mm, 3, "mm")),
+        *(Fact(name.replace("_", " "), _plain_value(value)) for name, value in alignment.parameters.items()),
+    )
+
+
+def _plain_value(value: float | str | bool) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def version_facts(versions: Mapping[str, str]) -> tuple[Fact, ...]:
+    """List versions by name."""
+    return tuple(Fact(name, version) for name, version in sorted(versions.items()))
