@@ -25,6 +25,8 @@ from rig.errors import DeviceBusyError, DeviceError, DeviceNotFoundError, Settin
 _NETWORK_MODEL = "PTP/IP Camera"
 _CHUNK_BYTES = 1 << 20
 _EVENT_WAIT_MS = 500
+_FOLLOWING_MS = 150
+"""A body that splits a movie announces all parts at once."""
 _STILL_S = 60.0
 _FOCUS_STOP_STEPS = 32767.0
 
@@ -214,32 +216,27 @@ class _Owner:
         return self._await_files(_STILL_S)
 
     def preview(self) -> bytes:
-        return bytes(self._camera.capture_preview().get_data_and_size())
-
-    def _events(self, wait_ms: int) -> Iterator[tuple[int, Any]]:
-        """Yield events until none came for ``wait_ms``."""
-        import gphoto2 as gp
-
-        while True:
-            kind, detail = self._camera.wait_for_event(wait_ms)
-            if kind == gp.GP_EVENT_TIMEOUT:
-                return
-            yield kind, detail
+        file = self._camera.capture_preview()  # owns the bytes: it must outlive them
+        return bytes(memoryview(file.get_data_and_size()))
 
     def _drain(self) -> None:
-        for _ in self._events(1):
+        import gphoto2 as gp
+
+        while self._camera.wait_for_event(1)[0] != gp.GP_EVENT_TIMEOUT:
             pass
 
     def _await_files(self, timeout_s: float) -> tuple[CardFile, ...]:
-        """Collect announced files: the first one within the deadline, then all that follow at once."""
+        """Collect announced files: the first one within the deadline, then those that follow at once."""
         import gphoto2 as gp
 
         found: dict[tuple[str, str], None] = {}
         deadline_s = time.monotonic() + timeout_s
-        while not found and time.monotonic() < deadline_s:
-            for kind, detail in self._events(_EVENT_WAIT_MS):
-                if kind == gp.GP_EVENT_FILE_ADDED:
-                    found[detail.folder, detail.name] = None
+        while time.monotonic() < deadline_s:
+            kind, detail = self._camera.wait_for_event(_FOLLOWING_MS if found else _EVENT_WAIT_MS)
+            if kind == gp.GP_EVENT_FILE_ADDED:
+                found[detail.folder, detail.name] = None
+            elif kind == gp.GP_EVENT_TIMEOUT and found:
+                break
         return tuple(CardFile(f, n, self._camera.file_get_info(f, n).file.size) for f, n in found)
 
     def fetch(self, file: CardFile, part: Path) -> str:
