@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import signal
 import threading
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from catalog.session_folder import SessionFolder, SessionRecord
 from rig.assembly import Rig
-from rig.errors import NotArmedError, PlanError
+from rig.errors import DiskSpaceError, NotArmedError, PlanError
 from rig.events import AnyEvent
 from rig.forecast import forecast, require_runnable
 from rig.plan import CapturePlan
@@ -22,6 +23,8 @@ from rig.runner import SessionRunner
 from rig.session import SessionRecorder, new_session_name
 
 Ask = Callable[[str], None]
+SIZE_RESERVE = 1.2
+"""Room asked for, as a multiple of the forecast."""
 
 
 def record_plan(
@@ -48,11 +51,14 @@ def record_plan(
 
     Raises:
         EnvelopeError, PlanError: The plan violates a limit of the rig; nothing has moved.
+        DiskSpaceError: The forecast does not fit on the disk; nothing has moved.
         SessionInterruptedError: Left resumable.
     """
-    require_runnable(forecast(plan, profile))
+    expected = forecast(plan, profile)
+    require_runnable(expected)
     sessions = data / "sessions"
     sessions.mkdir(parents=True, exist_ok=True)
+    _require_room(sessions, expected.size_gb * SIZE_RESERVE + plan.guards.min_free_gb)
     with Rig(profile, scene=plan.scene, data=data, photos=photos, ask=ask) as rig:
         session = _session_record(plan, profile, new_session_name(plan.scene, sessions))
         with SessionRecorder.create(sessions, session, rig.clock) as recorder:
@@ -104,6 +110,16 @@ def stop_on_signal() -> Iterator[threading.Event]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+
+
+def _require_room(folder: Path, needed_gb: float) -> None:
+    free_gb = shutil.disk_usage(folder).free / 1e9
+    if free_gb < needed_gb:
+        raise DiskSpaceError(
+            f"{folder}: {free_gb:.1f} GB free, the plan needs {needed_gb:.1f} GB with its reserve",
+            kept="nothing has moved",
+            next_step="free space, use --data on another disk, or lower guards.min_free_gb",
+        )
 
 
 def _session_record(plan: CapturePlan, profile: RigProfile, name: str) -> SessionRecord:

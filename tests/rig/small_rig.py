@@ -49,5 +49,10 @@ def rig_command(*arguments: str | Path) -> list[str]:
 def run_rig(*arguments: str | Path, timeout_s: float = 55) -> subprocess.CompletedProcess[str]:
     """Run `rig` and return what it printed and its exit code."""
     return subprocess.run(
-        rig_command(*arguments), capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL
+        rig_command(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )

@@ -554,13 +554,14 @@ def test_stop_from_another_thread_ends_a_move_at_once(served: Bench):
     assert 3.9 <= served.true_mm() - pressed_mm[0] <= 4.0 + 40 * 0.06 + 40 * 4 * 0.25
 
 
-def test_opening_the_port_again_finds_a_rebooted_controller(served: Bench):
+def test_opening_the_port_again_asks_for_homing(served: Bench):
     served.rail.close()
     again = GrblRail(served.rail.settings, served.clock)
     again.open()
 
     assert not again.homed
-    assert again.poll().state is RailState.LOCKED
+    with pytest.raises(RailLockedError):
+        again.move_to(100.0)
     again.close()
 
 
