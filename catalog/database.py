@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -25,6 +25,8 @@ APPLICATION_ID = 0x434C504C
 SCHEMA_VERSION = 1
 """Number of the newest migration; stands in the file's header too."""
 BUSY_TIMEOUT_S = 20.0
+_MAGIC = b"SQLite format 3\0"
+_HEADER_BYTES = 72
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs"})
 
 
@@ -146,9 +148,8 @@ class Database:
 
     def back_up(self, target: Path) -> None:
         """Copy the database into a new file, whole and consistent while others use it."""
-        with self._explain(), sqlite3.connect(self._read_only_uri(), uri=True) as source:
+        with self._explain(), closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S)) as source:
             source.execute("VACUUM INTO ?", (str(target),))
-        source.close()
 
     def close(self) -> None:
         """Let go of every connection."""
@@ -158,17 +159,24 @@ class Database:
         self._reader = self._writer = None
 
     def _header(self) -> tuple[int, int]:
-        with self._explain():
-            connection = sqlite3.connect(self._read_only_uri(), uri=True, timeout=BUSY_TIMEOUT_S)
-            try:
-                (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-                (version,) = connection.execute("PRAGMA user_version").fetchone()
-            finally:
-                connection.close()
-        return application_id, version
+        """Read application id and schema version; from the file's own header where no log overlays it."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        if log.is_file() and log.stat().st_size:
+            return self._header_through_log()
+        with self.path.open("rb") as file:
+            head = file.read(_HEADER_BYTES)
+        if len(head) < _HEADER_BYTES or not head.startswith(_MAGIC):
+            raise _explained(self.path, sqlite3.DatabaseError("file is not a database"))
+        return int.from_bytes(head[68:72], "big"), int.from_bytes(head[60:64], "big")
 
-    def _read_only_uri(self) -> str:
-        return f"file:{quote(str(self.path))}?mode=ro"
+    def _header_through_log(self) -> tuple[int, int]:
+        with (
+            self._explain(),
+            closing(sqlite3.connect(f"file:{quote(str(self.path))}?mode=ro", uri=True)) as c,
+        ):
+            (application_id,) = c.execute("PRAGMA application_id").fetchone()
+            (version,) = c.execute("PRAGMA user_version").fetchone()
+        return application_id, version
 
     @contextmanager
     def _explain(self) -> Iterator[None]:

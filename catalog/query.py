@@ -158,6 +158,8 @@ class _Parser:
 
     def _comparison(self) -> ColumnElement[bool]:
         name = self._take()
+        if name.kind == "end":
+            raise self._error("a name is expected, not the end", name)
         if name.kind != "word" or name.text not in FIELDS:
             raise self._error(f"unknown name {name.text!r}{nearest(name.text, tuple(FIELDS))}", name)
         field, column = FIELDS[name.text], self._columns[name.text]

@@ -121,5 +121,5 @@ def matches(pattern: str, value: str) -> bool:
 
 def nearest(name: str, valid: Sequence[str]) -> str:
     """Name the valid word that was probably meant, else all of them."""
-    match = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(name, [str(word) for word in valid], n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else f"; valid: {', '.join(valid)}"

@@ -157,8 +157,10 @@ class Verifier:
             if sighting.state != "present":
                 return sighting.state, sighting.problem
             found = content_sha256(path)
-        except (OSError, DamagedDataError, SessionFolderError) as error:
-            return "quarantined", f"cannot be read: {error}"
+        except OSError as error:
+            return "quarantined", f"cannot be read: {error.strerror}"
+        except (DamagedDataError, SessionFolderError) as error:
+            return "quarantined", error.message
         if found == row["sha256"]:
             return "present", ""
         return "quarantined", self._explain(connection, row, found)

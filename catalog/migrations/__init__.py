@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from alembic import command
@@ -11,9 +12,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
+_one_at_a_time = Lock()  # alembic keeps its context in globals
+
+
 def upgrade(connection: Connection) -> None:
     """Bring the schema to the newest revision inside the caller's transaction."""
-    command.upgrade(_config(connection), "head")
+    with _one_at_a_time:
+        command.upgrade(_config(connection), "head")
 
 
 def check(connection: Connection) -> None:

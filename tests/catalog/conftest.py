@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -80,7 +81,7 @@ class SessionWriter:
 
     folder: Path
     scene: str
-    rounds: Sequence[RoundRecord] = (GT, NOISE, RAIN)
+    rounds: Sequence[RoundRecord] = (GT, NOISE, RAIN, SNOW)
     last_line: bytes | None = None
     seq: int = 0
     pairs: list[PairRecord] = field(default_factory=list)
@@ -227,17 +228,20 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-MakeSession = Callable[..., SessionWriter]
+class MakeSession(Protocol):
+    def __call__(
+        self, name: str = ..., *, scene: str = ..., counts: Mapping[str, int] | None = ...
+    ) -> SessionWriter: ...
 
 
 @pytest.fixture
 def make_session(data: Path) -> MakeSession:
-    """Write a captured and aligned session: three noise pairs, two rain pairs, one rejected each."""
+    """Write a captured and aligned session: three noise pairs and two rain pairs, one rejected of each."""
 
     def make(
-        name: str = "s1", *, scene: str = "shelf", counts: Mapping[str, int] | None = None, **options: object
+        name: str = "s1", *, scene: str = "shelf", counts: Mapping[str, int] | None = None
     ) -> SessionWriter:
-        writer = SessionWriter(data / "sessions" / name, scene, **options).capture()
+        writer = SessionWriter(data / "sessions" / name, scene).capture()
         return writer.align({"iso6400": 3, "rain": 2} if counts is None else counts)
 
     return make
