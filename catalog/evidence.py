@@ -112,6 +112,8 @@ class RoundMotion(Document):
     sigma_jitter_mm: float | None
     clock_offset_s: float | None
     """Rail clock minus the take's time line; None without telemetry."""
+    datum_shift_mm: float = 0.0
+    """Added to the take's positions because parallax told that the camera had come back turned, mm."""
     frames: int
     frames_tracked: int
     time_s: tuple[float, ...]

@@ -1,0 +1,147 @@
+"""One datum for all rounds: from where targets lie in the picture to where the camera is on the rail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignment.errors import NoMotionError
+from alignment.tracking import ReferenceTracks, TargetTrack
+from alignment.velocity import Track
+
+Array = NDArray[np.float64]
+
+_OCCLUDED_SHARE = 0.8
+_LEAST_SIGMA_PX = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class _TargetScale:
+    """How one target runs through the picture while the camera moves."""
+
+    origin_px: Array
+    """Anchor at position 0, ``(2,)``."""
+    direction: Array
+    """Unit vector of the anchor's motion for growing positions, ``(2,)``."""
+    px_per_mm: float
+
+    def position(self, anchor_px: Array) -> Array:
+        """Return positions of anchors ``(N, 2)``."""
+        return np.asarray((anchor_px - self.origin_px) @ self.direction / self.px_per_mm, np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Datum:
+    """Positions in mm of the reference board, 0 where the first ground-truth round stood at rest.
+
+    Positions grow in the direction in which that round moved.
+    """
+
+    scales: tuple[_TargetScale, ...]
+    reference: int
+    """Which target sets the scale."""
+    metric: bool
+    """True if the scale is that of a board of known size; otherwise positions count px."""
+
+    @classmethod
+    def of(cls, tracks: ReferenceTracks) -> Datum:
+        """Establish the datum on a ground-truth round.
+
+        Raises:
+            NoMotionError: No target moves.
+        """
+        reference = _best_target(tracks)
+        own = tracks.targets[reference].px_per_mm
+        scale = _first_scale(tracks.tracks[reference], float(np.median(own)) if own else 1.0)
+        position = scale.position(tracks.tracks[reference].anchor_px)
+        scales = [
+            scale if i == reference else _fitted_scale(track, position)
+            for i, track in enumerate(tracks.tracks)
+        ]
+        return cls(tuple(scales), reference, metric=bool(own))
+
+    @property
+    def px_per_mm(self) -> float:
+        """Picture motion of the reference target per mm of camera motion."""
+        return self.scales[self.reference].px_per_mm
+
+    def scaled(self, px_per_mm: float) -> Datum:
+        """Return the datum in mm, given the reference target's scale as telemetry or a command tells it."""
+        factor = px_per_mm / self.px_per_mm
+        scales = tuple(_TargetScale(s.origin_px, s.direction, s.px_per_mm * factor) for s in self.scales)
+        return Datum(scales, self.reference, metric=True)
+
+    def positions(self, tracks: Sequence[TargetTrack], *, time_s: Array) -> Track:
+        """Combine the targets of a take, each weighted by how well it tells the position.
+
+        Frames in which a target correlates much less than it usually does in this take do not count for it:
+        something stands in front of it.
+        """
+        weights, sums = np.zeros(len(time_s)), np.zeros(len(time_s))
+        for scale, track in zip(self.scales, tracks, strict=True):
+            good = visible(track)
+            sigma_mm = np.maximum(track.sigma_px[good], _LEAST_SIGMA_PX) / scale.px_per_mm
+            weights[good] += 1 / sigma_mm**2
+            sums[good] += scale.position(track.anchor_px[good]) / sigma_mm**2
+        index = np.flatnonzero(weights > 0)
+        return Track(index, time_s[index], sums[index] / weights[index], 1 / np.sqrt(weights[index]))
+
+
+def mean_shift(gt: Sequence[Array], lq: Sequence[Array]) -> Array | None:
+    """Average the picture shift of the targets between two frames, ``(2,)``; None where no target is in both.
+
+    Args:
+        gt: Every target's anchor in the one frame, NaN where it was not seen.
+        lq: The same in the other frame.
+    """
+    shifts = np.array([b - a for a, b in zip(gt, lq, strict=True)])
+    seen = shifts[np.isfinite(shifts).all(axis=1)]
+    return np.asarray(seen.mean(axis=0), np.float64) if len(seen) else None
+
+
+def visible(track: TargetTrack) -> NDArray[np.bool_]:
+    """Tell in which frames a target was found and not covered, ``(N,)``."""
+    if not track.found.any():
+        return track.found
+    usual = float(np.median(track.ncc[track.found]))
+    return track.found & (np.nan_to_num(track.ncc) >= _OCCLUDED_SHARE * usual)
+
+
+def _best_target(tracks: ReferenceTracks) -> int:
+    if not tracks.targets:
+        raise NoMotionError("no target to measure positions by")
+    scores = [
+        (int(track.found.sum()), float(np.median(target.px_per_mm)) if target.px_per_mm else 1.0)
+        for target, track in zip(tracks.targets, tracks.tracks, strict=True)
+    ]
+    most = max(found for found, _ in scores)
+    return max((i for i, (found, _) in enumerate(scores) if found >= 0.95 * most), key=lambda i: scores[i][1])
+
+
+def _first_scale(track: TargetTrack, px_per_mm: float) -> _TargetScale:
+    anchors = track.anchor_px[track.found]
+    travel = anchors[-1] - anchors[0]
+    length = float(np.linalg.norm(travel))
+    if length < 1.0:
+        raise NoMotionError(
+            f"the picture moves by {length:.2f} px in the whole ground-truth round",
+            next_step="check that the rail moved while the camera recorded",
+        )
+    _, _, rows = np.linalg.svd(anchors - anchors.mean(axis=0), full_matrices=False)
+    direction = rows[0] * np.sign(rows[0] @ travel)
+    still = anchors[: max(1, min(3, len(anchors) // 4))]
+    return _TargetScale(still.mean(axis=0), direction, px_per_mm)
+
+
+def _fitted_scale(track: TargetTrack, position: Array) -> _TargetScale:
+    """Fit ``anchor = origin + slope · position`` over the frames in which both are known."""
+    both = track.found & np.isfinite(position)
+    if both.sum() < 3 or np.ptp(position[both]) <= 0:
+        raise NoMotionError("two boards are never in view together, so they share no datum")
+    design = np.column_stack([np.ones(both.sum()), position[both]])
+    (origin, slope), *_ = np.linalg.lstsq(design, track.anchor_px[both], rcond=None)
+    px_per_mm = float(np.linalg.norm(slope))
+    return _TargetScale(origin, slope / px_per_mm, px_per_mm)

@@ -1,0 +1,241 @@
+"""How each take of a session moved, in the datum of the first ground-truth round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from alignment.datum import Datum, visible
+from alignment.errors import NoMotionError
+from alignment.gates import GateThresholds, judge_motion
+from alignment.matching import PlacedFrame
+from alignment.takes import Array, TakeSource
+from alignment.tracking import Kind, TargetTrack
+from alignment.velocity import (
+    FIT_SCALE_PX,
+    ClockMatch,
+    CruisePositions,
+    MotionFit,
+    Track,
+    cruise_positions,
+    fit_kinematics,
+    match_clock,
+)
+from catalog.evidence import MotionPhases, RoundMotion
+
+
+@dataclass(frozen=True, eq=False)
+class TakeMotion:
+    """A take's motion, with what matching and registration need of it."""
+
+    source: TakeSource
+    record: RoundMotion
+    tracks: tuple[TargetTrack, ...]
+    track: Track
+    fit: MotionFit
+    cruise: CruisePositions
+
+    @property
+    def used(self) -> bool:
+        """The take passed the gates on its motion."""
+        return self.record.verdict == "used"
+
+    def rejected(self, reason: str) -> TakeMotion:
+        """Return the same motion, not to be used."""
+        record = self.record.model_copy(
+            update={"verdict": "rejected", "reasons": (*self.record.reasons, reason)}
+        )
+        return replace(self, record=record)
+
+    def anchors_at(self, index: int) -> list[Array]:
+        """Return every target's place in a frame, ``(2,)`` each, NaN where it was not seen."""
+        return [t.anchor_px[index] if visible(t)[index] else np.full(2, np.nan) for t in self.tracks]
+
+    def marker_share(self, index: int) -> float:
+        """Return how well the targets correlate in a frame compared with what is usual in the take.
+
+        The best target decides: a board may leave the view while another stays. 0 where none was found.
+        """
+        shares = [float(t.ncc[index] / np.median(t.ncc[t.found])) for t in self.tracks if t.found[index]]
+        return max(shares, default=0.0)
+
+    def cruise_frames(self, number: int) -> list[PlacedFrame]:
+        """List the frames of the uniform motion."""
+        c = self.cruise
+        return [
+            PlacedFrame(number, int(i), float(x), float(s), uniform=True, anchor_px=self._mean_anchor(int(i)))
+            for i, x, s in zip(c.frame_index, c.position_mm, c.sigma_mm, strict=True)
+        ]
+
+    def other_frames(self, number: int) -> list[PlacedFrame]:
+        """List the measured frames outside the uniform motion."""
+        inside = set(self.cruise.frame_index.tolist())
+        t = self.track
+        return [
+            PlacedFrame(number, int(i), float(x), float(s), uniform=False)
+            for i, x, s in zip(t.frame_index, t.position_mm, t.sigma_mm, strict=True)
+            if int(i) not in inside
+        ]
+
+    def _mean_anchor(self, index: int) -> tuple[float, float] | None:
+        if not all(t.found[index] for t in self.tracks):
+            return None
+        mean = np.mean([t.anchor_px[index] for t in self.tracks], axis=0)
+        return float(mean[0]), float(mean[1])
+
+
+def measure_motion(
+    source: TakeSource,
+    tracks: Sequence[TargetTrack],
+    datum: Datum,
+    *,
+    kind: Kind,
+    thresholds: GateThresholds,
+    shift_mm: float = 0.0,
+) -> TakeMotion:
+    """Fit a take's motion to its tracks.
+
+    Args:
+        source: The take.
+        tracks: Paths of the reference's targets in it.
+        datum: Turns them into positions.
+        kind: What the targets are.
+        thresholds: Gates on the motion.
+        shift_mm: Added to all positions.
+
+    Raises:
+        NoMotionError: The tracks show no uniform motion.
+    """
+    measured = datum.positions(tracks, time_s=source.time_s)
+    track = replace(measured, position_mm=measured.position_mm + shift_mm)
+    scale_mm = FIT_SCALE_PX / datum.px_per_mm
+    fit = fit_kinematics(track, fit_scale_mm=scale_mm)
+    cruise = cruise_positions(
+        track,
+        fit,
+        frame_index=np.arange(len(source.time_s)),
+        time_s=source.time_s,
+        frame_s=source.frame_s,
+    )
+    clock = _clock(source, fit, scale_mm)
+    record = _record(source, track, fit, cruise, clock=clock, datum=datum, kind=kind, thresholds=thresholds)
+    record = record.model_copy(update={"datum_shift_mm": shift_mm})
+    return TakeMotion(source, record, tuple(tracks), track, fit, cruise)
+
+
+def _clock(source: TakeSource, fit: MotionFit, scale_mm: float) -> ClockMatch | None:
+    if len(source.telemetry_time_s) < 10:
+        return None
+    try:
+        return match_clock(
+            fit,
+            telemetry_time_s=source.telemetry_time_s - source.start_t_host_s,
+            telemetry_mm=source.telemetry_mm,
+            fit_scale_mm=scale_mm,
+            metric=True,
+        )
+    except NoMotionError:
+        return None
+
+
+def _record(
+    source: TakeSource,
+    track: Track,
+    fit: MotionFit,
+    cruise: CruisePositions,
+    *,
+    clock: ClockMatch | None,
+    datum: Datum,
+    kind: Kind,
+    thresholds: GateThresholds,
+) -> RoundMotion:
+    k = fit.kinematics
+    commanded = source.round.sweep.velocity_mm_s if source.round.sweep else None
+    residual_sd_px = cruise.residual_sd_mm * datum.px_per_mm
+    reasons = judge_motion(
+        velocity_mm_s=k.velocity_mm_s,
+        commanded_mm_s=commanded if kind == "markers" else None,
+        residual_sd_px=residual_sd_px,
+        autocorrelation=cruise.autocorrelation,
+        thresholds=thresholds,
+    )
+    begin, end = fit.cruise(source.frame_s)
+    return RoundMotion(
+        round=source.round.name,
+        take=source.take,
+        camera=source.camera_name,
+        verdict="rejected" if reasons else "used",
+        reasons=reasons,
+        evidence=(kind, "telemetry") if clock else (kind,),
+        profile=k.profile,
+        phases=MotionPhases(start_s=k.start_s, cruise_start_s=begin, cruise_end_s=end, stop_s=k.stop_s),
+        velocity_mm_s=k.velocity_mm_s,
+        velocity_sigma_mm_s=fit.velocity_sigma_mm_s,
+        acceleration_mm_s2=k.acceleration_mm_s2,
+        commanded_velocity_mm_s=commanded,
+        residual_sd_px=residual_sd_px,
+        autocorrelation=cruise.autocorrelation,
+        sigma_measurement_mm=cruise.sigma_measurement_mm,
+        sigma_jitter_mm=cruise.sigma_jitter_mm,
+        clock_offset_s=clock.offset_s + source.start_t_host_s if clock else None,
+        frames=len(source.time_s),
+        frames_tracked=len(track.time_s),
+        time_s=_rounded(track.time_s),
+        position_mm=_rounded(track.position_mm),
+        residual_px=_rounded(fit.residual_mm * datum.px_per_mm),
+        telemetry_time_s=_rounded(clock.time_s) if clock else (),
+        telemetry_position_mm=_rounded(clock.position_mm) if clock else (),
+    )
+
+
+def _rounded(values: Array) -> tuple[float, ...]:
+    return tuple(round(float(v), 6) for v in values)
+
+
+def rejected_motion(round_name: str, *, take: int, camera: str, reason: str, frames: int = 0) -> RoundMotion:
+    """Report a round whose motion could not be measured."""
+    return RoundMotion(
+        round=round_name,
+        take=take,
+        camera=camera,
+        verdict="rejected",
+        reasons=(reason,),
+        evidence=(),
+        profile=None,
+        phases=None,
+        velocity_mm_s=None,
+        velocity_sigma_mm_s=None,
+        acceleration_mm_s2=None,
+        commanded_velocity_mm_s=None,
+        residual_sd_px=None,
+        autocorrelation=None,
+        sigma_measurement_mm=None,
+        sigma_jitter_mm=None,
+        clock_offset_s=None,
+        frames=frames,
+        frames_tracked=0,
+        time_s=(),
+        position_mm=(),
+        residual_px=(),
+    )
+
+
+def picture_scale(source: TakeSource, fit: MotionFit) -> float | None:
+    """Tell the px per mm of a datum that counts px, from telemetry or the commanded speed; None without either."""
+    if len(source.telemetry_time_s) >= 10:
+        try:
+            match = match_clock(
+                fit,
+                telemetry_time_s=source.telemetry_time_s - source.start_t_host_s,
+                telemetry_mm=source.telemetry_mm,
+                fit_scale_mm=FIT_SCALE_PX,
+                metric=False,
+            )
+        except NoMotionError:
+            return None
+        return abs(match.scale)
+    if source.round.sweep is not None:
+        return abs(fit.kinematics.velocity_mm_s) / source.round.sweep.velocity_mm_s
+    return None

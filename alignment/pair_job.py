@@ -1,0 +1,263 @@
+"""The parallel part: register a run of matched frames, cut and write the pairs that may pass.
+
+A job is a fixed run of matches, whatever the number of workers, and depends on nothing outside itself:
+any number of workers writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from alignment.camera_motion import Pinhole, map_points
+from alignment.datum import mean_shift
+from alignment.decode import FrameReader
+from alignment.depth import SceneDepths
+from alignment.errors import NoCommonStructureError, NoOverlapError
+from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair, needs_registration
+from alignment.matching import Match
+from alignment.picture import NO_BLUR, Picture
+from alignment.registration import Registration, register
+from alignment.resampling import DeliveredPair, deliver
+from alignment.takes import Array, TakeSource
+from catalog.evidence import BlurRecord, Matrix3x3, PairHashes
+from catalog.session_folder import PAIRS_FOLDER
+
+NOT_WRITTEN = PairHashes(gt=None, lq=None, mask=None)
+_CONTENT_BLIND = RoundNorms(gradient_ncc=None, gain=None)
+
+
+@dataclass(frozen=True, eq=False)
+class PairTask:
+    """A match with all that registration is told about it."""
+
+    name: str
+    match: Match
+    gt_anchors: tuple[Array, ...]
+    """Every target's place in the ground truth, NaN where it was not seen."""
+    lq_anchors: tuple[Array, ...]
+    before: PairMeasurements
+    """What is known from the frames' places alone."""
+
+    @property
+    def shift_px(self) -> Array:
+        """Picture shift that the targets tell, ``(2,)``; 0 where none was seen in both frames."""
+        shift = mean_shift(self.gt_anchors, self.lq_anchors)
+        return np.zeros(2) if shift is None else shift
+
+
+@dataclass(frozen=True, eq=False)
+class PairJob:
+    """A run of matches of one degraded take."""
+
+    session: Path
+    gt_sources: tuple[TakeSource, ...]
+    lq_source: TakeSource
+    lq_evidence: tuple[str, ...]
+    """What the positions of the degraded take rest on."""
+    tasks: tuple[PairTask, ...]
+    focal_px: float
+    depths: SceneDepths | None
+    thresholds: GateThresholds
+
+
+@dataclass(frozen=True, eq=False)
+class PairOutcome:
+    """What became of one match before it is compared with the rest of its round."""
+
+    task: PairTask
+    measured: PairMeasurements
+    homography: Matrix3x3 | None = None
+    blur: BlurRecord = NO_BLUR
+    predicted_epe_px: float | None = None
+    bound_px: float | None = None
+    lq_crop: tuple[int, int, int, int] | None = None
+    gt_from_pair: Matrix3x3 | None = None
+    gt_warped: bool = False
+    residual_px: float | None = None
+    mu: float | None = None
+    sigma: float | None = None
+    hashes: PairHashes = NOT_WRITTEN
+
+
+def run_pair_job(job: PairJob) -> list[PairOutcome]:
+    """Register, cut and write a run of matches.
+
+    Raises:
+        DecodeError: A movie cannot be decoded where it was decoded before.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(single_threaded())
+        gt = [stack.enter_context(source.open()) for source in job.gt_sources]
+        lq = stack.enter_context(job.lq_source.open())
+        return list(_outcomes(job, gt, lq))
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Keep OpenCV to one thread: the processes are the parallelism."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _outcomes(job: PairJob, gt: Sequence[FrameReader], lq: FrameReader) -> Iterator[PairOutcome]:
+    last: tuple[Array, Array] | None = None
+    for task in job.tasks:
+        if not needs_registration(task.before, thresholds=job.thresholds):
+            yield PairOutcome(task, task.before)
+            continue
+        gt_tone = job.gt_sources[task.match.gt.source].tone
+        gt_picture = Picture(gt[task.match.gt.source].read(task.match.gt.index).rgb(), tone=gt_tone)
+        lq_picture = Picture(lq.read(task.match.lq.index).rgb(), tone=job.lq_source.tone)
+        try:
+            found = _register(job, task, gt_picture, lq_picture, last)
+        except NoCommonStructureError:
+            yield PairOutcome(task, task.before)
+            continue
+        last = found.homography, task.shift_px
+        yield _deliver(job, task, gt_picture, lq_picture, found)
+
+
+def _register(
+    job: PairJob, task: PairTask, gt: Picture, lq: Picture, last: tuple[Array, Array] | None
+) -> Registration:
+    """Start from what the boards say, corrected by what the pair before turned out to be."""
+    initial = np.eye(3) if last is None else last[0].copy()
+    initial[:2, 2] += task.shift_px if last is None else task.shift_px - last[1]
+    camera = Pinhole(focal_px=job.focal_px, width=lq.size[0], height=lq.size[1])
+    spread = job.depths.spread_px_per_mm if job.depths else 0.0
+    return register(
+        gt, lq, camera=camera, initial=initial, parallax_spread_px=spread * abs(task.match.gap_mm)
+    )
+
+
+def _deliver(job: PairJob, task: PairTask, gt: Picture, lq: Picture, found: Registration) -> PairOutcome:
+    measured = _measure(job, task, found)
+    outcome = PairOutcome(
+        task,
+        measured,
+        homography=_matrix(found.homography),
+        blur=found.blur,
+        predicted_epe_px=found.predicted_epe_px,
+        bound_px=found.bound_px,
+    )
+    try:
+        pair = deliver(gt.rgb, lq.rgb, found, tone=gt.tone)
+    except NoOverlapError:
+        return replace(outcome, measured=replace(measured, overlap_share=0.0))
+    measured = replace(measured, overlap_share=pair.overlap_share)
+    outcome = replace(
+        outcome,
+        measured=measured,
+        lq_crop=pair.lq_crop,
+        gt_from_pair=_matrix(pair.gt_from_pair),
+        gt_warped=pair.gt_warped,
+        residual_px=pair.residual_px,
+    )
+    _, reasons = judge_pair(
+        measured, thresholds=job.thresholds, norms=_CONTENT_BLIND, low_light=job.lq_source.low_light
+    )
+    return outcome if reasons else _write(job.session, outcome, pair, found)
+
+
+def _write(session: Path, outcome: PairOutcome, pair: DeliveredPair, found: Registration) -> PairOutcome:
+    mask = _cut(found.trust_mask(), pair.lq_crop) if found.masked_share > 0 else None
+    name = outcome.task.name
+    hashes = PairHashes(
+        gt=write_png(session, "gt", name, np.asarray(pair.gt, np.uint8)),
+        lq=write_png(session, "lq", name, np.asarray(pair.lq, np.uint8)),
+        mask=None if mask is None else write_png(session, "mask", name, mask),
+    )
+    return replace(outcome, mu=pair.mu, sigma=pair.sigma, hashes=hashes)
+
+
+def _cut(mask: NDArray[np.uint8], crop: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    x, y, width, height = crop
+    return mask[y : y + height, x : x + width]
+
+
+def _measure(job: PairJob, task: PairTask, found: Registration) -> PairMeasurements:
+    return replace(
+        task.before,
+        registered=True,
+        predicted_epe_px=found.predicted_epe_px,
+        kinematics_px=_against_targets(task, found),
+        forward_backward_px=found.forward_backward_px,
+        split_half_px=found.split_half_px,
+        split_half_sigma_px=found.split_half_sigma_px,
+        local_p90_px=found.local_p90_px,
+        depth_correlation=_depth_correlation(found, job.depths),
+        masked_share=found.masked_share,
+        rotation_deg=max(abs(a) for a in found.angles_deg),
+        gradient_ncc=found.gradient_ncc,
+        clipped_white_share=found.clipped_white_share,
+        clipped_black_share=found.clipped_black_share,
+        gain=found.gain.median,
+    )
+
+
+def _against_targets(task: PairTask, found: Registration) -> float | None:
+    """Mean distance between where the registration and the tracks put the targets, px."""
+    gt, lq = np.array(task.gt_anchors), np.array(task.lq_anchors)
+    seen = np.isfinite(gt).all(axis=1) & np.isfinite(lq).all(axis=1)
+    if not seen.any():
+        return None
+    return float(np.linalg.norm(np.mean(map_points(found.homography, gt[seen]) - lq[seen], axis=0)))
+
+
+def _depth_correlation(found: Registration, depths: SceneDepths | None) -> float:
+    """Tell how much the leftover shift follows the depth of the scene, 0..1."""
+    rest = found.leftover
+    good = rest.measured & (rest.sigma_px < 0.1)
+    if depths is None or good.sum() < 10:
+        return 0.0
+    disparity = depths.at(rest.centres_px[good])
+    along = rest.innovation_px[good, 0]
+    if np.std(disparity) < 1e-9 or np.std(along) < 1e-9:
+        return 0.0
+    return float(abs(np.corrcoef(disparity, along)[0, 1]))
+
+
+def _matrix(values: Array) -> Matrix3x3:
+    rows = [tuple(float(v) for v in row) for row in np.asarray(values)]
+    return rows[0], rows[1], rows[2]  # type: ignore[return-value]  # three rows of three
+
+
+def pair_path(session: Path, kind: str, name: str) -> Path:
+    """Return where a picture of a pair lies."""
+    return session / PAIRS_FOLDER / kind / f"{name}.png"
+
+
+def write_png(session: Path, kind: str, name: str, picture: NDArray[np.uint8]) -> str:
+    """Write ``pairs/<kind>/<name>.png`` in one step and return the sha256 of its bytes.
+
+    The bytes are made durable by whoever lists the pair.
+
+    Args:
+        session: Session folder.
+        kind: ``gt``, ``lq`` or ``mask``.
+        name: Pair name.
+        picture: RGB ``(H, W, 3)`` or grey ``(H, W)``, uint8.
+    """
+    ordered = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    good, encoded = cv2.imencode(".png", np.ascontiguousarray(ordered))
+    if not good:
+        raise ValueError(f"{name}: an array of shape {picture.shape} is no picture")
+    data = encoded.tobytes()
+    path = pair_path(session, kind, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    part.replace(path)
+    return hashlib.sha256(data).hexdigest()

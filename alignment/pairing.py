@@ -1,0 +1,419 @@
+"""Align a whole session: motion of every take, depths, matching, registration, gates, files.
+
+Movies are streamed; a process holds a few dozen frames at most. The same input gives the same bytes,
+whatever the number of workers, and a run that was interrupted goes on where whole rounds were done.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydantic import Field
+
+from alignment.depth import SceneDepths
+from alignment.errors import DecodeError, NoMotionError, NothingToAlignError
+from alignment.evidence_files import finish_round, finished_round, publish, round_key, versions
+from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair
+from alignment.inline import InlineExecutor
+from alignment.matching import Match, match_frames
+from alignment.motion import TakeMotion, measure_motion, rejected_motion
+from alignment.pair_job import NOT_WRITTEN, PairJob, PairOutcome, PairTask, run_pair_job, single_threaded
+from alignment.reference import Reference, TakeShift, read_depths, read_reference, read_shift, track_take
+from alignment.takes import TakeSource
+from alignment.tracking import TargetTrack
+from catalog.evidence import AlignmentRecord, PairFrame, PairRecord, RoundMotion
+from catalog.session_folder import SessionFolder, SessionRecord
+from catalog.yaml_document import Document
+
+ASSUMED_FOCAL_WIDTHS = 1.2
+"""Focal length in picture widths where neither lens nor calibration is known."""
+
+
+class AlignmentOptions(Document):
+    """How a session is aligned; kept in `alignment.json`."""
+
+    thresholds: GateThresholds = GateThresholds()
+    """Gates of pairs and rounds."""
+    pairs_per_job: int = Field(default=12, ge=1)
+    """Matches a worker does in one go; part of the result, since a pair starts from the one before."""
+    depth_pairs: int = Field(default=6, ge=1)
+    """Pairs of ground-truth frames from which depths are measured."""
+
+
+Progress = Callable[[float], object]
+
+
+def align_session(
+    folder: SessionFolder,
+    *,
+    executor: Executor | None = None,
+    workers: int | None = None,
+    progress: Progress = lambda _: None,
+    options: AlignmentOptions | None = None,
+) -> AlignmentRecord:
+    """Turn a session into aligned pairs: `pairs/`, `pairs.jsonl` and `alignment.json`.
+
+    Args:
+        folder: The session.
+        executor: Where parallel jobs run; a pool of processes of our own if not given.
+        workers: Size of that pool, the number of processors by default; 1 works in this process.
+        progress: Told the share of the work done since the last call; all calls add up to 1.
+        options: Thresholds and such.
+
+    Returns:
+        What was written to `alignment.json`. Rounds that could not be used are in it with their reasons.
+
+    Raises:
+        NothingToAlignError: The session has no usable ground-truth round or nothing to pair with it.
+        SessionFolderError: The session folder is damaged.
+    """
+    with _executor_or_pool(executor, workers) as pool, single_threaded():
+        return _Session(folder, options or AlignmentOptions(), pool, progress).align()
+
+
+@contextmanager
+def _executor_or_pool(executor: Executor | None, workers: int | None) -> Iterator[Executor]:
+    if executor is not None:
+        yield executor
+        return
+    count = workers or os.cpu_count() or 1
+    if count == 1:
+        yield InlineExecutor()
+        return
+    import multiprocessing
+
+    # Not fork: OpenCV's and FFmpeg's threads do not survive it.
+    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("forkserver"))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclass(eq=False)
+class _Session:
+    folder: SessionFolder
+    options: AlignmentOptions
+    pool: Executor
+    progress: Progress
+    record: SessionRecord = field(init=False)
+    rejected: dict[str, RoundMotion] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.record = self.folder.record()
+
+    def align(self) -> AlignmentRecord:
+        sources = self._sources()
+        reference = self._reference([s for s in sources if s.round.role == "gt"])
+        self.progress(0.2)
+        others = [s for s in sources if s.round.name != reference.source.round.name]
+        motions = self._motions(others, reference)
+        self.progress(0.1)
+        focal_px, focal_source = _focal(self.record, reference.source)
+        depths = self._depths(reference, focal_px)
+        motions = self._shifted(motions, reference, depths, focal_px)
+        self.progress(0.1)
+        truths = [reference.motion, *(m for m in motions if m.source.round.role == "gt" and m.used)]
+        degraded = [m for m in motions if m.source.round.role != "gt"]
+        pairs = self._pairs(truths, [m for m in degraded if m.used], depths, focal_px)
+        alignment = self._alignment(reference, motions, depths, focal_px, focal_source)
+        publish(self.folder, pairs, alignment)
+        return alignment
+
+    def _sources(self) -> list[TakeSource]:
+        """Open what every valid take offers; rounds without one are noted as rejected."""
+        valid = self.folder.valid_takes()
+        sources = []
+        for planned in self.record.rounds:
+            take = valid.get(planned.name)
+            if take is None:
+                self._reject(planned.name, 0, "no_valid_take")
+                continue
+            try:
+                sources.append(TakeSource.of(take, self.record.cameras[0]))
+            except DecodeError as error:
+                self._reject(planned.name, take.number, "unreadable", str(error))
+        return sources
+
+    def _reject(self, name: str, take: int, reason: str, why: str = "", *, frames: int = 0) -> None:
+        camera = self.record.cameras[0]
+        self.rejected[name] = rejected_motion(name, take=take, camera=camera, reason=reason, frames=frames)
+        if why:
+            self.warnings.append(f"{name}: {why}")
+
+    def _reference(self, truths: Sequence[TakeSource]) -> Reference:
+        for source in truths:
+            try:
+                found = read_reference(source, self.record.boards, self.options.thresholds)
+            except (NoMotionError, DecodeError) as error:
+                reason = "unreadable" if isinstance(error, DecodeError) else "no_motion"
+                self._reject(source.round.name, source.take, reason, str(error), frames=len(source.time_s))
+                continue
+            if found.motion.used:
+                self.warnings.extend(found.warnings)
+                return found
+            self.rejected[source.round.name] = found.motion.record
+        why = "; ".join(self.warnings) or "none was recorded"
+        raise NothingToAlignError(
+            f"{self.record.session}: no ground-truth round can be used ({why})",
+            kept="the session as it was",
+            next_step="take the ground-truth round again",
+        )
+
+    def _motions(self, sources: Sequence[TakeSource], reference: Reference) -> list[TakeMotion]:
+        if not any(s.round.role != "gt" for s in sources):
+            raise NothingToAlignError(
+                f"{self.record.session}: no degraded round has a valid take",
+                next_step=f"rig record --session {self.record.session}",
+            )
+        futures = [self.pool.submit(track_take, s, reference.tracks) for s in sources]
+        motions = []
+        for source, future in zip(sources, futures, strict=True):
+            motion = self._motion(source, future, reference)
+            if motion is not None:
+                motions.append(motion)
+        return motions
+
+    def _motion(
+        self, source: TakeSource, future: Future[list[TargetTrack]], reference: Reference
+    ) -> TakeMotion | None:
+        name, frames = source.round.name, len(source.time_s)
+        try:
+            tracks = future.result()
+            return measure_motion(
+                source,
+                tracks,
+                reference.datum,
+                kind=reference.tracks.kind,
+                thresholds=self.options.thresholds,
+            )
+        except DecodeError as error:
+            self._reject(name, source.take, "unreadable", str(error), frames=frames)
+        except NoMotionError as error:
+            self._reject(name, source.take, "no_motion", str(error), frames=frames)
+        return None
+
+    def _depths(self, reference: Reference, focal_px: float) -> SceneDepths | None:
+        found = self.pool.submit(
+            read_depths, reference.motion, reference.datum, focal_px, self.options.depth_pairs
+        ).result()
+        if found is None:
+            self.warnings.append("depths could not be measured; the position limit is that of one board px")
+        return found
+
+    def _shifted(
+        self,
+        motions: Sequence[TakeMotion],
+        reference: Reference,
+        depths: SceneDepths | None,
+        focal_px: float,
+    ) -> list[TakeMotion]:
+        """Correct every take's positions by what parallax tells; drop a ground truth whose light has drifted."""
+        if depths is None:
+            return list(motions)
+        futures = [
+            self.pool.submit(
+                read_shift,
+                reference.motion,
+                motion,
+                reference.datum,
+                depths,
+                focal_px=focal_px,
+                count=self.options.depth_pairs,
+            )
+            for motion in motions
+        ]
+        found = [future.result() for future in futures]
+        return [self._apply(m, s, reference) for m, s in zip(motions, found, strict=True)]
+
+    def _apply(self, motion: TakeMotion, shift: TakeShift | None, reference: Reference) -> TakeMotion:
+        if shift is None:
+            return motion
+        moved = measure_motion(
+            motion.source,
+            motion.tracks,
+            reference.datum,
+            kind=reference.tracks.kind,
+            thresholds=self.options.thresholds,
+            shift_mm=shift.shift_mm,
+        )
+        drifted = abs(shift.exposure_ratio - 1) > self.options.thresholds.closing_light
+        if motion.source.round.role == "gt" and drifted:
+            self.warnings.append(
+                f"{motion.source.round.name}: light differs by {100 * (shift.exposure_ratio - 1):+.0f} % from the"
+                " first ground truth; not used"
+            )
+            return moved.rejected("light_drift")
+        return moved
+
+    def _pairs(
+        self,
+        truths: Sequence[TakeMotion],
+        degraded: Sequence[TakeMotion],
+        depths: SceneDepths | None,
+        focal_px: float,
+    ) -> list[PairRecord]:
+        plans = [self._plan(truths, motion, depths, focal_px) for motion in degraded]
+        keys = [round_key(jobs, self.options) for jobs in plans]
+        done = [finished_round(self.folder.path, key) for key in keys]
+        futures = [
+            [] if known is not None else [self.pool.submit(run_pair_job, job) for job in jobs]
+            for jobs, known in zip(plans, done, strict=True)
+        ]
+        share = 0.6 / max(sum(len(jobs) for jobs in plans), 1)
+        records: list[PairRecord] = []
+        for jobs, key, known, running in zip(plans, keys, done, futures, strict=True):
+            new = known if known is not None else self._finish(jobs, key, running, share)
+            records.extend(new)
+        return records
+
+    def _plan(
+        self,
+        truths: Sequence[TakeMotion],
+        motion: TakeMotion,
+        depths: SceneDepths | None,
+        focal_px: float,
+    ) -> list[PairJob]:
+        spread = depths.spread_px_per_mm if depths else 1.0
+        offered = [f for i, t in enumerate(truths) for f in (*t.cruise_frames(i), *t.other_frames(i))]
+        matches = match_frames(
+            motion.cruise_frames(0),
+            offered,
+            limit_mm=self.options.thresholds.parallax_px / max(spread, 1e-9),
+            spread_px_per_mm=spread,
+        )
+        tasks = [_task(m, truths[m.gt.source], motion, spread) for m in matches]
+        size = self.options.pairs_per_job
+        return [
+            PairJob(
+                session=self.folder.path,
+                gt_sources=tuple(t.source for t in truths),
+                lq_source=motion.source,
+                lq_evidence=motion.record.evidence,
+                tasks=tuple(tasks[i : i + size]),
+                focal_px=focal_px,
+                depths=depths,
+                thresholds=self.options.thresholds,
+            )
+            for i in range(0, len(tasks), size)
+        ]
+
+    def _finish(
+        self, jobs: Sequence[PairJob], key: str, running: Sequence[Future[list[PairOutcome]]], share: float
+    ) -> list[PairRecord]:
+        outcomes: list[PairOutcome] = []
+        for future in running:
+            outcomes.extend(future.result())
+            self.progress(share)
+        records = judge_round(jobs[0], outcomes) if jobs else []
+        finish_round(self.folder.path, records, key)
+        return records
+
+    def _alignment(
+        self,
+        reference: Reference,
+        motions: Sequence[TakeMotion],
+        depths: SceneDepths | None,
+        focal_px: float,
+        focal_source: str,
+    ) -> AlignmentRecord:
+        measured = {m.source.round.name: m.record for m in (reference.motion, *motions)}
+        rounds = [
+            measured.get(r.name) or self.rejected[r.name]
+            for r in self.record.rounds
+            if r.name in measured or r.name in self.rejected
+        ]
+        limit = depths.position_limit_mm(self.options.thresholds.parallax_px) if depths else None
+        return AlignmentRecord(
+            schema=1,
+            session=self.record.session,
+            versions=versions(),
+            parameters=_parameters(self.options),
+            focal_px=focal_px,
+            focal_source=focal_source,
+            px_per_mm=reference.datum.px_per_mm if reference.datum.metric else None,
+            tone_curve=reference.source.tone_name,
+            disparity_px_per_mm=depths.range_px_per_mm if depths else None,
+            position_limit_mm=limit if limit is not None and np.isfinite(limit) else None,
+            rounds=tuple(rounds),
+            warnings=tuple(self.warnings),
+        )
+
+
+def _focal(record: SessionRecord, source: TakeSource) -> tuple[float, str]:
+    if record.lens is not None:
+        return record.lens.focal_mm / record.lens.sensor_width_mm * source.camera.width, "lens"
+    return ASSUMED_FOCAL_WIDTHS * source.camera.width, "assumed"
+
+
+def _parameters(options: AlignmentOptions) -> dict[str, float | int | str | bool]:
+    own: dict[str, float | int | str | bool] = options.model_dump(exclude={"thresholds"})
+    return own | options.thresholds.model_dump()
+
+
+def _task(match: Match, truth: TakeMotion, degraded: TakeMotion, spread: float) -> PairTask:
+    lq = degraded.source
+    before = PairMeasurements(
+        uniform=match.gt.uniform and match.lq.uniform,
+        marker_share=degraded.marker_share(match.lq.index),
+        parallax_px=match.reach_mm * spread,
+    )
+    return PairTask(
+        name=f"{lq.round.number:02d}-{lq.round.name[:40]}.t{lq.take}-{match.lq.index:06d}",
+        match=match,
+        gt_anchors=tuple(truth.anchors_at(match.gt.index)),
+        lq_anchors=tuple(degraded.anchors_at(match.lq.index)),
+        before=before,
+    )
+
+
+def judge_round(job: PairJob, outcomes: Sequence[PairOutcome]) -> list[PairRecord]:
+    """Hold the pairs of a round against the gates and against each other."""
+    norms = RoundNorms.of([o.measured for o in outcomes])
+    return [_pair_record(job, outcome, norms) for outcome in outcomes]
+
+
+def _pair_record(job: PairJob, outcome: PairOutcome, norms: RoundNorms) -> PairRecord:
+    gates, reasons = judge_pair(
+        outcome.measured, thresholds=job.thresholds, norms=norms, low_light=job.lq_source.low_light
+    )
+    match, name = outcome.task.match, outcome.task.name
+    written = NOT_WRITTEN if reasons else outcome.hashes
+    return PairRecord(
+        pair=name,
+        gt=_pair_frame(job.gt_sources[match.gt.source], match.gt.index, match.gt.position_mm),
+        lq=_pair_frame(job.lq_source, match.lq.index, match.lq.position_mm),
+        verdict="rejected" if reasons else "accepted",
+        reasons=reasons,
+        homography=outcome.homography,
+        lq_crop=outcome.lq_crop,
+        gt_from_pair=outcome.gt_from_pair,
+        gt_warped=outcome.gt_warped,
+        residual_px=outcome.residual_px,
+        predicted_epe_px=outcome.predicted_epe_px,
+        bound_px=outcome.bound_px,
+        position_gap_mm=match.gap_mm,
+        blur=outcome.blur,
+        gates=gates,
+        evidence=job.lq_evidence,
+        mask=f"pairs/mask/{name}.png" if written.mask else None,
+        mu=outcome.mu if not reasons else None,
+        sigma=outcome.sigma if not reasons else None,
+        sha256=written,
+    )
+
+
+def _pair_frame(source: TakeSource, index: int, position_mm: float) -> PairFrame:
+    return PairFrame(
+        round=source.round.name,
+        take=source.take,
+        frame_index=index,
+        time_s=round(float(source.time_s[index]), 6),
+        position_mm=position_mm,
+    )

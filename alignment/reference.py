@@ -1,0 +1,186 @@
+"""What the first ground-truth round establishes, and what the other takes are to it.
+
+These are the jobs that run before matching: boards and datum, tracks, depths, and the shift of each take's
+positions against the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alignment.camera_motion import Pinhole
+from alignment.datum import Datum, mean_shift
+from alignment.decode import FrameReader
+from alignment.depth import SceneDepths, StereoPair, measure_depths, position_gap, stereo_baselines
+from alignment.errors import NoCommonStructureError
+from alignment.gates import GateThresholds
+from alignment.matching import Match, match_frames
+from alignment.motion import TakeMotion, measure_motion, picture_scale
+from alignment.pair_job import single_threaded
+from alignment.picture import Picture
+from alignment.registration import Registration, register
+from alignment.takes import Array, TakeSource
+from alignment.tracking import ReferenceTracks, TargetTrack, decode_boards, follow_picture, track_targets
+from alignment.velocity import FIT_SCALE_PX, fit_kinematics
+from catalog.session_folder import BoardSpec
+
+_SHIFT_PRIOR_MM = 1.0
+_SHIFT_FLOOR_MM = 0.02
+"""No shift is believed to be better known than this: disparities are themselves measured."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The first ground-truth round and what it establishes."""
+
+    source: TakeSource
+    tracks: ReferenceTracks
+    datum: Datum
+    motion: TakeMotion
+    warnings: tuple[str, ...]
+
+
+def read_reference(source: TakeSource, boards: Sequence[BoardSpec], thresholds: GateThresholds) -> Reference:
+    """Find the boards, or follow the picture, in a ground-truth round and establish the datum.
+
+    Raises:
+        NoMotionError: Nothing moves, or not uniformly.
+        DecodeError: The round cannot be decoded.
+    """
+    count, tone, warnings = len(source.time_s), source.tone, []
+    with source.open() as reader:
+        tracks = decode_boards(reader.frames(0, count), count=count, boards=boards, tone=tone)
+        if not tracks.targets:
+            warnings.append("no board in view: positions rest on the picture itself, with lower confidence")
+            tracks = follow_picture(reader.frames(0, count), count=count, tone=tone)
+    datum = Datum.of(tracks)
+    if not datum.metric:
+        track = datum.positions(tracks.tracks, time_s=source.time_s)
+        scale = picture_scale(source, fit_kinematics(track, fit_scale_mm=FIT_SCALE_PX))
+        if scale is None:
+            warnings.append("no board, telemetry or commanded speed: positions count px, not mm")
+        else:
+            datum = datum.scaled(scale)
+    motion = measure_motion(source, tracks.tracks, datum, kind=tracks.kind, thresholds=thresholds)
+    return Reference(source, tracks, datum, motion, tuple(warnings))
+
+
+def track_take(source: TakeSource, reference: ReferenceTracks) -> list[TargetTrack]:
+    """Follow the reference's targets through another take. Raises `DecodeError`."""
+    count = len(source.time_s)
+    with single_threaded(), source.open() as reader:
+        return track_targets(reader.frames(0, count), reference, count=count, tone=source.tone)
+
+
+def read_depths(motion: TakeMotion, datum: Datum, focal_px: float, count: int) -> SceneDepths | None:
+    """Measure the scene's depths from pairs of frames of a ground-truth round."""
+    frames = motion.cruise_frames(0)
+    frames.sort(key=lambda f: f.position_mm)
+    chosen = stereo_baselines([f.position_mm for f in frames], px_per_mm=datum.px_per_mm, count=count)
+    tone = motion.source.tone
+    with single_threaded(), motion.source.open() as reader:
+
+        def pairs() -> Iterator[StereoPair]:
+            for first, second in chosen:
+                a, b = frames[first], frames[second]
+                shift = mean_shift(motion.anchors_at(a.index), motion.anchors_at(b.index))
+                yield StereoPair(
+                    Picture(reader.read(a.index).rgb(), tone=tone),
+                    Picture(reader.read(b.index).rgb(), tone=tone),
+                    gap_mm=b.position_mm - a.position_mm,
+                    shift_px=np.zeros(2) if shift is None else shift,
+                )
+
+        size = motion.source.camera.width, motion.source.camera.height
+        return measure_depths(pairs(), camera=Pinhole(focal_px, *size))
+
+
+@dataclass(frozen=True)
+class TakeShift:
+    """How a take lies to the reference, as the pictures themselves tell."""
+
+    shift_mm: float
+    """To add to the take's positions."""
+    exposure_ratio: float
+    """Light of the take over that of the reference."""
+    rotation_deg: float
+    """Largest angle between the two cameras."""
+
+
+def read_shift(
+    reference: TakeMotion,
+    motion: TakeMotion,
+    datum: Datum,
+    depths: SceneDepths,
+    *,
+    focal_px: float,
+    count: int,
+) -> TakeShift | None:
+    """Find by parallax what a turn of the camera makes the boards' positions wrong by.
+
+    A camera that comes back turned by a hundredth of a degree moves the boards as 0.2 mm of rail would. Near
+    and far things together tell the two apart, and the turn is the same all along a take.
+
+    Returns:
+        None where no pair could be registered or the scene is too flat.
+    """
+    matches = _spread_matches(reference, motion, count)
+    direction = datum.scales[datum.reference].direction
+    gaps, ratios, angles = [], [], []
+    with single_threaded(), reference.source.open() as gt, motion.source.open() as lq:
+        for match in matches:
+            found = _screen(reference, motion, match, gt, lq, focal_px=focal_px)
+            gap = None if found is None else position_gap(found, depths, direction=direction)
+            if found is None or gap is None:
+                continue
+            gaps.append((gap[0] - match.gap_mm, gap[1]))
+            ratios.append(found.exposure_ratio)
+            angles.append(max(abs(a) for a in found.angles_deg))
+    if not gaps:
+        return None
+    return TakeShift(_believed(np.array(gaps)), float(np.median(ratios)), float(np.median(angles)))
+
+
+def _spread_matches(reference: TakeMotion, motion: TakeMotion, count: int) -> list[Match]:
+    frames = motion.cruise_frames(0)
+    chosen = np.unique(np.linspace(0, len(frames) - 1, count).astype(int))
+    wanted = [frames[i] for i in chosen]
+    return match_frames(wanted, reference.cruise_frames(0), limit_mm=np.inf, spread_px_per_mm=1.0)
+
+
+def _screen(
+    reference: TakeMotion,
+    motion: TakeMotion,
+    match: Match,
+    gt: FrameReader,
+    lq: FrameReader,
+    *,
+    focal_px: float,
+) -> Registration | None:
+    """Register one pair at half size; None where that fails."""
+    first = Picture(gt.read(match.gt.index).rgb(), tone=reference.source.tone)
+    second = Picture(lq.read(match.lq.index).rgb(), tone=motion.source.tone)
+    initial = np.eye(3)
+    shift = mean_shift(reference.anchors_at(match.gt.index), motion.anchors_at(match.lq.index))
+    initial[:2, 2] = 0.0 if shift is None else shift
+    try:
+        return register(
+            first,
+            second,
+            camera=Pinhole(focal_px, *first.size),
+            initial=initial,
+            finest_scale=2,
+            models=("rotation", "scale"),
+        )
+    except NoCommonStructureError:
+        return None
+
+
+def _believed(gaps: Array) -> float:
+    """Weigh the median of the shifts found, ``(n, 2)`` with sigmas, against how small shifts usually are."""
+    sigma = float(np.median(gaps[:, 1])) / np.sqrt(len(gaps)) + _SHIFT_FLOOR_MM
+    share = float(_SHIFT_PRIOR_MM**2 / (_SHIFT_PRIOR_MM**2 + sigma**2))
+    return share * float(np.median(gaps[:, 0]))
