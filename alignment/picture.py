@@ -147,4 +147,4 @@ class MatchedTruth:
         return self._reduced[scale]
 
     def _is_plain(self) -> bool:
-        return self.blur.kind == "none" and self.exposure == 1.0 and self.tone is self.gt.tone
+        return self.blur.kind == "none" and self.exposure == 1.0 and self.tone.name == self.gt.tone.name

@@ -62,14 +62,16 @@ def fit_motion(tiles: TileStatistics, jacobians: Array, usable: Flags, *, model:
         NoCommonStructureError: The tiles do not determine the parameters.
     """
     information = tiles.information * usable[:, None, None]
-    each_normal = np.einsum("kip,kij,kjq->kpq", jacobians, information, jacobians)
-    each_right = np.einsum("kip,ki->kp", jacobians, tiles.score * usable[:, None])
+    transposed = np.ascontiguousarray(jacobians.transpose(0, 2, 1))
+    each_normal = (transposed @ (information @ jacobians)).reshape(len(usable), -1)
+    each_right = np.einsum("kpi,ki->kp", transposed, tiles.score * usable[:, None])
     whitening = _inverse(tiles.information)
+    size = PARAMETERS[model]
     weight = usable.astype(float)
     for _ in range(_MAX_REWEIGHTINGS):
-        normal = np.tensordot(weight, each_normal, 1)
-        parameters = _solve(normal, weight @ each_right)
-        remainder = tiles.score - np.einsum("kij,kj->ki", tiles.information, jacobians @ parameters)
+        parameters = _solve((weight @ each_normal).reshape(size, size), weight @ each_right)
+        moved = parameters @ transposed
+        remainder = tiles.score - np.einsum("kij,kj->ki", tiles.information, moved)
         innovation = np.einsum("kij,kj->ki", whitening, remainder)
         chi_square = np.maximum(np.einsum("ki,ki->k", remainder, innovation), 0.0)
         inflation = max(float(np.median(chi_square[usable])) / CHI_SQUARE_MEDIAN, 1e-6)
@@ -77,7 +79,7 @@ def fit_motion(tiles: TileStatistics, jacobians: Array, usable: Flags, *, model:
         if np.max(np.abs(weight - previous)) < 0.01:
             break
     return Fit(
-        model, parameters, np.tensordot(weight, each_normal, 1), jacobians, remainder, innovation,
+        model, parameters, (weight @ each_normal).reshape(size, size), jacobians, remainder, innovation,
         chi_square / inflation, weight, inflation, usable,
     )  # fmt: skip
 
