@@ -23,6 +23,8 @@ class RestorationBatch:
     """``(B, 1, H, W)`` float32, 1 where the pair is to be trusted; None where all of it is."""
     ids: tuple[str, ...]
     """The manifest's id of each pair."""
+    picture: Tensor
+    """The whole degraded picture each crop is from, reduced to ``(B, 3, 32, 32)`` whatever its shape."""
     classes: tuple[str, ...]
     """The degradation class of each pair: sorted names joined by ``+``."""
     intensity: Tensor

@@ -36,9 +36,6 @@ class TrainingConfig(Document):
     """Passes per optimiser step."""
     patch_px: int = Field(default=128, ge=16)
     """Side of the square crops."""
-    zoom_out_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of crops cut larger (up to the whole height) and reduced to `patch_px`, so that the network
-    also sees how a whole picture looks."""
     crops_per_decode: int = Field(default=8, ge=1)
     """Crops cut from a pair each time it is decoded; decoding is what starves training."""
     decodes_per_block: int = Field(default=32, ge=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MASK_THRESHOLD = 128
+PICTURE_CELLS = 32
+"""Side of the reduced whole picture that goes with every crop."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Crop:
     lq: Pixels
     gt: Pixels
     mask: NDArray[np.bool_] | None
+    picture: Pixels
+    """``(32, 32, 3)``: the whole degraded picture, reduced and turned as the crop is."""
 
 
 class PairDataset:
@@ -148,8 +152,10 @@ class CropLoader:
         order: Which crop comes when.
         batch: Crops per batch.
         patch_px: Side of a crop.
-        zoom_out_share: Share of crops cut larger and reduced.
-        workers: Decoding threads; 0 decodes when a batch is asked for.
+        workers: Decoding threads.
+        ahead: Decode the next block of crops while the present one is used. Right where training runs on
+            another device. Where it runs on the same cores the two would fight over them: every parallel loop of
+            the network then waits for the core that is decoding (measured: 0.43 s a step instead of 0.06).
     """
 
     def __init__(
@@ -159,21 +165,21 @@ class CropLoader:
         *,
         batch: int,
         patch_px: int,
-        zoom_out_share: float = 0.0,
         workers: int = 1,
+        ahead: bool = False,
     ) -> None:
         dataset.require_size(patch_px)
         self._dataset, self._order = dataset, order
-        self._batch, self._patch_px, self._zoom_out_share = batch, patch_px, zoom_out_share
-        self._pool = ThreadPoolExecutor(workers, "decode") if workers else None
+        self._batch, self._patch_px = batch, patch_px
+        self._pool = ThreadPoolExecutor(workers, "decode")
+        self._blocks_ahead = int(ahead)
         self._blocks: dict[int, dict[int, Future[list[Crop]]]] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
 
     def batches(self, position: int) -> Iterator[list[Crop]]:
         """Yield batches from a position on, counted in crops of this process from the start of training."""
@@ -188,32 +194,26 @@ class CropLoader:
     def _block(self, number: int) -> dict[int, Future[list[Crop]]]:
         for old in [n for n in self._blocks if n < number]:
             del self._blocks[old]
-        ahead = number + (self._pool is not None)
-        for n in range(number, ahead + 1):
+        for n in range(number, number + self._blocks_ahead + 1):
             if n not in self._blocks:
-                self._blocks[n] = {turn: self._submit(turn) for turn in self._order.decodes_by_need(n)}
+                turns = self._order.decodes_by_need(n)
+                self._blocks[n] = {turn: self._pool.submit(self._cut, turn) for turn in turns}
+        if not self._blocks_ahead:
+            wait(self._blocks[number].values())
         return self._blocks[number]
-
-    def _submit(self, decode: int) -> Future[list[Crop]]:
-        if self._pool is not None:
-            return self._pool.submit(self._cut, decode)
-        done: Future[list[Crop]] = Future()
-        done.set_result(self._cut(decode))
-        return done
 
     def _cut(self, decode: int) -> list[Crop]:
         pair = self._dataset[self._order.pair_of(decode)]
+        picture = _reduced(pair.lq)
         slots = [CropSlot(decode, crop) for crop in range(self._order.crops_per_decode)]
-        return [self._crop(pair, self._order.crop_generator(slot)) for slot in slots]
+        return [self._crop(pair, picture, self._order.crop_generator(slot)) for slot in slots]
 
-    def _crop(self, pair: Pair, rng: np.random.Generator) -> Crop:
-        window = _draw_window(pair.gt.shape, self._patch_px, self._zoom_out_share, rng)
+    def _crop(self, pair: Pair, picture: Pixels, rng: np.random.Generator) -> Crop:
+        window = _draw_window(pair.gt.shape, self._patch_px, rng)
         turn = _Turn(*(bool(coin) for coin in rng.integers(0, 2, size=3)))
-        lq, gt = (turn.apply(_scaled(part[window], self._patch_px)) for part in (pair.lq, pair.gt))
-        if pair.mask is None:
-            return Crop(pair.row, lq, gt, mask=None)
-        trusted = _scaled(pair.mask[window].astype(np.uint8) * 255, self._patch_px) == 255
-        return Crop(pair.row, lq, gt, mask=turn.apply(trusted))
+        lq, gt = (turn.apply(part[window]) for part in (pair.lq, pair.gt))
+        mask = None if pair.mask is None else turn.apply(pair.mask[window])
+        return Crop(pair.row, lq, gt, mask, turn.apply(picture))
 
 
 @dataclass(frozen=True)
@@ -229,21 +229,17 @@ class _Turn:
         return np.ascontiguousarray(part.swapaxes(0, 1) if self.transpose else part)
 
 
-def _draw_window(
-    shape: tuple[int, ...], patch_px: int, zoom_out_share: float, rng: np.random.Generator
-) -> tuple[slice, slice]:
-    largest = min(shape[:2])
-    side = int(rng.integers(patch_px, largest + 1)) if rng.random() < zoom_out_share else patch_px
-    top, left = (int(rng.integers(0, extent - side + 1)) for extent in shape[:2])
-    return slice(top, top + side), slice(left, left + side)
+def _draw_window(shape: tuple[int, ...], side_px: int, rng: np.random.Generator) -> tuple[slice, slice]:
+    top, left = (int(rng.integers(0, extent - side_px + 1)) for extent in shape[:2])
+    return slice(top, top + side_px), slice(left, left + side_px)
 
 
-def _scaled(part: NDArray[Any], patch_px: int) -> NDArray[Any]:
-    if part.shape[0] == patch_px:
-        return part
+def _reduced(pixels: Pixels) -> Pixels:
     import cv2
 
-    return cv2.resize(part, (patch_px, patch_px), interpolation=cv2.INTER_AREA)
+    whole: Any = cv2.resize(pixels, (PICTURE_CELLS, PICTURE_CELLS), interpolation=cv2.INTER_AREA)
+    reduced: Pixels = whole
+    return reduced
 
 
 def collate(crops: Sequence[Crop], device: torch.device) -> RestorationBatch:
@@ -258,6 +254,7 @@ def collate(crops: Sequence[Crop], device: torch.device) -> RestorationBatch:
         lq=to_unit([crop.lq for crop in crops], device),
         gt=to_unit([crop.gt for crop in crops], device),
         mask=mask,
+        picture=to_unit([crop.picture for crop in crops], device),
         ids=tuple(crop.row.id for crop in crops),
         classes=tuple(degradation_key(crop.row.degradations) for crop in crops),
         intensity=torch.tensor([(crop.row.mu, crop.row.sigma) for crop in crops], device=device),

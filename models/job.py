@@ -25,7 +25,7 @@ class TrainingJob:
     init: Path | None = None
     """Checkpoint whose weights are the first ones."""
     device: str = "cpu"
-    workers: int = 1
+    workers: int = 2
     """Decoding threads; they change the speed, never the result."""
     resume_command: str = "models train --resume"
     """What to tell the person when training is interrupted."""
@@ -42,7 +42,7 @@ def plan_training(
     init: str | None = None,
     resume: bool = False,
     device: str = "cpu",
-    workers: int = 1,
+    workers: int = 2,
 ) -> TrainingJob:
     """Resolve the words of the command line.
 

@@ -202,8 +202,8 @@ class Trainer:
             order,
             batch=settings.batch,
             patch_px=settings.patch_px,
-            zoom_out_share=settings.zoom_out_share,
             workers=self._job.workers,
+            ahead=self._device.type != "cpu",
         )
 
     def _advance(self, batches: Iterator[list[Crop]], log: ProgressLog) -> None:

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from catalog.errors import ExitCode
+from catalog.manifest import ManifestError
+from models.data import Crop, CropLoader, PairDataset, collate, evenly
+from models.errors import DamagedImageError, NoPairsError, UnfitPairError
+from models.order import CropOrder
+
+CPU = torch.device("cpu")
+
+
+def _batches(export: Path, count: int, *, position: int = 0, **changes: object) -> list[list[Crop]]:
+    dataset = PairDataset(export, "train")
+    order = CropOrder(dataset.classes, seed=5, balanced=True, crops_per_decode=3, decodes_per_block=4)
+    settings = {"batch": 4, "patch_px": 24, **changes}
+    with CropLoader(dataset, order, **settings) as loader:  # type: ignore[arg-type]
+        return list(islice(loader.batches(position), count))
+
+
+def _same(a: Crop, b: Crop) -> bool:
+    return a.row.id == b.row.id and np.array_equal(a.lq, b.lq) and np.array_equal(a.gt, b.gt)
+
+
+def test_a_pair_is_read_as_the_files_hold_it(make_export):
+    export = make_export(size=(96, 64))
+
+    pair = PairDataset(export, "train")[1]
+
+    assert pair.lq.shape == pair.gt.shape == (64, 96, 3)
+    assert pair.lq.dtype == np.uint8
+    assert np.array_equal(pair.gt, cv2.imread(str(export / pair.row.gt))[..., ::-1])
+
+
+@pytest.mark.parametrize("changes", [{"workers": 1}, {"workers": 3}, {"workers": 2, "ahead": True}])
+def test_crops_do_not_depend_on_the_number_of_workers(make_export, changes):
+    export = make_export()
+    expected = _batches(export, 9)
+
+    found = _batches(export, 9, **changes)
+
+    assert all(
+        _same(a, b) for one, two in zip(expected, found, strict=True) for a, b in zip(one, two, strict=True)
+    )
+
+
+def test_reading_on_from_a_position_gives_the_batches_that_would_have_come(make_export):
+    """Batches of 4 crops; 7 batches end in the middle of the third block of 12."""
+    export = make_export()
+    expected = _batches(export, 9)[7:]
+
+    found = _batches(export, 2, position=28)
+
+    assert all(
+        _same(a, b) for one, two in zip(expected, found, strict=True) for a, b in zip(one, two, strict=True)
+    )
+
+
+def test_lq_gt_and_mask_are_cut_and_turned_together(make_export):
+    """The mask is white left of the middle: after any turn it must still follow the gt it came from."""
+    export = make_export(masked=True)
+    dataset = PairDataset(export, "train")
+    sources = {row.id: dataset[i].gt for i, row in enumerate(dataset.rows)}
+
+    crops = [crop for batch in _batches(export, 6) for crop in batch]
+
+    for crop in crops:
+        assert crop.mask is not None
+        trusted = sources[crop.row.id][:, :48].reshape(-1, 3)
+        rest = {tuple(p) for p in sources[crop.row.id][:, 48:].reshape(-1, 3)}
+        inside = {tuple(p) for p in crop.gt[crop.mask]}
+        assert inside <= {tuple(p) for p in trusted}
+        assert {tuple(p) for p in crop.gt[~crop.mask]} <= rest
+
+
+def test_crops_are_laid_down_in_all_eight_ways(make_export):
+    """A patch as large as the picture leaves only the turn to chance: 4 mirrorings, each transposed or not."""
+    export = make_export(classes=["noise"], size=(24, 24))
+
+    crops = [crop for batch in _batches(export, 30) for crop in batch]
+
+    assert len({crop.gt.tobytes() for crop in crops}) == 8
+    assert len({crop.lq.tobytes() for crop in crops}) == 8
+
+
+def test_a_batch_is_rgb_in_unit_range_with_its_whole_picture(make_export):
+    crops = _batches(make_export(), 1)[0]
+
+    batch = collate(crops, CPU)
+
+    assert batch.lq.shape == batch.gt.shape == (4, 3, 24, 24)
+    assert batch.picture.shape == (4, 3, 32, 32)
+    assert batch.intensity.shape == (4, 2)
+    assert batch.mask is None
+    assert torch.equal(batch.gt[0, 2], torch.from_numpy(crops[0].gt[..., 2]).float() / 255)
+
+
+def test_sixteen_bits_reach_the_device_and_mix_with_eight(make_export):
+    """Code value v of 8 bits is 257 v of 16: the same share of full scale."""
+    deep = _batches(make_export("deep", deep=True), 1)[0]
+    flat = _batches(make_export("flat"), 1)[0]
+
+    mixed = collate([deep[0], flat[1]], CPU)
+
+    assert deep[0].lq.dtype == np.uint16
+    assert torch.allclose(mixed.gt, collate([flat[0], flat[1]], CPU).gt, atol=1e-6)
+
+
+def test_masks_of_some_pairs_trust_the_others_entirely(make_export):
+    masked = _batches(make_export("masked", masked=True), 1)[0]
+    open_ = _batches(make_export("open"), 1)[0]
+
+    batch = collate([masked[0], open_[0]], CPU)
+
+    assert batch.mask is not None
+    assert batch.mask[1].min() == 1
+
+
+def test_an_empty_split_says_what_the_export_holds(make_export):
+    export = make_export(classes=["rain"], split="val")
+
+    with pytest.raises(NoPairsError, match=r"no pairs in split 'train' .*1 in 'val'") as caught:
+        PairDataset(export, "train")
+    assert caught.value.exit_code == ExitCode.INVALID_INPUT
+    assert "catalog" in caught.value.next_step
+
+
+def test_a_folder_that_is_no_export_is_refused(tmp_path):
+    with pytest.raises(ManifestError, match="not an export"):
+        PairDataset(tmp_path, "train")
+
+
+def test_a_changed_file_is_noticed_by_its_checksum(make_export):
+    export = make_export()
+    changed = export / "lq" / "001.png"
+    changed.write_bytes(changed.read_bytes()[:-1] + b"\0")
+
+    with pytest.raises(DamagedImageError, match=r"lq/001\.png.*checksum") as caught:
+        PairDataset(export, "train")[1]
+    assert caught.value.exit_code == ExitCode.DAMAGED
+
+
+def test_a_missing_file_is_named_while_loading(make_export):
+    export = make_export()
+    (export / "gt" / "000.png").unlink()
+
+    with pytest.raises(DamagedImageError, match=r"gt/000\.png: cannot be read"):
+        _batches(export, 10)
+
+
+def test_pairs_smaller_than_the_patch_are_refused_at_once(make_export):
+    with pytest.raises(UnfitPairError, match=r"4 of 4 pairs are smaller than the patch of 80 px.*96x64"):
+        _batches(make_export(size=(96, 64)), 1, patch_px=80)
+
+
+def test_spread_takes_every_class_and_the_same_pairs_every_time(make_export):
+    """Six noise pairs and two rain pairs; four of them are two of each."""
+    dataset = PairDataset(make_export(classes=["noise"] * 6 + ["rain"] * 2), "train")
+
+    chosen = dataset.spread(4)
+
+    assert [dataset.classes[i] for i in chosen] == ["noise", "noise", "rain", "rain"]
+    assert chosen == dataset.spread(4)
+    assert evenly(range(6), 2) == [1, 4]
