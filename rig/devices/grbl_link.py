@@ -110,7 +110,7 @@ class GrblLink:
         return self._exchange(line, timeout_s)
 
     def status(self, *, timeout_s: float = _ANSWER_S) -> tuple[StatusReport, float, float]:
-        """Ask for a status report; returns it with the session times of request and reply.
+        """Ask for a status report; returns it with the session times of the first request and of the reply.
 
         Torn reports are counted and asked for again.
 
@@ -118,15 +118,16 @@ class GrblLink:
             RailLockedError: After a critical alarm nothing is answered before a restart.
             DeviceTimeoutError: No valid report in time.
         """
-        deadline_s = self._clock.now() + self.patience_s(timeout_s)
+        self._drain()  # a late report must not pass for the answer
+        asked_s = self._clock.now()
+        deadline_s = asked_s + self.patience_s(timeout_s)
         while True:
             if self.deaf:
                 raise RailLockedError(
                     f"{self.wire.name}: {self.fault}", next_step="clear the fault, then home the rail"
                 )
-            asked_s = self._clock.now()
             self.wire.write_realtime(protocol.STATUS)
-            report = self._await_report(min(deadline_s, asked_s + self.patience_s(_ASK_EVERY_S)))
+            report = self._await_report(min(deadline_s, self._clock.now() + self.patience_s(_ASK_EVERY_S)))
             if report is not None:
                 return report, asked_s, self._clock.now()
             if self._clock.now() >= deadline_s:
@@ -193,7 +194,7 @@ class GrblLink:
 
     def _get_in_step(self) -> None:
         """See that the next ``ok`` belongs to the next line: a late one may still be on its way."""
-        self.statistics.stale_answers += self._drain().count(LineKind.OK)
+        self._drain()
         if not self._out_of_step:
             return
         self.wire.write_line("$G")
@@ -240,12 +241,10 @@ class GrblLink:
     def _read(self, deadline_s: float) -> str | None:
         return self.wire.read_line(timeout_s=max(deadline_s - self._clock.now(), 0.0))
 
-    def _drain(self) -> list[LineKind]:
-        """Note every line that is already there."""
-        kinds = []
+    def _drain(self) -> None:
+        """Note every line that is already there; an ``ok`` among them belongs to nothing."""
         while (text := self.wire.read_line(timeout_s=0.0)) is not None:
-            kinds.append(self._note(text))
-        return kinds
+            self.statistics.stale_answers += self._note(text) is LineKind.OK
 
     def _drain_until_quiet(self) -> str:
         """Note lines until none comes for a moment; returns the alarm among them, if any."""

@@ -213,7 +213,7 @@ class GrblRail:
             return RailPoll(now_s, now_s, RailState.LOCKED, self._position_mm, None, fault=link.fault)
         if self._trouble():
             self._homed = False
-        self._position_mm, self._seen_s = self._frame.to_rail_mm(report.x_mm), replied_s
+        self._position_mm, self._seen_s = self._frame.to_rail_mm(report.x_mm), asked_s
         feed = report.feed_mm_min
         return RailPoll(
             t_request_s=asked_s,

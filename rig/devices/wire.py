@@ -80,14 +80,16 @@ class SerialWire:
     def read_line(self, *, timeout_s: float) -> str | None:
         """Return the next non-empty line, or None after ``timeout_s`` session seconds."""
         deadline_s = time.monotonic() + timeout_s / self._clock.rate
+        last_look = False
         while True:
             line = self._take_line()
             if line:
                 return line
             if line is None:
-                if time.monotonic() >= deadline_s:
+                if last_look:
                     return None
-                self._receive()
+                last_look = time.monotonic() >= deadline_s
+                self._receive(wait=not last_look)
 
     def flush(self) -> None:
         """Throw away everything received so far, here and in the system's buffer."""
@@ -108,9 +110,9 @@ class SerialWire:
         del self._received[: end + 1]
         return raw.strip(b"\r\n\x00 ").decode("ascii", errors="replace")
 
-    def _receive(self) -> None:
+    def _receive(self, *, wait: bool) -> None:
         with self._named_errors():
-            self._received += self._serial.read(max(1, self._serial.in_waiting))
+            self._received += self._serial.read(max(int(wait), self._serial.in_waiting))
         if len(self._received) > MAX_LINE_BYTES and b"\n" not in self._received:
             self.discarded_bytes += len(self._received)
             self._received.clear()

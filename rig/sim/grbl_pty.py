@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
+import struct
+import termios
 import threading
 import tty
 from types import TracebackType
@@ -16,13 +19,14 @@ from rig.sim.grbl import GrblController
 _HANG_UP_POLL_S = 0.005
 _LONGEST_WAIT_S = 0.05
 _READ_BYTES = 4096
+_CLOSED = 0x08 | 0x10
+_OPENED = 0x20
 
 
 class GrblPty:
     """Serves a controller in a thread of its own until closed.
 
-    No descriptor of the slave side is kept open, so that a client's opening is seen: it reboots the controller,
-    as DTR does on a real board.
+    A client that opens the port while nobody has it open reboots the controller, as DTR does on a real board.
 
     Args:
         controller: What is behind the port.
@@ -40,6 +44,7 @@ class GrblPty:
         tty.setraw(slave)
         os.close(slave)
         os.set_blocking(self._master, False)
+        self._openings = _Openings(self.path)
         self._wake_reader, self._wake_writer = os.pipe()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="grbl-pty", daemon=True)
@@ -66,41 +71,34 @@ class GrblPty:
     def _serve(self) -> None:
         try:
             while not self._closed.is_set() and not self._controller.vanished:
-                self._await_client()
-                self._attend_client()
+                self._turn()
         finally:
             os.close(self._master)
+            self._openings.close()
 
-    def _await_client(self) -> None:
-        """Let time pass until somebody opens the port, then reboot."""
-        while self._hung_up() and not self._closed.is_set():
+    def _turn(self) -> None:
+        """Wait for something to do and do it."""
+        if self._openings.client_came():
+            with contextlib.suppress(termios.error):
+                tty.setraw(self._master)
+            self._controller.reboot(self._clock.now())
+        if self._hung_up():
             self._closed.wait(_HANG_UP_POLL_S)
-            self._controller.transmit(self._clock.now())
-        with contextlib.suppress(OSError):
-            tty.setraw(self._master)
-        self._controller.reboot(self._clock.now())
-
-    def _attend_client(self) -> None:
-        while not self._closed.is_set() and not self._controller.vanished:
-            readable, _, _ = select.select([self._master, self._wake_reader], [], [], self._time_to_event_s())
-            if self._master in readable and not self._receive():
-                return
+            self._controller.transmit(self._clock.now())  # said to nobody
+        else:
+            watched = [self._master, self._wake_reader, self._openings.descriptor]
+            readable, _, _ = select.select(watched, [], [], self._time_to_event_s())
+            if self._master in readable:
+                self._receive()
             self._transmit()
 
     def _time_to_event_s(self) -> float:
         wait_s = (self._controller.next_event_s - self._clock.now()) / self._clock.rate
         return min(max(wait_s, 0.0), _LONGEST_WAIT_S)
 
-    def _receive(self) -> bool:
-        """Hand over what the client wrote; returns False when it has hung up."""
-        try:
-            data = os.read(self._master, _READ_BYTES)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        self._controller.receive(data, self._clock.now())
-        return True
+    def _receive(self) -> None:
+        with contextlib.suppress(OSError):  # the client has hung up meanwhile
+            self._controller.receive(os.read(self._master, _READ_BYTES), self._clock.now())
 
     def _transmit(self) -> None:
         data = self._controller.transmit(self._clock.now())
@@ -111,3 +109,45 @@ class GrblPty:
         poller = select.poll()
         poller.register(self._master, 0)
         return any(flags & select.POLLHUP for _, flags in poller.poll(0))
+
+
+class _Openings:
+    """Notices when a client opens a device that nobody had open, however quickly the one before had gone.
+
+    The terminal itself only tells whether somebody has it open now; the kernel's file notification (inotify)
+    keeps the order of openings and closings.
+    """
+
+    def __init__(self, path: str) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self.descriptor = int(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        if (
+            self.descriptor < 0
+            or libc.inotify_add_watch(self.descriptor, path.encode(), _OPENED | _CLOSED) < 0
+        ):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+        self._clients = 0
+
+    def client_came(self) -> bool:
+        """Tell whether a first client came since the last call."""
+        came = False
+        for mask in self._events():
+            if mask & _OPENED:
+                came |= self._clients == 0
+                self._clients += 1
+            elif mask & _CLOSED:
+                self._clients = max(self._clients - 1, 0)
+        return came
+
+    def close(self) -> None:
+        """Stop watching."""
+        os.close(self.descriptor)
+
+    def _events(self) -> list[int]:
+        try:
+            data = os.read(self.descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return []
+        return [
+            mask for _, mask, _, _ in struct.iter_unpack("iIII", data)
+        ]  # a watched file's events carry no name
