@@ -142,7 +142,7 @@ def _shell_word(word: str) -> str:
 
 def summarise(demo: Demo, sessions: Sequence[SessionFolder], scores: dict[str, Any]) -> dict[str, Any]:
     """Put the demo's numbers together."""
-    errors = [e for s in sessions for e in pair_errors(s, demo.data / "sim-truth")]
+    errors = [e for s in sessions for e in pair_errors(s, demo.data)]
     delivered = [e.delivered_px for e in errors]
     verdicts = Counter(p.verdict for s in sessions for p in s.pairs())
     return {

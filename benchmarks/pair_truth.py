@@ -34,17 +34,17 @@ class PairErrors:
     """What the pair's own evidence predicts as its 95 % radius."""
 
 
-def pair_errors(session: SessionFolder, truth_folder: Path) -> Iterator[PairErrors]:
+def pair_errors(session: SessionFolder, data: Path) -> Iterator[PairErrors]:
     """Yield the errors of a session's accepted pairs."""
     takes = session.valid_takes()
     for pair in session.pairs():
         if pair.verdict == "accepted":
-            yield _errors(pair, takes, truth_folder)
+            yield _errors(pair, takes, data)
 
 
-def _errors(pair: PairRecord, takes: dict[str, Take], truth_folder: Path) -> PairErrors:
-    gt = _truth(takes[pair.gt.round], truth_folder)[pair.gt.frame_index]
-    lq = _truth(takes[pair.lq.round], truth_folder)[pair.lq.frame_index]
+def _errors(pair: PairRecord, takes: dict[str, Take], data: Path) -> PairErrors:
+    gt = _truth(takes[pair.gt.round], data)[pair.gt.frame_index]
+    lq = _truth(takes[pair.lq.round], data)[pair.lq.frame_index]
     x, y, width, height = pair.lq_crop or (0, 0, 0, 0)
     in_pair = _grid(width, height)
     in_gt = _apply(np.array(pair.gt_from_pair), in_pair)
@@ -60,14 +60,14 @@ def _errors(pair: PairRecord, takes: dict[str, Take], truth_folder: Path) -> Pai
     )
 
 
-def _truth(take: Take, truth_folder: Path) -> Any:
+def _truth(take: Take, data: Path) -> Any:
     movie = next(f for f in take.record().files if f.path.endswith((".mov", ".mp4")))
-    return _truth_of(movie.sha256, truth_folder)
+    return _truth_of(movie.sha256, data)
 
 
 @cache
-def _truth_of(sha256: str, truth_folder: Path) -> Any:
-    return read_truth(truth_folder / f"{sha256}.jsonl")
+def _truth_of(sha256: str, data: Path) -> Any:
+    return read_truth(data, sha256)
 
 
 def _grid(width: int, height: int) -> NDArray[np.float64]:
