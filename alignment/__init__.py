@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alignment.measure import measure
+    from alignment.misalignment import measure
     from alignment.pairing import AlignmentOptions, align_session
 
 __all__ = ["AlignmentOptions", "align_session", "measure"]
@@ -17,7 +17,7 @@ __all__ = ["AlignmentOptions", "align_session", "measure"]
 _HOMES = {
     "align_session": "alignment.pairing",
     "AlignmentOptions": "alignment.pairing",
-    "measure": "alignment.measure",
+    "measure": "alignment.misalignment",
 }
 
 

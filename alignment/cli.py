@@ -124,7 +124,7 @@ def measure(
 ) -> None:
     """Measure the residual misalignment of two pictures."""
     from alignment.decode import read_still
-    from alignment.measure import measure as measure_pictures
+    from alignment.misalignment import measure as measure_pictures
 
     console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     found = measure_pictures(read_still(gt), read_still(lq))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import skimage.data
 
+import alignment
 from alignment.decode import read_still
 from alignment.errors import PictureFormatError
-from alignment.measure import measure
+from alignment.misalignment import measure
 from alignment.photometry import standard_tone_curve
 
 DATA = Path(os.environ.get("CLEANPLATE_SHARED", Path(__file__).parents[3] / "shared")) / "data"
@@ -45,6 +46,12 @@ def test_a_large_shift_is_found_under_blur_and_darkness():
 
     assert found.shift_px == pytest.approx((12.4, 7.7), abs=0.05)
     assert found.blur.kind == "motion"
+
+
+def test_the_package_offers_measure_and_no_module_hides_it():
+    """A module of the same name would take the function's place once it is imported."""
+    assert alignment.measure is measure
+    assert alignment.measure is measure
 
 
 def test_grey_images_are_measured_too():
