@@ -129,7 +129,8 @@ class NafnetRestorer(nn.Module):
     def restore(self, lq: Tensor) -> Tensor:
         """Restore ``(B, 3, H, W)`` float32 RGB in [0, 1]; same shape and range."""
         picture = F.interpolate(lq, size=(PICTURE_CELLS, PICTURE_CELLS), mode="area")
-        return self(self._lit(lq, picture)).float().clamp(0, 1)
+        restored: Tensor = self(self._lit(lq, picture)).float().clamp(0, 1)
+        return restored
 
     def _lit(self, image: Tensor, picture: Tensor) -> Tensor:
         lit: Tensor = image if self.light is None else self.light(image, picture)

@@ -94,12 +94,12 @@ def tile_spans(extent: int, tiling: Tiling) -> Iterator[TileSpan]:
     count = max(1, -(-(extent - tiling.overlap_px) // step))
     size = min(extent, -(-(extent + (count - 1) * tiling.overlap_px) // count))
     starts = [round(i * (extent - size) / max(1, count - 1)) for i in range(count)]
-    raw = [
-        _ramps(size, overlap_before, overlap_after)
-        for overlap_before, overlap_after in _overlaps(starts, size)
-    ]
-    for start, weights in zip(starts, raw, strict=True):
-        yield TileSpan(start, weights)
+    ramps = _ramps(size, min(tiling.overlap_px, size)) if count > 1 else np.ones(size, np.float32)
+    total = np.zeros(extent, np.float32)
+    for start in starts:
+        total[start : start + size] += ramps
+    for start in starts:
+        yield TileSpan(start, ramps / total[start : start + size])
 
 
 def make_tiling(tile_px: int, overlap_px: int) -> Tiling:
@@ -197,16 +197,8 @@ def _restore_piece(model: Restorer, lq: Pixels, device: torch.device) -> NDArray
     return piece
 
 
-def _overlaps(starts: list[int], size: int) -> Iterator[tuple[int, int]]:
-    for i, start in enumerate(starts):
-        before = starts[i - 1] + size - start if i > 0 else 0
-        after = start + size - starts[i + 1] if i + 1 < len(starts) else 0
-        yield before, after
-
-
-def _ramps(size: int, before: int, after: int) -> NDArray[np.float32]:
-    # Pixel centres at half steps, so that the two ramps of an overlap add up to exactly one.
-    weights = np.ones(size, np.float32)
-    weights[:before] = (np.arange(before) + 0.5) / max(1, before)
-    weights[size - after :] = ((np.arange(after) + 0.5) / max(1, after))[::-1]
-    return weights
+def _ramps(size: int, overlap_px: int) -> NDArray[np.float32]:
+    # Never zero, so that the sum over the tiles can be divided by at the borders of the picture too.
+    distance = np.arange(size, dtype=np.float32) + 0.5
+    ramps: NDArray[np.float32] = np.minimum(1, np.minimum(distance, distance[::-1]) / max(1, overlap_px))
+    return ramps

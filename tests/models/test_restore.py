@@ -59,13 +59,16 @@ def test_tiles_leave_no_seam_and_keep_size_and_depth(dtype, size):
 
 
 def test_tiles_that_disagree_are_blended_gradually():
-    """A ramp from 0 to 255 over 120 px: tiles of 64 give means near 70 and 185, joined over 16 px in steps of about 8."""
+    """Two tiles of 64 px on a ramp of 112 see means of about 72 and 182; over the 16 px between them the result
+    climbs by about 110 / 16, so no step is larger than 8 code values.
+    """
     ramp = np.linspace(0, 255, 112).astype(np.uint8)[None, :, None].repeat(8, 0).repeat(3, 2)
 
     row = restore_pixels(TileBrightness(), ramp, device=CPU, tiling=Tiling(64, 16))[4, :, 0].astype(int)
 
-    assert row[0] < 80 < 175 < row[-1]
-    assert 0 <= np.diff(row).min() <= np.diff(row).max() <= 9
+    assert row[0] == pytest.approx(72, abs=2)
+    assert row[-1] == pytest.approx(182, abs=2)
+    assert 0 <= np.diff(row).min() <= np.diff(row).max() <= 8
 
 
 def test_values_that_are_not_finite_are_never_written():
