@@ -7,6 +7,7 @@ import errno
 import termios
 import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from rig.clock import SessionClock
@@ -122,7 +123,7 @@ class SerialWire:
             self._serial.write(data)
 
     @contextlib.contextmanager
-    def _named_errors(self):  # type: ignore[no-untyped-def]
+    def _named_errors(self) -> Iterator[None]:
         import serial
 
         try:
