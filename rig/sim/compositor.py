@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -93,10 +94,8 @@ class _WarpByRow:
         self.whole: Box = (0, 0, camera.width, camera.height)
         self._camera, self._knots = camera, knots
         poses = row_interpolated(knots, np.arange(camera.height, dtype=np.float64), camera.height)
-        columns, rows = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
-        rays = camera.rays(np.stack([columns, rows], axis=-1).astype(np.float64))
-        turned = np.einsum("rji,rcj->rci", rotations(poses), rays)
-        self._slope = turned[..., :2] / turned[..., 2:]
+        turned = _pixel_rays(camera) @ rotations(poses)
+        self._slopes = turned[..., 0] / turned[..., 2], turned[..., 1] / turned[..., 2]
         self._eye = poses[:, None, :3]
 
     def box(self, layer: Layer) -> Box | None:
@@ -112,11 +111,24 @@ class _WarpByRow:
         import cv2
 
         left, top, right, bottom = box
-        eye = self._eye[top:bottom]
-        world = eye[..., :2] + self._slope[top:bottom, left:right] * (layer.depth_mm - eye[..., 2:])
-        scale, corner = layer.to_world[0, 0], layer.to_world[:2, 2]
-        x, y = np.moveaxis((world - corner) / scale, -1, 0).astype(np.float32)
-        return np.asarray(cv2.remap(texture, x, y, cv2.INTER_LINEAR), np.float32)
+        eye, scale = self._eye[top:bottom], layer.to_world[0, 0]
+        reach = (layer.depth_mm - eye[..., 2]) / scale
+        x, y = (
+            (
+                self._slopes[axis][top:bottom, left:right] * reach
+                + (eye[..., axis] - layer.to_world[axis, 2]) / scale
+            )
+            for axis in (0, 1)
+        )
+        maps = x.astype(np.float32), y.astype(np.float32)
+        return np.asarray(cv2.remap(texture, *maps, cv2.INTER_LINEAR), np.float32)
+
+
+@lru_cache(maxsize=2)
+def _pixel_rays(camera: Pinhole) -> Vectors:
+    """Undistorted directions of all pixels, (H, W, 3)."""
+    columns, rows = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
+    return camera.rays(np.stack([columns, rows], axis=-1).astype(np.float64))
 
 
 def _box_around(points_px: Vectors, camera: Pinhole, margin_px: float = 2.0) -> Box | None:

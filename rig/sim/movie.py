@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import multiprocessing
 import os
@@ -31,6 +32,8 @@ from rig.sim.world import Shot, World, truth_row
 _POSE_STEP_S = 0.002
 _MAX_POSES = 65
 _STILL_JPEG_QUALITY = 95
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+_KEPT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -197,8 +200,21 @@ def _start_worker() -> None:
     import cv2
 
     cv2.setNumThreads(1)
+    _keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _keep_freed_memory() -> None:
+    """Let the process reuse its large arrays.
+
+    glibc gives each one back to the kernel and has it zeroed page by page when the next frame needs it: 10 ms
+    of a frame's 47 ms of CPU, measured at 1280x720. Other C libraries have no such call and do without.
+    """
+    c_library = ctypes.CDLL(None)
+    if hasattr(c_library, "mallopt"):
+        for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+            c_library.mallopt(parameter, _KEPT_BYTES)
 
 
 def _end_with_parent() -> None:

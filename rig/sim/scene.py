@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.session_folder import BoardSpec, LensSpec
+from rig.errors import SceneError
 from rig.profile import SimulationSpec
 from rig.sim.boards import PAPER, board_size_mm, draw_board
 from rig.sim.optics import nominal_focal_px
@@ -78,6 +79,9 @@ def build_scene(
 
     Returns:
         Planes from the farthest (the wall, which fills every view of the covered travel) to the nearest.
+
+    Raises:
+        SceneError: A board's depth lies behind the wall, or a photograph cannot be read.
     """
     builder = _Builder(spec, lens, scene_rng(scene, spec.seed), photos)
     builder.place_boards(boards)
@@ -118,6 +122,11 @@ class _Builder:
     def place_boards(self, boards: Sequence[BoardSpec]) -> None:
         """Put the boards near the upper and lower edge, in view from everywhere on the covered travel."""
         for number, (board, depth_mm) in enumerate(zip(boards, self._spec.board_depths_mm, strict=False)):
+            if depth_mm >= self._far_mm:
+                raise SceneError(
+                    f"board {number} at {depth_mm:g} mm would stand behind the wall at {self._far_mm:g} mm",
+                    next_step="lower simulation.board_depths_mm or deepen lens.scene_depth_mm",
+                )
             box_px = self._board_box_px(board, depth_mm, number)
             box_mm = self._mm(box_px, depth_mm)
             grey = draw_board(board, pitch_mm=self._pitch_mm(depth_mm))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
@@ -106,16 +105,14 @@ class Weather:
             check_condition(name, level)
         self._levels = {name: level for name, level in conditions.items() if level != OFF}
         self._take_seed = take_seed
+        self._rain = _RAIN.get(self._levels.get("rain", OFF))
+        self._glass: _Glass | None = None
 
     @property
     def haze_per_m(self) -> float:
         """Extinction coefficient of haze and distant rain, 1/m."""
         haze = _HAZE_PER_M.get(self._levels.get("haze", OFF), 0.0)
         return haze + (self._rain.haze_per_m if self._rain else 0.0)
-
-    @cached_property
-    def _rain(self) -> _Rain | None:
-        return _RAIN.get(self._levels.get("rain", OFF))
 
     @property
     def _lamp_share(self) -> tuple[float, float]:
@@ -184,17 +181,14 @@ class Weather:
 
         if "raindrop" not in self._levels:
             return light
-        glass = self._glass(light.shape[1], light.shape[0])
+        if self._glass is None:
+            count = _GLASS_DROPS[self._levels["raindrop"]]
+            self._glass = _Glass.scatter(light.shape[1], light.shape[0], count=count, seed=self._take_seed)
+        glass = self._glass
         small = (light.shape[1] // _GLASS_COARSE, light.shape[0] // _GLASS_COARSE)
         coarse = cv2.resize(light, small, interpolation=cv2.INTER_AREA)
         inside = cv2.remap(coarse, glass.x, glass.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
         return np.asarray(light + glass.cover * (inside * glass.shade[..., None] - light), np.float32)
-
-    def _glass(self, width: int, height: int) -> _Glass:
-        if not hasattr(self, "_glass_cache"):
-            count = _GLASS_DROPS[self._levels["raindrop"]]
-            self._glass_cache = _Glass.scatter(width, height, count=count, seed=self._take_seed)
-        return self._glass_cache
 
 
 def _drawn(streaks: Series, shape: Sequence[int], thickness: int, softness_px: float) -> Image32:

@@ -325,3 +325,10 @@ def test_a_folder_of_photographs_textures_the_world(tmp_path):
 def test_a_folder_without_photographs_is_refused(tmp_path: Path):
     with pytest.raises(SceneError, match="no photograph"):
         World(SPEC, LENS, (), "x", photos=tmp_path)
+
+
+def test_a_board_behind_the_wall_is_refused():
+    spec = SPEC.model_copy(update={"board_depths_mm": (1900.0, 4200.0)})
+
+    with pytest.raises(SceneError, match="board 1 at 4200 mm"):
+        World(spec, LENS, BOARDS, "bookshelf-03")
