@@ -25,8 +25,8 @@ from catalog.export_formats import FORMATS, ExportFormat
 from catalog.export_list import (
     ExportItemRow,
     ExportRequest,
+    Tally,
     choose,
-    count_items,
     exports,
     freeze,
     frozen_items,
@@ -91,18 +91,19 @@ class Exporter:
         self.folder = data / EXPORTS_FOLDER / request.name
         self._part = self.folder.with_name(f"{request.name}.part")
         self._layout: ExportFormat = FORMATS[request.format](request.name)
+        self._roots: dict[str, FolderRoot] = {}
 
     def preview(self) -> ExportReport:
         """Count what would be exported now; changes nothing."""
         with self._database.read() as connection:
-            count, classes = count_items(choose(connection, self._request))
+            tally = Tally.of(choose(connection, self._request))
             left_out = left_out_counts(connection, self._request)
         return ExportReport(
             name=self._request.name,
             folder=self.folder,
             format=self._request.format,
-            pairs=count,
-            classes=classes,
+            pairs=tally.pairs,
+            classes=tally.classes(),
             left_out=left_out,
             manifest_sha256="",
         )
@@ -116,7 +117,8 @@ class Exporter:
             if not resumed:
                 clear_folder(self._part)
             with self._database.read() as connection:
-                self._check_frozen(connection, frozen)
+                if resumed:
+                    self._check_frozen(connection, frozen)
                 for item in frozen_items(connection, frozen["id"]):
                     self._place(item, check=check)
                     advance(1)
@@ -154,9 +156,9 @@ class Exporter:
                     kept="the folder, untouched",
                     next_step="choose another name, or remove the folder",
                 )
-            count, classes = count_items(frozen_items(connection, known["id"]))
+            tally = Tally.of(frozen_items(connection, known["id"]))
         self._mark_complete(known["id"])
-        return self._report(count, classes, known, resumed=True)
+        return self._report(tally, known, resumed=True)
 
     def _is_published(self, known: RowMapping) -> bool:
         """Tell whether the folder is what a frozen list of this request was to become."""
@@ -177,7 +179,10 @@ class Exporter:
         digest = hashlib.sha256()
         for item in frozen_items(connection, frozen["id"]):
             digest.update(manifest_line(item.row))
-        if digest.hexdigest() != frozen["manifest_sha256"]:
+        self._require_same_list(digest.hexdigest(), frozen)
+
+    def _require_same_list(self, manifest_sha256: str, frozen: RowMapping) -> None:
+        if manifest_sha256 != frozen["manifest_sha256"]:
             raise ExportInterruptedError(
                 f"export {self._request.name}: pairs of its list have changed in the catalog since",
                 kept=f"{self._part}",
@@ -186,25 +191,30 @@ class Exporter:
 
     def _place(self, item: ExportItemRow, *, check: bool) -> None:
         for source in item.sources:
-            root = FolderRoot(self._data / source.location)
             put_in_place(
-                root.path(source.relpath),
+                self._root(source.location).path(source.relpath),
                 self._part / source.target,
                 sha256=source.sha256,
                 nbytes=source.nbytes,
                 check=check,
             )
 
+    def _root(self, location: str) -> FolderRoot:
+        if location not in self._roots:
+            self._roots[location] = FolderRoot(self._data / location)
+        return self._roots[location]
+
     def _describe(self, connection: Connection, frozen: RowMapping, *, resumed: bool) -> ExportReport:
         """Write list files, manifest, record and sums of what is in place."""
-        names = self._layout.list_files()
+        names, tally = self._layout.list_files(), Tally()
         (self._part / MANIFEST_NAME).unlink(missing_ok=True)
         with ExitStack() as stack:
             files = {n: stack.enter_context(new_file(self._part / n)) for n in (*names, SUMS_FILE)}
-            write_manifest(self._part, self._described(frozen_items(connection, frozen["id"]), files))
+            described = self._described(frozen_items(connection, frozen["id"]), files, tally)
+            write_manifest(self._part, described)
         sync_file(self._part / MANIFEST_NAME)
-        count, classes = count_items(frozen_items(connection, frozen["id"]))
-        report = self._report(count, classes, frozen, resumed=resumed)
+        self._require_same_list(file_sha256(self._part / MANIFEST_NAME), frozen)
+        report = self._report(tally, frozen, resumed=resumed)
         with new_file(self._part / EXPORT_FILE) as file:
             file.write(self._record(connection, frozen, report))
         with (self._part / SUMS_FILE).open("ab") as sums:
@@ -214,10 +224,11 @@ class Exporter:
         return report
 
     def _described(
-        self, chosen: Iterable[ExportItemRow], files: Mapping[str, BinaryIO]
+        self, chosen: Iterable[ExportItemRow], files: Mapping[str, BinaryIO], tally: Tally
     ) -> Iterator[ManifestRow]:
-        """Pass the rows on to the manifest, writing sums and list files on the way."""
+        """Pass the rows on to the manifest, counting and writing sums and list files on the way."""
         for item in chosen:
+            tally.add(item.row)
             for source in item.sources:
                 files[SUMS_FILE].write(f"{source.sha256}  {source.target}\n".encode())
             for name, line in self._layout.list_lines(item.row):
@@ -261,15 +272,13 @@ class Exporter:
                 next_step="catalog verify, then export again with --restart",
             )
 
-    def _report(
-        self, count: int, classes: dict[str, dict[str, int]], frozen: RowMapping, *, resumed: bool
-    ) -> ExportReport:
+    def _report(self, tally: Tally, frozen: RowMapping, *, resumed: bool) -> ExportReport:
         return ExportReport(
             name=self._request.name,
             folder=self.folder,
             format=self._request.format,
-            pairs=count,
-            classes=classes,
+            pairs=tally.pairs,
+            classes=tally.classes(),
             left_out=json.loads(frozen["left_out"]),
             manifest_sha256=frozen["manifest_sha256"],
             resumed=resumed,

@@ -20,6 +20,7 @@ from catalog.stored_files import content_sha256, look_at, open_no_follow
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES})
 _COPY_PREFIX = ".copy-"
 _COPY_BYTES = 1 << 20
+_WRITE_BITS = 0o222
 
 
 class ExportBusyError(CatalogError, TimeoutError):
@@ -37,13 +38,17 @@ def put_in_place(source: Path, target: Path, *, sha256: str, nbytes: int | None,
     Raises:
         DamagedDataError: The source is missing, is a link, or is not what the catalog recorded.
     """
-    if look_at(target, expected_nbytes=nbytes).state != "present":
-        target.unlink(missing_ok=True)
+    try:
         _link_or_copy(source, target, sha256)
-        sighting = look_at(target, expected_nbytes=nbytes)
-        if sighting.state != "present":
-            target.unlink(missing_ok=True)
-            raise _damaged(source, sighting.problem)
+    except FileExistsError:  # of an interrupted run; seldom, so it is not asked for beforehand
+        if look_at(target, expected_nbytes=nbytes).state != "present":
+            target.unlink()
+            _link_or_copy(source, target, sha256)
+    sighting = look_at(target, expected_nbytes=nbytes)
+    if sighting.state != "present":
+        target.unlink(missing_ok=True)
+        raise _damaged(source, sighting.problem)
+    _make_read_only(target)
     if check and content_sha256(target) != sha256:
         target.unlink()
         raise _damaged(source, "its content is not what was recorded")
@@ -113,25 +118,32 @@ def sync_file(path: Path) -> None:
 
 
 def _link_or_copy(source: Path, target: Path, sha256: str) -> None:
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         os.link(source, target, follow_symlinks=False)
     except FileNotFoundError:
-        raise _damaged(source, "the file is missing") from None
+        if target.parent.is_dir():
+            raise _damaged(source, "the file is missing") from None
+        target.parent.mkdir(mode=0o700, parents=True)
+        _link_or_copy(source, target, sha256)
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise
         _copy(source, target, sha256)
-    if stat.S_ISREG(target.lstat().st_mode):
-        target.chmod(0o444)
+
+
+def _make_read_only(path: Path) -> None:
+    mode = stat.S_IMODE(path.lstat().st_mode)
+    if mode & _WRITE_BITS:
+        path.chmod(mode & ~_WRITE_BITS)
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = target.with_name(_COPY_PREFIX + target.name)
     part.unlink(missing_ok=True)
     digest = hashlib.sha256()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with open_no_follow(source) as reading, os.fdopen(os.open(part, flags, 0o600), "wb") as writing:
+    with open_no_follow(source) as reading, os.fdopen(os.open(part, flags, 0o644), "wb") as writing:
         while block := reading.read(_COPY_BYTES):
             digest.update(block)
             writing.write(block)

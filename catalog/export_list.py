@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import (
     ColumnElement,
@@ -32,6 +32,7 @@ from catalog.errors import CatalogError, ExitCode
 from catalog.events import Batch
 from catalog.export_formats import FORMATS, FormatName, OutPaths, Placement
 from catalog.manifest import ManifestRow
+from catalog.manifest import Split as Part
 from catalog.pair_rows import DEGRADATION_BITS
 from catalog.records import Degradation, degradation_key
 from catalog.selection import PairSource, pair_source, pairs, rounds, scenes, sessions
@@ -177,13 +178,35 @@ def frozen_items(connection: Connection, key: int) -> Iterator[ExportItemRow]:
         yield _item(row, OutPaths(row["out_gt"], row["out_lq"], row["out_mask"]))
 
 
-def count_items(chosen: Iterable[ExportItemRow]) -> tuple[int, dict[str, dict[str, int]]]:
-    """Count pairs, in all and by class and part."""
-    cells = Counter((degradation_key(item.row.degradations), item.row.split) for item in chosen)
-    classes: dict[str, dict[str, int]] = {}
-    for (name, part), count in sorted(cells.items()):
-        classes.setdefault(name, {})[part] = count
-    return cells.total(), classes
+class Tally:
+    """Counts the pairs of an export by class and part as they pass."""
+
+    def __init__(self) -> None:
+        self._cells: Counter[tuple[str, Part]] = Counter()
+
+    @classmethod
+    def of(cls, chosen: Iterable[ExportItemRow]) -> Self:
+        """Count all of some pairs."""
+        tally = cls()
+        for item in chosen:
+            tally.add(item.row)
+        return tally
+
+    def add(self, row: ManifestRow) -> None:
+        """Count one pair."""
+        self._cells[degradation_key(row.degradations), row.split] += 1
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs have passed."""
+        return self._cells.total()
+
+    def classes(self) -> dict[str, dict[str, int]]:
+        """Return the counts by class, then by part."""
+        classes: dict[str, dict[str, int]] = {}
+        for (name, part), count in sorted(self._cells.items()):
+            classes.setdefault(name, {})[part] = count
+        return classes
 
 
 def left_out_counts(connection: Connection, request: ExportRequest) -> dict[str, int]:

@@ -89,10 +89,6 @@ class Verifier:
             findings=tuple(findings),
         )
 
-    def count(self) -> int:
-        """Return how many files there are to look at."""
-        return len(self._by_age())
-
     def _check_database(self) -> None:
         with self._database.read() as connection:
             answer = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
