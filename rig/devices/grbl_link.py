@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -77,8 +78,10 @@ class GrblLink:
         """
         banner = self._await_banner(_BANNER_S) or self._reset_for_banner(attempts=1)
         if banner is None:
-            self.command("")
+            with contextlib.suppress(RailLockedError):  # a banner that came late
+                self.command("")
             banner = "Grbl (banner not seen)"
+        self._drain_until_quiet()
         self._forget()
         return banner
 

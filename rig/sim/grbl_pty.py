@@ -7,7 +7,6 @@ import ctypes
 import os
 import select
 import struct
-import termios
 import threading
 import tty
 from types import TracebackType
@@ -41,11 +40,14 @@ class GrblPty:
         self._clock = clock
         self._master, slave = os.openpty()
         self.path = os.ttyname(slave)
-        tty.setraw(slave)
+        tty.setraw(
+            slave
+        )  # stays so when the client opens it: raw before its first byte, and never touched again
         os.close(slave)
         os.set_blocking(self._master, False)
         self._openings = _Openings(self.path)
         self._wake_reader, self._wake_writer = os.pipe()
+        self._attended = False
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="grbl-pty", daemon=True)
         self._thread.start()
@@ -78,19 +80,25 @@ class GrblPty:
 
     def _turn(self) -> None:
         """Wait for something to do and do it."""
-        if self._openings.client_came():
-            with contextlib.suppress(termios.error):
-                tty.setraw(self._master)
-            self._controller.reboot(self._clock.now())
-        if self._hung_up():
+        self._notice_client()
+        if not self._attended:
             self._closed.wait(_HANG_UP_POLL_S)
             self._controller.transmit(self._clock.now())  # said to nobody
-        else:
-            watched = [self._master, self._wake_reader, self._openings.descriptor]
-            readable, _, _ = select.select(watched, [], [], self._time_to_event_s())
-            if self._master in readable:
-                self._receive()
-            self._transmit()
+            return
+        watched = [self._master, self._wake_reader, self._openings.descriptor]
+        readable, _, _ = select.select(watched, [], [], self._time_to_event_s())
+        if self._master in readable:
+            self._receive()
+        self._transmit()
+
+    def _notice_client(self) -> None:
+        """Reboot for a client that came; talk to nobody before that, or it would hear two banners."""
+        if self._hung_up():
+            self._attended = False
+            self._openings.forget_clients()
+        if self._openings.client_came():
+            self._attended = True
+            self._controller.reboot(self._clock.now())
 
     def _time_to_event_s(self) -> float:
         wait_s = (self._controller.next_event_s - self._clock.now()) / self._clock.rate
@@ -138,6 +146,10 @@ class _Openings:
             elif mask & _CLOSED:
                 self._clients = max(self._clients - 1, 0)
         return came
+
+    def forget_clients(self) -> None:
+        """Begin counting anew: nobody has the device open."""
+        self._clients = 0
 
     def close(self) -> None:
         """Stop watching."""

@@ -81,6 +81,25 @@ def test_without_a_banner_a_reset_and_an_empty_line_are_tried():
     wire.assert_exhausted()
 
 
+def test_a_second_banner_while_connecting_does_no_harm():
+    clock = FakeClock()
+    wire = ScriptedWire((None, BANNER, "[MSG:'$H'|'$X' to unlock]", BANNER), *OPENING[1:], clock=clock)
+    rail = GrblRail(SETTINGS, clock, wire)
+
+    rail.open()
+
+    wire.assert_exhausted()
+
+
+def test_a_banner_that_comes_very_late_is_taken():
+    clock = FakeClock()
+    wire = ScriptedWire(("\x18",), ("", BANNER), *OPENING[1:], clock=clock)
+
+    GrblRail(SETTINGS, clock, wire).open()
+
+    wire.assert_exhausted()
+
+
 def test_a_silent_port_is_given_up_with_a_clear_message():
     clock = FakeClock()
     wire = ScriptedWire(("\x18",), ("",), clock=clock)
