@@ -114,6 +114,32 @@ def _table_line(row: dict[str, Any], width: int) -> str:
 
 
 @app.command()
+def report(
+    session: Annotated[str, typer.Argument(help="Name in the data folder, or a path.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The page to write.", show_default="report.html in the session"),
+    ] = None,
+    data: DataOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write one offline HTML page about a session; prints its path."""
+    from alignment.report import write_report
+    from catalog.session_folder import REPORT_FILE, SessionFolder
+
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    folder = SessionFolder.find(session, console.data)
+    target = (output or folder.path / REPORT_FILE).absolute()
+    write_report(folder, target)
+    if console.json:
+        console.put_json({"session": folder.record().session, "report": str(target)})
+    else:
+        console.put(str(target))
+
+
+@app.command()
 def measure(
     gt: Annotated[Path, typer.Argument(help="Ground-truth picture.")],
     lq: Annotated[Path, typer.Argument(help="Degraded picture of the same size.")],

@@ -164,7 +164,7 @@ def _environment() -> Environment:
 
 def _printable(value: Any) -> Any:
     """Drop control and direction-changing characters from data before it is escaped."""
-    if isinstance(value, Markup) or not isinstance(value, str):
+    if isinstance(value, Markup) or not isinstance(value, str) or value.isprintable():
         return value
     return plain_text(value)
 

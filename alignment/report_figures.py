@@ -23,7 +23,8 @@ _LEFT, _RIGHT = 52.0, 14.0
 _INNER = WIDTH - _LEFT - _RIGHT
 _GAP_CLASSES = 4
 _DENSE = 900
-"""Combs of more frames than this are drawn with finer lines."""
+"""Combs of more frames than this are drawn with finer lines; the close view, which is as wide, from fewer."""
+_CLOSE_DENSE = 150
 _REASON_COLOURS = 8
 
 
@@ -186,7 +187,7 @@ def _draw_residual(panel: Panel, motion: RoundMotion) -> None:
     if sd and motion.phases:
         cruise = (motion.phases.cruise_start_s, motion.phases.cruise_end_s)
         panel.level_band(cruise, (-sd, sd), "sigma")
-    panel.axes("time in s", "residual in px, band ± σ", y_ticks=3)
+    panel.axes("time in s", "residual in px, band ± σ")
     panel.dots(motion.time_s, motion.residual_px, "dot small s0")
 
 
@@ -231,7 +232,7 @@ def _gt_positions(source: ReportSource) -> Array:
 def _pairing_figure(round_: RoundSource, gt_mm: Array, limit_mm: float | None) -> Figure:
     caption = _pairing_caption(round_, limit_mm)
     title = f"Round {round_.name}: which ground truth each frame was given"
-    drawing = Drawing(f"pairing-{round_.record.number}", 414, title=title, description=caption)
+    drawing = Drawing(f"pairing-{round_.record.number}", 446, title=title, description=caption)
     entries = [
         ("line", "line comb-gt", "ground truth"),
         ("line", "line comb-lq", "degraded, accepted"),
@@ -240,8 +241,8 @@ def _pairing_figure(round_: RoundSource, gt_mm: Array, limit_mm: float | None) -
     ]
     y = drawing.legend(14, entries, left=_LEFT)
     _whole_strip(drawing, round_, gt_mm, top=y + 16)
-    _close_strip(drawing, round_, gt_mm, top=y + 108, unit_mm=_gap_unit(round_, limit_mm))
-    _gap_histogram(drawing, round_, limit_mm, top=y + 236)
+    _close_strip(drawing, round_, gt_mm, top=y + 120, unit_mm=_gap_unit(round_, limit_mm))
+    _gap_histogram(drawing, round_, limit_mm, top=y + 264)
     return Figure(round_.name, drawing.markup(), caption)
 
 
@@ -296,7 +297,7 @@ def _close_strip(drawing: Drawing, round_: RoundSource, gt_mm: Array, *, top: fl
     _comb_names(drawing, panel)
     drawing.text(_LEFT, top - 6, "a stretch of it, with links")
     inside = gt_mm[(gt_mm >= panel.x.low) & (gt_mm <= panel.x.high)]
-    panel.ticks(inside, top + 2, 20, "line fine comb-gt")
+    panel.ticks(inside, top + 2, 20, "line comb-gt" if len(inside) <= _CLOSE_DENSE else "line fine comb-gt")
     for pair in near:
         _link(drawing, panel, pair, unit_mm)
     panel.axes("position in mm", "", y_ticks=0)

@@ -38,6 +38,8 @@ class PairPictures:
     lq: str
     gt_detail: str
     lq_detail: str
+    lift: int
+    """How many times brighter the degraded side must be shown to look like the ground truth: 1, 2, 4 or 8."""
 
     @property
     def cost_bytes(self) -> int:
@@ -82,6 +84,7 @@ def _pair_pictures(folder: Path, name: str) -> PairPictures | None:
         lq=_address(small[1]),
         gt_detail=_address(gt.crop(box)),
         lq_detail=_address(lq.crop(box)),
+        lift=_lift(*small),
     )
 
 
@@ -103,6 +106,11 @@ def _thumbnail(picture: Image) -> Image:
     scale = min(1.0, THUMBNAIL_PX / max(picture.size))
     size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
     return picture.resize(size, Image.Resampling.BOX)
+
+
+def _lift(gt: Image, lq: Image) -> int:
+    bright, dark = (max(float(np.asarray(side).mean()), 1.0) for side in (gt, lq))
+    return int(2 ** np.clip(np.round(np.log2(bright / dark)), 0, 3))
 
 
 def _detail_box(gt: Image) -> tuple[int, int, int, int]:

@@ -28,6 +28,11 @@ REJECTED_ROWS = 40
 """Most rejected pairs per reason whose numbers are listed."""
 
 
+FRONT = (("worst", 4), ("best", 2), ("by lot", 2))
+"""How many of each kind a round shows at once; the others unfold."""
+_PICKS = tuple(pick for pick, _ in FRONT)
+
+
 @dataclass(frozen=True)
 class Card:
     """One pair of the contact sheet."""
@@ -47,6 +52,8 @@ class SheetPart:
     number: int
     degradation: str
     cards: tuple[Card, ...]
+    """A few of each kind, to be seen at once."""
+    more: tuple[Card, ...]
     accepted: tuple[PairRecord, ...]
 
 
@@ -78,10 +85,17 @@ def contact_sheet(source: ReportSource) -> tuple[SheetPart, ...]:
 
 
 def _part(round_: RoundSource, cards: Sequence[Card]) -> SheetPart:
-    order = {"worst": 0, "best": 1, "by lot": 2}
-    own = sorted((c for c in cards if c.pair.lq.round == round_.name), key=lambda c: order[c.pick])
-    number_ = round_.record.number
-    return SheetPart(round_.name, number_, round_.degradation, tuple(own), round_.accepted)
+    own = [c for c in cards if c.pair.lq.round == round_.name]
+    front = [c for pick, count in FRONT for c in [c for c in own if c.pick == pick][:count]]
+    more = sorted((c for c in own if c not in front), key=lambda c: _PICKS.index(c.pick))
+    return SheetPart(
+        round=round_.name,
+        number=round_.record.number,
+        degradation=round_.degradation,
+        cards=tuple(front),
+        more=tuple(more),
+        accepted=round_.accepted,
+    )
 
 
 def _sheet_size(accepted: Sequence[PairRecord]) -> int:
@@ -103,9 +117,7 @@ def _hand(pairs: Sequence[PairRecord], count: int) -> list[tuple[PairRecord, str
     by_lot = sorted(pairs, key=lambda p: hashlib.sha256(p.pair.encode()).digest())
     taken: dict[str, tuple[PairRecord, str]] = {}
     turns = zip(by_error, reversed(by_error), by_lot, strict=True)
-    for pair, pick in chain.from_iterable(
-        zip(turn, ("worst", "best", "by lot"), strict=True) for turn in turns
-    ):
+    for pair, pick in chain.from_iterable(zip(turn, _PICKS, strict=True) for turn in turns):
         if len(taken) < count:
             taken.setdefault(pair.pair, (pair, pick))
     return list(taken.values())
@@ -170,5 +182,5 @@ def _group(code: str, pairs: Sequence[PairRecord], pictures: dict[str, PairPictu
 
 def sheet_words(parts: Sequence[SheetPart]) -> str:
     """Say how many pairs are shown out of how many."""
-    shown, all_ = sum(len(p.cards) for p in parts), sum(len(p.accepted) for p in parts)
+    shown, all_ = sum(len(p.cards) + len(p.more) for p in parts), sum(len(p.accepted) for p in parts)
     return f"{counted(shown, 'pair')} of {counted(all_, 'accepted pair')}"

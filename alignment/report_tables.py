@@ -20,7 +20,7 @@ from alignment.report_words import (
     utc_time,
     with_unit,
 )
-from catalog.evidence import PairRecord
+from catalog.evidence import PairRecord, RoundMotion
 from catalog.journal import JournalRow
 from catalog.session_folder import (
     ALIGNMENT_FILE,
@@ -79,7 +79,7 @@ def _settings_row(round_: RoundSource, reference: ExposureSettings) -> Row:
     asked, base = _settings_words(record.settings), _settings_words(reference)
     got = _settings_words(read) if read else asked
     values = [
-        Cell(now, now != gt, f"read back {back}" if back not in {now, NOTHING} else "")
+        Cell(now, now not in {gt, NOTHING}, f"read back {back}" if back not in {now, NOTHING} else "")
         for now, gt, back in zip(asked, base, got, strict=True)
     ]
     cells = (
@@ -144,10 +144,14 @@ def _motion_row(round_: RoundSource, gt_mm_s: float | None, focal_px: float | No
             note=_percent(motion.velocity_mm_s, motion.commanded_velocity_mm_s),
         ),
         Cell(with_unit(motion.residual_sd_px, 3, "px"), note=(motion.profile or "").replace("_", "-")),
-        Cell(f"{motion.frames_tracked} of {motion.frames}", note=f"by {listed(motion.evidence)}"),
+        Cell(_tracked(motion), note=f"by {listed(motion.evidence)}" if motion.evidence else ""),
         *_pose_cells(round_, focal_px),
     )
-    return Row(round_.name, f"take {motion.take}", cells)
+    return Row(round_.name, f"take {motion.take}" if motion.take else "", cells)
+
+
+def _tracked(motion: RoundMotion) -> str:
+    return f"{motion.frames_tracked} of {motion.frames}" if motion.frames else NOTHING
 
 
 def _ratio(value: float | None, reference: float | None) -> str:
