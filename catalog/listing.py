@@ -64,19 +64,20 @@ def pair_json(pair: PairRow) -> dict[str, Any]:
 
 def detail_lines(details: PairDetails) -> Iterator[str]:
     """Show one pair: facts, where both frames come from, files, gates and what happened to it."""
-    for name, value in pair_json(details.pair).items():
-        yield f"{name + ':':18}{_cell(value)}"
+    facts: list[tuple[str, object]] = list(pair_json(details.pair).items())
     for side, frame in (("gt", details.gt), ("lq", details.lq)):
-        yield (
-            f"{side + ':':18}frame {frame.frame_index} of {frame.folder}, "
-            f"{frame.time_s:.4f} s, {frame.position_mm:.3f} mm"
-        )
+        place = f"{frame.time_s:.4f} s, {frame.position_mm:.3f} mm"
+        facts.append((side, f"frame {frame.frame_index} of {frame.folder}, {place}"))
     for side, file in details.files.items():
-        yield f"{side + ' file:':18}{file.path} ({file.state}, sha256 {file.sha256[:12]}…)"
-    for gate, measured in details.gates.items():
-        yield f"{'gate ' + gate + ':':18}{_cell(measured)}"
+        facts.append((f"{side} file", f"{file.path} ({file.state}, sha256 {file.sha256[:12]}…)"))
+    facts += [(f"gate {gate}", measured) for gate, measured in details.gates.items()]
     for event in details.events:
-        yield f"{'event:':18}{event['kind']} by {event['actor']} on {event['machine']}: {event['reason']}"
+        facts.append(
+            ("event", f"{event['kind']} by {event['actor']}, {event['reason'] or 'no reason given'}")
+        )
+    width = max(len(name) for name, _ in facts) + 2
+    for name, value in facts:
+        yield f"{name + ':':{width}}{_cell(value)}"
 
 
 def statistics_lines(statistics: Statistics) -> Iterator[str]:
@@ -146,6 +147,6 @@ def _is_number(value: object) -> bool:
 
 
 def _cell(value: object) -> str:
-    if value is None:
+    if value is None or value == "":
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -69,6 +69,20 @@ def test_from_session_to_export(run, data):
     assert parsed(run("verify", "--budget", "10min", "--json"))["findings"] == []
 
 
+def test_a_pair_is_shown_back_to_the_shutter_release(run, data):
+    run("add", "s1")
+    run("reject", "s1/rain-000001", "--reason", "drop")
+
+    lines = [line.split(maxsplit=1) for line in run("show", "s1/rain-000001")[1].splitlines()]
+
+    facts = {name: value for name, value in lines if not name.startswith("gate")}
+    assert facts["class:"] == "rain"
+    assert facts["status:"] == "rejected"
+    assert facts["gt:"] == f"frame 3 of {data}/sessions/s1/rounds/01-gt.take1, 0.1000 s, 61.000 mm"
+    assert facts["event:"].startswith("reject by ")
+    assert facts["event:"].endswith(", drop")
+
+
 def test_paging_tells_how_to_go_on(run):
     run("add", "s1")
 
