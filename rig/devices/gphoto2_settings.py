@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
-from pydantic import Field
-
-from catalog.yaml_document import Document
 from rig.errors import SettingRefusedError
 
 TOLERANCE_STOPS = 1 / 6
@@ -23,37 +21,71 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "f_number": ("f-number", "aperture"),
     "exposure_s": ("shutterspeed2", "shutterspeed"),
     "white_balance": ("whitebalance",),
-    "focus_mode": ("focusmode",),
     "battery": ("batterylevel",),
 }
-"""Config entries by our name, the preferred one first: Nikon, then Canon EOS, Sony and Fuji."""
+"""Config entries by our name, the preferred one first: Nikon, then Canon EOS, Sony and Fuji.
+
+Nikon's `shutterspeed` counts in 0.1 ms, too coarse below 1/2000 s; `shutterspeed2` is a fraction.
+"""
+
+_WHITE_BALANCE_WORDS: Mapping[str, tuple[str, ...]] = {
+    "automatic": ("automatic", "auto", "awb"),
+    "daylight": ("daylight", "sunny", "fine weather"),
+    "tungsten": ("tungsten", "incandescent"),
+    "fluorescent": ("fluorescent", "fluorescent lamp 1", "fluorescent: daylight"),
+    "flash": ("flash",),
+    "cloudy": ("cloudy",),
+    "shade": ("shade", "shadow"),
+}
+"""Our word for a white balance, and what makers call it."""
 
 _STOPS_PER_OCTAVE = {"iso": 1.0, "f_number": 2.0, "exposure_s": 1.0}
 
 
-class FocusTable(Document):
-    """How the focus motor's steps relate to distance: steps from the infinity stop = dioptres times a constant."""
+@dataclass(frozen=True)
+class Switch:
+    """How a body is told to record a movie."""
 
-    steps_per_dioptre: float = Field(default=600.0, gt=0)
-    nearest_m: float = Field(default=0.4, gt=0)
-    """Nearest distance the lens reaches, m."""
+    entry: str
+    on: str | int
+    off: str | int
+    needs_live_view: bool = False
+    """Whether live view must run for a moment before (Canon EOS)."""
 
-    def steps(self, focus_m: float) -> int:
-        """Return the steps from the infinity stop for a distance in m.
 
-        Raises:
-            SettingRefusedError: Nearer than the lens reaches.
-        """
-        if focus_m < self.nearest_m:
-            raise SettingRefusedError(
-                f"focus at {focus_m:g} m is nearer than the lens reaches ({self.nearest_m:g} m)",
-                next_step="raise focus_m in the plan",
-            )
-        return round(self.steps_per_dioptre / focus_m)
+MOVIE_SWITCHES: tuple[Switch, ...] = (
+    Switch("movierecordtarget", "Card", "None", needs_live_view=True),
+    Switch("movie", 1, 0),
+)
+"""Canon EOS; Nikon and Sony."""
 
-    def focus_m(self, steps: int) -> float:
-        """Return the distance in m of a position given in steps from the infinity stop."""
-        return self.steps_per_dioptre / max(steps, 1)
+
+@dataclass(frozen=True)
+class Preparation:
+    """What must be so before anything is recorded."""
+
+    what: str
+    entries: tuple[str, ...]
+    """Config entries, the first that the body has counts; none of them present: nothing to do."""
+    values: tuple[str, ...]
+    """Beginnings of the choices that will do, lower case, the preferred one first."""
+    mend: str = ""
+    """What to do at the body when it cannot be set from here; empty where it does not matter."""
+
+
+PREPARATIONS: tuple[Preparation, ...] = (
+    Preparation(
+        "files go to the card", ("capturetarget",), ("memory card", "card"), "choose the card in its menu"
+    ),
+    Preparation("no autofocus before a picture", ("autofocus",), ("off",)),
+    Preparation(
+        "exposure is manual", ("expprogram", "autoexposuremode"), ("m", "manual"), "turn the mode dial to M"
+    ),
+    Preparation(
+        "focus is manual", ("focusmode",), ("manual", "mf"), "set the switch on lens and body to M or MF"
+    ),
+    Preparation("one picture at a time", ("capturemode", "drivemode"), ("single",)),
+)
 
 
 def parse_choice(choice: str) -> float | None:
@@ -66,8 +98,8 @@ def parse_choice(choice: str) -> float | None:
     if not re.fullmatch(r"\d+(\.\d+)?(/\d+(\.\d+)?)?", text):
         return None
     top, _, bottom = text.partition("/")
-    value = Fraction(top) / Fraction(bottom or "1") if bottom != "0" else Fraction(0)
-    return float(value) or None
+    below = Fraction(bottom or "1")
+    return float(Fraction(top) / below) or None if below else None
 
 
 def nearest_choice(name: str, wanted: float, choices: Iterable[str]) -> str:
@@ -83,9 +115,11 @@ def nearest_choice(name: str, wanted: float, choices: Iterable[str]) -> str:
     """
     values = {c: v for c in choices if (v := parse_choice(c)) is not None}
     if not values:
-        raise SettingRefusedError(f"the camera lists no values for {name}; it may be in an automatic mode")
+        raise SettingRefusedError(
+            f"the camera lists no values for {name}", next_step="switch its automatic modes off"
+        )
     ranked = sorted(values, key=lambda c: abs(_stops(name, values[c], wanted)))
-    if abs(_stops(name, values[ranked[0]], wanted)) > TOLERANCE_STOPS:
+    if not is_same(name, values[ranked[0]], wanted):
         raise SettingRefusedError(
             f"the camera has no {name} of {wanted:g}; nearest are {' and '.join(ranked[:2])}",
             next_step="take one of these in the plan",
@@ -93,13 +127,31 @@ def nearest_choice(name: str, wanted: float, choices: Iterable[str]) -> str:
     return ranked[0]
 
 
+def is_same(name: str, value: float, wanted: float) -> bool:
+    """Tell whether two values of a setting are the same step of its scale."""
+    return abs(_stops(name, value, wanted)) <= TOLERANCE_STOPS
+
+
 def nearest_word(name: str, wanted: str, choices: Sequence[str]) -> str:
-    """Choose the entry that is the wanted word, whatever its case. Raises as `nearest_choice`."""
-    for choice in choices:
-        if choice.lower() == wanted.lower():
-            return choice
+    """Choose the entry that is the wanted word, in our or the maker's language.
+
+    Raises:
+        SettingRefusedError: There is no such choice; the message lists those there are.
+    """
+    words = _WHITE_BALANCE_WORDS.get(wanted.lower(), (wanted.lower(),))
+    for word in words:
+        for choice in choices:
+            if choice.lower() == word:
+                return choice
     raise SettingRefusedError(
         f"the camera has no {name} '{wanted}'; it has: {', '.join(choices)}", next_step="take one of these"
+    )
+
+
+def our_word(choice: str) -> str:
+    """Return our word for what the maker calls a white balance; the maker's own where we have none."""
+    return next(
+        (ours for ours, theirs in _WHITE_BALANCE_WORDS.items() if choice.lower() in theirs), choice.lower()
     )
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 
 HEADER = struct.Struct("<II")
 MAX_PACKET_BYTES = 1 << 20
@@ -53,6 +54,18 @@ class ValueType(IntEnum):
     def unpack(self, raw: bytes) -> int:
         """Read one value from the beginning of ``raw``."""
         return int(struct.unpack_from(self.format, raw)[0])
+
+
+@dataclass(frozen=True)
+class FileRange:
+    """A stretch of a file to send; read while it is sent, so that a movie never lies in memory whole."""
+
+    path: Path
+    offset: int
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
 
 
 @dataclass(frozen=True)
@@ -106,15 +119,13 @@ class PacketSocket:
             if kind == Packet.END_DATA:
                 return b"".join(parts)
 
-    def send_data(self, transaction: int, data: bytes) -> None:
-        """Send a data-in phase."""
+    def send_data(self, transaction: int, data: bytes | FileRange) -> None:
+        """Send a data-in phase; a file range that ends too early ends the data phase early, too."""
         self.send(Packet.START_DATA, struct.pack("<IQ", transaction, len(data)))
-        view = memoryview(data)
         tid = struct.pack("<I", transaction)
-        last = max(0, (len(data) - 1) // _DATA_CHUNK * _DATA_CHUNK)
-        for start in range(0, last, _DATA_CHUNK):
-            self.send(Packet.DATA, tid + view[start : start + _DATA_CHUNK])
-        self.send(Packet.END_DATA, tid + view[last:])
+        for chunk in _chunks(data):
+            self.send(Packet.DATA, tid + chunk)
+        self.send(Packet.END_DATA, tid)
 
     def send_response(self, operation: Operation, code: int, parameters: Sequence[int] = ()) -> None:
         """Answer an operation."""
@@ -138,6 +149,18 @@ class PacketSocket:
             parts.append(part)
             count -= len(part)
         return b"".join(parts)
+
+
+def _chunks(data: bytes | FileRange) -> Iterator[bytes]:
+    if isinstance(data, bytes):
+        yield from (data[k : k + _DATA_CHUNK] for k in range(0, len(data), _DATA_CHUNK))
+        return
+    left = data.count
+    with data.path.open("rb") as file:
+        file.seek(data.offset)
+        while left and (chunk := file.read(min(left, _DATA_CHUNK))):
+            left -= len(chunk)
+            yield chunk
 
 
 def text(value: str) -> bytes:

@@ -14,12 +14,25 @@ EXPOSURE_TIME, PROGRAM, ISO, DRIVE_MODE, BURST_NUMBER = 0x500D, 0x500E, 0x500F, 
 FINE_EXPOSURE_TIME, LIVE_VIEW_STATUS, RECORDING_MEDIA = 0xD100, 0xD1A2, 0xD10B
 LIVE_VIEW_PROHIBIT, MOVIE_PROHIBIT, APPLICATION_MODE = 0xD1A4, 0xD0A4, 0xD1F0
 
+CODES_BY_SETTING = {
+    "iso": (ISO,),
+    "f_number": (F_NUMBER,),
+    "exposure_s": (EXPOSURE_TIME, FINE_EXPOSURE_TIME),
+    "white_balance": (WHITE_BALANCE,),
+    "focus_mode": (FOCUS_MODE,),
+}
+"""Property codes behind our names of settings."""
+
 STEPS_PER_DIOPTRE = 600
 """Focus motor steps per dioptre, counted from the infinity stop."""
 NEAR_STOP_STEPS = 1800
 """Where the near stop is: a third of a metre."""
+FARTHEST_M = 1000.0
+"""What stands for infinity."""
 
-_WHITE_BALANCE_NAMES = {2: "automatic", 4: "daylight", 5: "fluorescent", 6: "tungsten", 7: "flash"}
+_WHITE_BALANCE_NAMES = {
+    2: "automatic", 4: "daylight", 5: "fluorescent", 6: "tungsten", 7: "flash", 0x8010: "cloudy", 0x8011: "shade",
+}  # fmt: skip
 _ISO_THIRDS = (
     100, 125, 160, 200, 250, 320, 400, 500, 640, 800, 1000, 1250, 1600, 2000, 2500, 3200, 4000, 5000, 6400,
     8000, 10000, 12800, 16000, 20000, 25600,
@@ -28,11 +41,15 @@ _F_THIRDS_X100 = (
     180, 200, 220, 250, 280, 320, 350, 400, 450, 500, 560, 630, 710, 800, 900, 1000, 1100, 1300, 1400, 1600,
     1800, 2000, 2200,
 )  # fmt: skip
-_SLOW = (30, 25, 20, 15, 13, 10, 8, 6, 5, 4, 3, 2, 1)
-_FAST = (
-    2, 3, 4, 5, 6, 8, 10, 13, 15, 20, 25, 30, 40, 50, 60, 80, 100, 125, 160, 200, 250, 320, 400, 500, 640, 800,
-    1000, 1250, 1600, 2000, 2500, 3200, 4000, 5000, 6400, 8000, 10000, 12500, 16000,
+_EXPOSURE_TIMES = (
+    (30, 1), (25, 1), (20, 1), (15, 1), (13, 1), (10, 1), (8, 1), (6, 1), (5, 1), (4, 1), (3, 1), (25, 10),
+    (2, 1), (16, 10), (13, 10), (1, 1), (10, 13), (10, 16), (1, 2), (10, 25), (1, 3), (1, 4), (1, 5), (1, 6),
+    (1, 8), (1, 10), (1, 13), (1, 15), (1, 20), (1, 25), (1, 30), (1, 40), (1, 50), (1, 60), (1, 80), (1, 100),
+    (1, 125), (1, 160), (1, 200), (1, 250), (1, 320), (1, 400), (1, 500), (1, 640), (1, 800), (1, 1000),
+    (1, 1250), (1, 1600), (1, 2000), (1, 2500), (1, 3200), (1, 4000), (1, 5000), (1, 6400), (1, 8000),
+    (1, 10000), (1, 12500), (1, 16000),
 )  # fmt: skip
+"""The marked values as numerator and denominator, the way Nikon's fine property has them."""
 
 
 @dataclass
@@ -43,20 +60,30 @@ class Property:
     value_type: ValueType
     value: int
     choices: tuple[int, ...] = ()
-    """Empty for a property that takes any value or is read-only."""
+    """The values it can have; empty where any value is possible."""
+    span: tuple[int, int] | None = None
+    """Lowest and highest value, for a property without a list of choices."""
     writable: bool = True
 
     def description(self) -> bytes:
         """Code the DevicePropDesc dataset."""
         pack = self.value_type.pack
         head = struct.pack("<HHB", self.code, self.value_type, int(self.writable)) + pack(self.value) * 2
-        if not self.choices:
-            return head + b"\0"
-        return head + struct.pack("<BH", 2, len(self.choices)) + b"".join(map(pack, self.choices))
+        if self.choices:
+            return head + struct.pack("<BH", 2, len(self.choices)) + b"".join(map(pack, self.choices))
+        if self.span:
+            return head + b"\1" + pack(self.span[0]) + pack(self.span[1]) + pack(1)
+        return head + b"\0"
 
     def accepts(self, value: int) -> bool:
         """Tell whether the body takes this value."""
-        return self.writable and (not self.choices or value in self.choices)
+        in_span = self.span is None or self.span[0] <= value <= self.span[1]
+        return self.writable and in_span and (not self.choices or value in self.choices)
+
+    def neighbour(self, value: int) -> int:
+        """Return the choice next to ``value``, the way a body in automatic mode rounds."""
+        place = self.choices.index(value)
+        return self.choices[place + 1 if place + 1 < len(self.choices) else place - 1]
 
 
 @dataclass
@@ -78,9 +105,9 @@ class BodySettings:
             return False
         item.value = value
         if code == FINE_EXPOSURE_TIME:
-            self.properties[EXPOSURE_TIME].value = _nearest_coarse(_fine_seconds(value))
+            self.properties[EXPOSURE_TIME].value = _coarse(value)
         elif code == EXPOSURE_TIME:
-            self.properties[FINE_EXPOSURE_TIME].value = _nearest_fine(value / 1e4)
+            self.properties[FINE_EXPOSURE_TIME].value = _finest_of(value)
         return True
 
     def drive_focus(self, steps: int) -> bool:
@@ -91,30 +118,29 @@ class BodySettings:
 
     def exposure(self) -> ExposureSettings:
         """Return the settings in photographers' units."""
-        dioptres = max(self.focus_steps / STEPS_PER_DIOPTRE, 1e-3)
         return ExposureSettings(
             iso=self.value(ISO),
             f_number=self.value(F_NUMBER) / 100,
-            exposure_s=_fine_seconds(self.value(FINE_EXPOSURE_TIME)),
-            focus_m=1 / dioptres,
+            exposure_s=_seconds(self.value(FINE_EXPOSURE_TIME)),
+            focus_m=STEPS_PER_DIOPTRE / self.focus_steps if self.focus_steps else FARTHEST_M,
             white_balance=_WHITE_BALANCE_NAMES[self.value(WHITE_BALANCE)],
         )
 
 
 def _delivery() -> Sequence[Property]:
-    fine = tuple(n << 16 | 1 for n in _SLOW) + tuple(1 << 16 | d for d in _FAST)
-    coarse = tuple(dict.fromkeys(max(round(_fine_seconds(f) * 1e4), 1) for f in fine))
+    fine = tuple(top << 16 | bottom for top, bottom in _EXPOSURE_TIMES)
+    coarse = tuple(dict.fromkeys(_coarse(f) for f in fine))
     u8, u16, u32 = ValueType.UINT8, ValueType.UINT16, ValueType.UINT32
     return (
-        Property(BATTERY, u8, 87, writable=False),
+        Property(BATTERY, u8, 87, span=(0, 100), writable=False),
         Property(WHITE_BALANCE, u16, 4, tuple(_WHITE_BALANCE_NAMES)),
         Property(F_NUMBER, u16, 800, _F_THIRDS_X100),
-        Property(FOCUS_MODE, u16, 1, (1, 0x8010)),
+        Property(FOCUS_MODE, u16, 0x8010, (1, 0x8010)),
         Property(EXPOSURE_TIME, u32, 50, coarse),
-        Property(PROGRAM, u16, 1, (1, 2, 3, 4)),
+        Property(PROGRAM, u16, 2, (1, 2, 3, 4)),
         Property(ISO, u16, 100, _ISO_THIRDS),
         Property(DRIVE_MODE, u16, 1, (1, 2)),
-        Property(BURST_NUMBER, u16, 1),
+        Property(BURST_NUMBER, u16, 1, span=(1, 100)),
         Property(FINE_EXPOSURE_TIME, u32, 1 << 16 | 200, fine),
         Property(LIVE_VIEW_STATUS, u8, 0, writable=False),
         Property(RECORDING_MEDIA, u8, 0, (0, 1)),
@@ -124,15 +150,15 @@ def _delivery() -> Sequence[Property]:
     )
 
 
-def _fine_seconds(value: int) -> float:
-    return (value >> 16) / (value & 0xFFFF)
+def _seconds(fine: int) -> float:
+    return (fine >> 16) / (fine & 0xFFFF)
 
 
-def _nearest_coarse(seconds: float) -> int:
-    return max(round(seconds * 1e4), 1)
+def _coarse(fine: int) -> int:
+    """Return a fine exposure time in the standard property's units of 0.1 ms, which end at 1/10000 s."""
+    return max(round(_seconds(fine) * 1e4), 1)
 
 
-def _nearest_fine(seconds: float) -> int:
-    if seconds >= 1:
-        return min(_SLOW, key=lambda n: abs(n - seconds)) << 16 | 1
-    return 1 << 16 | min(_FAST, key=lambda d: abs(1 / d - seconds))
+def _finest_of(coarse: int) -> int:
+    """Return the longest fine exposure time that the standard property shows as ``coarse``."""
+    return next(f for t, b in _EXPOSURE_TIMES if _coarse(f := t << 16 | b) == coarse)

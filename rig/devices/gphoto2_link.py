@@ -1,0 +1,194 @@
+"""The library's camera object: connected, its config entries by name, its events, and its errors in plain words.
+
+Only the owner process uses this. The library is imported when first needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rig.devices.camera import CameraIdentity
+from rig.devices.gphoto2_errors import LINK_LOST_CODES, translated
+from rig.errors import DeviceError
+
+_NETWORK_MODEL = "PTP/IP Camera"
+_BACK_OFF_S = (0.5, 1.0, 2.0)
+
+
+class CameraLink:
+    """One connection to one body.
+
+    Attributes:
+        name: What to call the camera in messages.
+        camera: The library's object; None while there is no connection.
+        context: The library's context, which every call gets, so that its explanations are heard.
+    """
+
+    def __init__(self) -> None:
+        self.name = "camera"
+        self.camera: Any = None
+        self.context: Any = None
+        self._hearing: Any = None
+        self._said: list[str] = []
+
+    def connect(self, address: str) -> CameraIdentity:
+        """Connect to the body at an address and ask who it is; tries again while it wakes up."""
+        import gphoto2 as gp
+
+        self.name = f"camera at {address}"
+        self.context = gp.Context()
+        self._hearing = self.context.set_error_func(self._hear, None)
+        with self._translating("connecting"):
+            self.camera = _camera_at(address, self.context)
+            self._initialise()
+            identity = _identity(str(self.camera.get_summary(self.context)))
+        self.name = identity.model
+        return identity
+
+    def release(self) -> None:
+        """Let go of the body, whatever state the link is in. Safe to call twice."""
+        import gphoto2 as gp
+
+        if self.camera is not None:
+            with contextlib.suppress(gp.GPhoto2Error):
+                self.camera.exit(self.context)
+        self.camera = None
+
+    @contextmanager
+    def explained(self, action: str) -> Iterator[None]:
+        """Turn what the library raises inside into our errors; a broken link is dropped.
+
+        Raises:
+            DeviceError: Not connected, or what the library's code and words mean.
+        """
+        if self.camera is None:
+            raise DeviceError(f"{self.name}: not open", next_step="open the rig again")
+        with self._translating(action):
+            yield
+
+    @contextmanager
+    def _translating(self, action: str) -> Iterator[None]:
+        import gphoto2 as gp
+
+        self._said.clear()
+        try:
+            yield
+        except gp.GPhoto2Error as error:
+            if error.code in LINK_LOST_CODES:
+                self.camera = None
+            raise translated(self.name, action, int(error.code), said=self._said) from None
+        except OSError as error:
+            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+            raise DeviceError(
+                f"{self.name}: {action} failed: {error}",
+                kept="the file on the card",
+                next_step="free space on this computer's disk" if full else "check the session's folder",
+            ) from None
+
+    def has(self, entry: str) -> bool:
+        """Tell whether the body has a config entry."""
+        import gphoto2 as gp
+
+        try:
+            self.widget(entry)
+        except gp.GPhoto2Error as error:
+            if error.code != gp.GP_ERROR_BAD_PARAMETERS:
+                raise
+            self.unhear()
+            return False
+        return True
+
+    def widget(self, entry: str) -> Any:
+        """Return the library's widget of a config entry."""
+        return self.camera.get_single_config(entry, self.context)
+
+    def choices(self, entry: str) -> list[str]:
+        """List the choices of a config entry."""
+        return [str(c) for c in self.widget(entry).get_choices()]
+
+    def read(self, entry: str) -> str:
+        """Return the value of a config entry as the library prints it."""
+        return str(self.widget(entry).get_value())
+
+    def write(self, entry: str, value: str | float) -> None:
+        """Set a config entry."""
+        widget = self.widget(entry)
+        widget.set_value(value)
+        self.camera.set_single_config(entry, widget, self.context)
+
+    def switch_live_view(self, on: bool) -> None:
+        """Start or end live view where the body has a switch for it."""
+        if self.has("viewfinder"):
+            self.write("viewfinder", int(on))
+
+    def event(self, wait_ms: int) -> tuple[int, Any]:
+        """Return the next event and its detail; the library's time-out event after ``wait_ms``."""
+        kind, detail = self.camera.wait_for_event(wait_ms, self.context)
+        return int(kind), detail
+
+    def events(self, wait_ms: int) -> Iterator[tuple[int, Any]]:
+        """Yield events until none came for ``wait_ms``."""
+        import gphoto2 as gp
+
+        while (event := self.event(wait_ms))[0] != gp.GP_EVENT_TIMEOUT:
+            yield event
+
+    def unhear(self) -> None:
+        """Forget the library's words about a failure that is none."""
+        self._said.clear()
+
+    def _hear(self, _context: object, words: bytes | str, _data: object) -> None:
+        self._said.append(words.decode(errors="replace") if isinstance(words, bytes) else words)
+
+    def _initialise(self) -> None:
+        import gphoto2 as gp
+
+        for wait_s in _BACK_OFF_S:
+            try:
+                self.camera.init(self.context)
+            except gp.GPhoto2Error as error:
+                if error.code not in LINK_LOST_CODES:
+                    raise
+                time.sleep(wait_s)  # a body that just woke up or lost its last owner needs a moment
+                self.unhear()
+            else:
+                return
+        self.camera.init(self.context)
+
+
+def autodetect() -> list[tuple[str, str]]:
+    """List model and address of every camera on USB."""
+    import gphoto2 as gp
+
+    try:
+        found = gp.Camera.autodetect()
+    except gp.GPhoto2Error as error:
+        raise translated("USB", "looking for cameras", int(error.code)) from None
+    return [(found.get_name(k), found.get_value(k)) for k in range(found.count())]
+
+
+def _camera_at(address: str, context: Any) -> Any:
+    import gphoto2 as gp
+
+    ports, camera = gp.PortInfoList(), gp.Camera()
+    ports.load()
+    if address.startswith("ptpip:"):  # without abilities the library would take the model of what is on USB
+        abilities = gp.CameraAbilitiesList()
+        abilities.load(context)
+        camera.set_abilities(abilities[abilities.lookup_model(_NETWORK_MODEL)])
+    camera.set_port_info(ports[ports.lookup_path(address)])
+    return camera
+
+
+def _identity(summary: str) -> CameraIdentity:
+    def line(label: str) -> str:
+        found = re.search(rf"^ *{label}: *(.*)$", summary, re.MULTILINE)
+        return found.group(1).strip() if found else ""
+
+    return CameraIdentity(line("Manufacturer"), line("Model"), line("Serial Number"), line("Version"))
