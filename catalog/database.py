@@ -105,7 +105,9 @@ class Database:
         """
         if not self.path.is_file() or self.path.stat().st_size == 0:
             return "absent"
-        application_id, version = self._header()
+        application_id, version, changes = self._header()
+        if not changes:  # made by somebody who is just creating the catalog, or was killed at it
+            return "absent"
         if application_id != APPLICATION_ID:
             raise ForeignDatabaseError(
                 f"{self.path}: a database, but not a catalog of ours",
@@ -158,8 +160,11 @@ class Database:
                 engine.dispose()
         self._reader = self._writer = None
 
-    def _header(self) -> tuple[int, int]:
-        """Read application id and schema version; from the file's own header where no log overlays it."""
+    def _header(self) -> tuple[int, int, int]:
+        """Read application id, schema version and how often the schema changed.
+
+        The file's own header serves where no log overlays it: a connection would leave files beside it.
+        """
         log = self.path.with_name(f"{self.path.name}-wal")
         if log.is_file() and log.stat().st_size:
             return self._header_through_log()
@@ -167,16 +172,18 @@ class Database:
             head = file.read(_HEADER_BYTES)
         if len(head) < _HEADER_BYTES or not head.startswith(_MAGIC):
             raise _explained(self.path, sqlite3.DatabaseError("file is not a database"))
-        return int.from_bytes(head[68:72], "big"), int.from_bytes(head[60:64], "big")
+        application_id, version, changes = (int.from_bytes(head[i : i + 4], "big") for i in (68, 60, 40))
+        return application_id, version, changes
 
-    def _header_through_log(self) -> tuple[int, int]:
+    def _header_through_log(self) -> tuple[int, int, int]:
         with (
             self._explain(),
             closing(sqlite3.connect(f"file:{quote(str(self.path))}?mode=ro", uri=True)) as c,
         ):
             (application_id,) = c.execute("PRAGMA application_id").fetchone()
             (version,) = c.execute("PRAGMA user_version").fetchone()
-        return application_id, version
+            (changes,) = c.execute("PRAGMA schema_version").fetchone()
+        return application_id, version, changes
 
     @contextmanager
     def _explain(self) -> Iterator[None]:

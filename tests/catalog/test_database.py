@@ -82,6 +82,16 @@ def test_many_may_create_at_once_and_one_does(data):
         assert opened.stats().sessions == 0
 
 
+def test_a_creation_that_was_killed_is_finished_by_the_next(data):
+    """Switching the log on writes the file's first page, before the tables are committed."""
+    path = make_database(data / "catalog.db", "PRAGMA journal_mode=WAL")
+    assert path.stat().st_size > 0
+
+    with Catalog(path) as opened:
+        assert opened.init() is True
+        assert opened.find() == []
+
+
 def test_a_database_of_a_newer_version_is_refused_unchanged(catalog):
     path = catalog.database.path
     catalog.close()
@@ -116,7 +126,9 @@ def test_a_file_that_is_no_database_is_reported_as_damaged(data):
 
 
 def test_an_older_catalog_asks_for_migrate_which_keeps_a_backup(data):
-    path = make_database(data / "catalog.db", f"PRAGMA application_id={APPLICATION_ID}")
+    path = make_database(
+        data / "catalog.db", f"PRAGMA application_id={APPLICATION_ID}", "CREATE TABLE before_all (id INTEGER)"
+    )
     old = path.read_bytes()
 
     with Catalog(path) as opened:
