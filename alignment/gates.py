@@ -65,6 +65,9 @@ class GateThresholds(Document):
     """Largest relative change of brightness within a round."""
     speed_error: float = Field(default=0.01, gt=0)
     """Largest relative deviation of a round's speed from the commanded one."""
+    turn_deg: float = Field(default=0.02, gt=0)
+    """How far the camera may turn between the ends of a sweep, deg: over a short sweep that alone changes the
+    speed of the picture by more than ``speed_error``."""
     cruise_residual_px: float = Field(default=0.3, gt=0)
     """Largest standard deviation of the track about uniform motion, px."""
     stick_slip: float = Field(default=0.5, gt=0, lt=1)
@@ -237,10 +240,21 @@ def judge_motion(
     residual_sd_px: float,
     autocorrelation: float,
     thresholds: GateThresholds,
+    angle_error: float = 0.0,
 ) -> tuple[RoundReason, ...]:
-    """Hold a round's motion against its gates; no speed check where no speed was commanded."""
+    """Hold a round's motion against its gates; no speed check where no speed was commanded.
+
+    Args:
+        velocity_mm_s: As fitted.
+        commanded_mm_s: As commanded, None where nothing is known.
+        residual_sd_px: Standard deviation about uniform motion.
+        autocorrelation: Lag one, of the same residuals.
+        thresholds: The limits.
+        angle_error: Relative error of the speed that a permitted turn of the camera makes.
+    """
     reasons: list[RoundReason] = []
-    if commanded_mm_s and abs(abs(velocity_mm_s) / commanded_mm_s - 1) > thresholds.speed_error:
+    allowed = max(thresholds.speed_error, angle_error)
+    if commanded_mm_s and abs(abs(velocity_mm_s) / commanded_mm_s - 1) > allowed:
         reasons.append("wrong_speed")
     if residual_sd_px > thresholds.cruise_residual_px:
         reasons.append("not_uniform")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from alignment.correction import PositionCorrection
 from alignment.datum import Datum, visible
 from alignment.errors import NoMotionError
 from alignment.gates import GateThresholds, judge_motion
@@ -24,6 +25,9 @@ from alignment.velocity import (
     match_clock,
 )
 from catalog.evidence import MotionPhases, RoundMotion
+
+TYPICAL_FOCAL_WIDTHS = 1.2
+"""Focal length in picture widths where neither lens nor calibration is known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +97,7 @@ def measure_motion(
     *,
     kind: Kind,
     thresholds: GateThresholds,
-    shift_mm: float = 0.0,
+    correction: PositionCorrection | None = None,
 ) -> TakeMotion:
     """Fit a take's motion to its tracks.
 
@@ -103,13 +107,14 @@ def measure_motion(
         datum: Turns them into positions.
         kind: What the targets are.
         thresholds: Gates on the motion.
-        shift_mm: Added to all positions.
+        correction: Added to the positions.
 
     Raises:
         NoMotionError: The tracks show no uniform motion.
     """
     measured = datum.positions(tracks, time_s=source.time_s)
-    track = replace(measured, position_mm=measured.position_mm + shift_mm)
+    added = (correction or PositionCorrection.none()).at(measured.position_mm)
+    track = replace(measured, position_mm=measured.position_mm + added)
     scale_mm = FIT_SCALE_PX / datum.px_per_mm
     fit = fit_kinematics(track, fit_scale_mm=scale_mm)
     cruise = cruise_positions(
@@ -121,7 +126,7 @@ def measure_motion(
     )
     clock = _clock(source, fit, scale_mm)
     record = _record(source, track, fit, cruise, clock=clock, datum=datum, kind=kind, thresholds=thresholds)
-    record = record.model_copy(update={"datum_shift_mm": shift_mm})
+    record = record.model_copy(update={"datum_shift_mm": float(np.mean(added))})
     return TakeMotion(source, record, tuple(tracks), track, fit, cruise)
 
 
@@ -154,11 +159,13 @@ def _record(
     k = fit.kinematics
     commanded = source.round.sweep.velocity_mm_s if source.round.sweep else None
     residual_sd_px = cruise.residual_sd_mm * datum.px_per_mm
+    turn_px = np.radians(thresholds.turn_deg) * TYPICAL_FOCAL_WIDTHS * source.camera.width
     reasons = judge_motion(
         velocity_mm_s=k.velocity_mm_s,
         commanded_mm_s=commanded if kind == "markers" else None,
         residual_sd_px=residual_sd_px,
         autocorrelation=cruise.autocorrelation,
+        angle_error=turn_px / max(datum.px_per_mm * abs(k.velocity_mm_s) * k.cruise_s, 1e-9),
         thresholds=thresholds,
     )
     begin, end = fit.cruise(source.frame_s)

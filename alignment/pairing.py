@@ -21,7 +21,7 @@ from alignment.evidence_files import finish_round, finished_round, publish, roun
 from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair
 from alignment.inline import InlineExecutor
 from alignment.matching import Match, match_frames
-from alignment.motion import TakeMotion, measure_motion, rejected_motion
+from alignment.motion import TYPICAL_FOCAL_WIDTHS, TakeMotion, measure_motion, rejected_motion
 from alignment.pair_job import NOT_WRITTEN, PairJob, PairOutcome, PairTask, run_pair_job, single_threaded
 from alignment.reference import Reference, TakeShift, read_depths, read_reference, read_shift, track_take
 from alignment.takes import TakeSource
@@ -29,9 +29,6 @@ from alignment.tracking import TargetTrack
 from catalog.evidence import AlignmentRecord, PairFrame, PairRecord, RoundMotion
 from catalog.session_folder import SessionFolder, SessionRecord
 from catalog.yaml_document import Document
-
-ASSUMED_FOCAL_WIDTHS = 1.2
-"""Focal length in picture widths where neither lens nor calibration is known."""
 
 
 class AlignmentOptions(Document):
@@ -225,7 +222,6 @@ class _Session:
                 reference.datum,
                 depths,
                 focal_px=focal_px,
-                count=self.options.depth_pairs,
             )
             for motion in motions
         ]
@@ -241,7 +237,7 @@ class _Session:
             reference.datum,
             kind=reference.tracks.kind,
             thresholds=self.options.thresholds,
-            shift_mm=shift.shift_mm,
+            correction=shift.correction,
         )
         drifted = abs(shift.exposure_ratio - 1) > self.options.thresholds.closing_light
         if motion.source.round.role == "gt" and drifted:
@@ -349,7 +345,7 @@ class _Session:
 def _focal(record: SessionRecord, source: TakeSource) -> tuple[float, str]:
     if record.lens is not None:
         return record.lens.focal_mm / record.lens.sensor_width_mm * source.camera.width, "lens"
-    return ASSUMED_FOCAL_WIDTHS * source.camera.width, "assumed"
+    return TYPICAL_FOCAL_WIDTHS * source.camera.width, "assumed"
 
 
 def _parameters(options: AlignmentOptions) -> dict[str, float | int | str | bool]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alignment.camera_motion import Pinhole
+from alignment.correction import PositionCorrection
 from alignment.datum import Datum, mean_shift
 from alignment.decode import FrameReader
 from alignment.depth import SceneDepths, StereoPair, measure_depths, position_gap, stereo_baselines
@@ -22,14 +23,14 @@ from alignment.motion import TakeMotion, measure_motion, picture_scale
 from alignment.pair_job import single_threaded
 from alignment.picture import Picture
 from alignment.registration import Registration, register
-from alignment.takes import Array, TakeSource
+from alignment.takes import TakeSource
 from alignment.tracking import ReferenceTracks, TargetTrack, decode_boards, follow_picture, track_targets
 from alignment.velocity import FIT_SCALE_PX, fit_kinematics
 from catalog.session_folder import BoardSpec
 
-_SHIFT_PRIOR_MM = 1.0
-_SHIFT_FLOOR_MM = 0.02
-"""No shift is believed to be better known than this: disparities are themselves measured."""
+_SCREEN_STEP_MM = 5.0
+_SCREENS = (6, 24)
+"""Fewest and most pairs registered per take to correct its positions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +103,7 @@ def read_depths(motion: TakeMotion, datum: Datum, focal_px: float, count: int) -
 class TakeShift:
     """How a take lies to the reference, as the pictures themselves tell."""
 
-    shift_mm: float
+    correction: PositionCorrection
     """To add to the take's positions."""
     exposure_ratio: float
     """Light of the take over that of the reference."""
@@ -117,17 +118,16 @@ def read_shift(
     depths: SceneDepths,
     *,
     focal_px: float,
-    count: int,
 ) -> TakeShift | None:
     """Find by parallax what a turn of the camera makes the boards' positions wrong by.
 
     A camera that comes back turned by a hundredth of a degree moves the boards as 0.2 mm of rail would. Near
-    and far things together tell the two apart, and the turn is the same all along a take.
+    and far things together tell the two apart, and turns change slowly along the rail.
 
     Returns:
         None where no pair could be registered or the scene is too flat.
     """
-    matches = _spread_matches(reference, motion, count)
+    matches = _spread_matches(reference, motion)
     direction = datum.scales[datum.reference].direction
     gaps, ratios, angles = [], [], []
     with single_threaded(), reference.source.open() as gt, motion.source.open() as lq:
@@ -136,16 +136,19 @@ def read_shift(
             gap = None if found is None else position_gap(found, depths, direction=direction)
             if found is None or gap is None:
                 continue
-            gaps.append((gap[0] - match.gap_mm, gap[1]))
+            gaps.append((match.lq.position_mm, gap[0] - match.gap_mm, gap[1]))
             ratios.append(found.exposure_ratio)
             angles.append(max(abs(a) for a in found.angles_deg))
     if not gaps:
         return None
-    return TakeShift(_believed(np.array(gaps)), float(np.median(ratios)), float(np.median(angles)))
+    correction = PositionCorrection(*np.array(gaps).T)
+    return TakeShift(correction, float(np.median(ratios)), float(np.median(angles)))
 
 
-def _spread_matches(reference: TakeMotion, motion: TakeMotion, count: int) -> list[Match]:
+def _spread_matches(reference: TakeMotion, motion: TakeMotion) -> list[Match]:
     frames = motion.cruise_frames(0)
+    travel_mm = abs(frames[-1].position_mm - frames[0].position_mm)
+    count = int(np.clip(travel_mm / _SCREEN_STEP_MM, *_SCREENS))
     chosen = np.unique(np.linspace(0, len(frames) - 1, count).astype(int))
     wanted = [frames[i] for i in chosen]
     return match_frames(wanted, reference.cruise_frames(0), limit_mm=np.inf, spread_px_per_mm=1.0)
@@ -177,10 +180,3 @@ def _screen(
         )
     except NoCommonStructureError:
         return None
-
-
-def _believed(gaps: Array) -> float:
-    """Weigh the median of the shifts found, ``(n, 2)`` with sigmas, against how small shifts usually are."""
-    sigma = float(np.median(gaps[:, 1])) / np.sqrt(len(gaps)) + _SHIFT_FLOOR_MM
-    share = float(_SHIFT_PRIOR_MM**2 / (_SHIFT_PRIOR_MM**2 + sigma**2))
-    return share * float(np.median(gaps[:, 0]))
