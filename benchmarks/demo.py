@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -69,8 +70,11 @@ class Demo:
         """Print a command, run it, add its time to the step; returns its lines on stdout."""
         print(f"\n$ {' '.join(_shell_word(c) for c in command)}", flush=True)
         program = str(Path(sys.executable).parent / command[0])
+        environment = {**os.environ, "CLEANPLATE_DATA": str(self.data)}
         started_s = time.monotonic()
-        with subprocess.Popen([program, *command[1:]], stdout=subprocess.PIPE, text=True) as child:
+        with subprocess.Popen(
+            [program, *command[1:]], stdout=subprocess.PIPE, text=True, env=environment
+        ) as child:
             lines = []
             for line in child.stdout or ():
                 print(line, end="", flush=True)
@@ -92,24 +96,34 @@ class Demo:
         plan = plans / f"{scene}.yaml"
         plan.write_text(yaml.safe_dump(demo_plan(scene), sort_keys=False))
         photos = [] if self._photos is None else ["--scene", str(self._photos)]
-        lines = self.step("record", "rig", "record", str(plan), "--profile", "sim", *photos, *self._data())
+        lines = self.step("record", "rig", "record", str(plan), "--profile", "sim", *photos)
         session = next(line.split()[1] for line in lines if line.startswith("session "))
-        self.step("align", "alignment", "run", session, *self._data())
+        self.step("align", "alignment", "run", session)
         return SessionFolder.find(session, self.data)
-
-    def _data(self) -> tuple[str, ...]:
-        return ("--data", str(self.data))
 
     def curate(self, sessions: Sequence[SessionFolder]) -> Path:
         """Catalog the sessions and export them, one scene held out."""
-        self.step("catalog", "catalog", "init", *self._data())
+        self.step("catalog", "catalog", "init")
         for session in sessions:
-            self.step("catalog", "catalog", "add", session.path.name, *self._data())
-        self.step("catalog", "catalog", "split", self.name, "--test-scene", HELD_OUT_SCENE, *self._data())
+            self.step("catalog", "catalog", "add", session.path.name)
+        self.step(
+            "catalog",
+            "catalog",
+            "split",
+            self.name,
+            "--train",
+            "1",
+            "--val",
+            "0",
+            "--test",
+            "0",
+            "--test-scene",
+            HELD_OUT_SCENE,
+        )
         names = ", ".join(f"'{s.path.name}'" for s in sessions)
         self.step(
             "export", "catalog", "export", self.name, "--format", "folder", "--split", self.name,
-            "--where", f"session in ({names})", *self._data(),
+            "--where", f"session in ({names})",
         )  # fmt: skip
         return self.data / "exports" / self.name
 
@@ -129,10 +143,8 @@ class Demo:
             run,
             *self._data(),
         )
-        before = self.step(
-            "evaluate", "models", "evaluate", "--baseline", "--data", export, "--json", *self._data()
-        )
-        after = self.step("evaluate", "models", "evaluate", run, "--data", export, "--json", *self._data())
+        before = self.step("evaluate", "models", "evaluate", "--baseline", "--data", export, "--json")
+        after = self.step("evaluate", "models", "evaluate", run, "--data", export, "--json")
         return {"before": json.loads(before[-1]), "after": json.loads(after[-1])}
 
 
@@ -205,9 +217,7 @@ def main() -> None:
     demo.curate(sessions)
     scores = demo.train()
     report = sessions[-1].path / "report.html"
-    demo.step(
-        "report", "alignment", "report", sessions[-1].path.name, "-o", str(report), "--data", str(demo.data)
-    )
+    demo.step("report", "alignment", "report", sessions[-1].path.name, "-o", str(report))
     numbers = summarise(demo, sessions, scores)
     print_summary(numbers, sessions)
     (demo.data / "demo.json").write_text(json.dumps(numbers, indent=1) + "\n")

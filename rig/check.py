@@ -108,8 +108,9 @@ def _camera(rig: Rig, name: str) -> Iterator[Finding]:
 
 def _markers(rig: Rig, name: str) -> Finding:
     import numpy as np
-    from alignment.markers import MarkerBoard
     from PIL import Image
+
+    from alignment.markers import MarkerBoard
 
     if not rig.profile.boards:
         return Finding(

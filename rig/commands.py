@@ -140,21 +140,24 @@ def list_devices(console: Console) -> None:
     from rig.devices.gphoto2_camera import discover
     from rig.devices.wire import serial_ports
 
-    found = {
-        "serial_ports": [{"port": p.port, "description": p.description} for p in serial_ports()],
-        "cameras": [{"model": c.model, "address": c.address} for c in discover()],
-        "profiles": [p.stem for p in shipped_profiles()],
-    }
+    ports, cameras = serial_ports(), discover()
+    profiles = [p.stem for p in shipped_profiles()]
     if console.json:
-        console.put_json(found)
+        console.put_json(
+            {
+                "serial_ports": [vars(p) for p in ports],
+                "cameras": [vars(c) for c in cameras],
+                "profiles": profiles,
+            }
+        )
         return
-    for p in found["serial_ports"]:
-        console.put(f"serial   {p['port']}  {p['description']}")  # type: ignore[index]
-    for c in found["cameras"]:
-        console.put(f"camera   {c['model']}  {c['address']}")  # type: ignore[index]
-    for name in found["profiles"]:
+    for port in ports:
+        console.put(f"serial   {port.port}  {port.description}")
+    for camera in cameras:
+        console.put(f"camera   {camera.model}  {camera.address}")
+    for name in profiles:
         console.put(f"profile  {name}")
-    if not found["serial_ports"] and not found["cameras"]:
+    if not ports and not cameras:
         console.say("no rail and no camera connected; `--profile sim` works without hardware")
 
 

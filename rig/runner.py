@@ -96,8 +96,9 @@ class SessionRunner:
         self._tell_opened(len(missing))
         self._recorder.note("run_started", rounds=[r.name for r in missing])
         try:
-            if missing and not self._rig.rail.homed:
-                self._rig.rail.home(timeout_s=HOMING_TIMEOUT_S)
+            if missing:
+                self._require_disk_space()
+                self._make_rail_ready()
             for round_ in missing:
                 self._record_round(round_)
         except SessionInterruptedError:
@@ -113,6 +114,10 @@ class SessionRunner:
                 complete=True,
             )
         )
+
+    def _make_rail_ready(self) -> None:
+        if not self._rig.rail.homed:
+            self._rig.rail.home(timeout_s=HOMING_TIMEOUT_S)
 
     def _tell_opened(self, missing: int) -> None:
         self._emit(

@@ -8,6 +8,8 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from rig.clock import SessionClock
@@ -175,3 +177,21 @@ def _keep_running_on_close(opened: serial.Serial) -> None:
         attributes = termios.tcgetattr(opened.fileno())
         attributes[2] &= ~termios.HUPCL
         termios.tcsetattr(opened.fileno(), termios.TCSANOW, attributes)
+
+
+@dataclass(frozen=True)
+class SerialPort:
+    """A serial port of this machine."""
+
+    port: str
+    """Device path, by its stable name where it has one."""
+    description: str
+
+
+def serial_ports() -> list[SerialPort]:
+    """List the serial ports that a device is behind."""
+    from serial.tools import list_ports
+
+    stable = {p.resolve(): str(p) for p in Path("/dev/serial/by-id").glob("*")}
+    found = [p for p in list_ports.comports() if p.vid is not None]
+    return [SerialPort(stable.get(Path(p.device).resolve(), p.device), p.description) for p in sorted(found)]

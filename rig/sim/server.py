@@ -153,9 +153,7 @@ def serve(setup: SimulatedRigSetup) -> Iterator[SimulatedRig]:
     with ExitStack() as stack:
         card = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cleanplate-card-")))
         pool = stack.enter_context(RenderPool())
-        mechanics = RailMechanics(
-            lower_mm=rail.travel_mm[0], travel_mm=rail.travel_mm[1] - rail.travel_mm[0]
-        )
+        mechanics = RailMechanics(lower_mm=rail.travel_mm[0], travel_mm=rail.travel_mm[1] - rail.travel_mm[0])
         controller = GrblController(mechanics, t_s=setup.clock.now(), seed=spec.seed)
         port = stack.enter_context(GrblPty(controller, setup.clock))
         backend = WorldBackend(setup, controller=controller, pool=pool, card=card)
