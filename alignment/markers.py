@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 MIN_CORNERS = 6
 """Fewer corners carry no position worth having."""
 
+_FINEST_RATIO = 60  # a marker is drawn to the nearest such part of its square; corners stay exact
 _BLURS_PX = (0.0, 1.2, 2.2)
 _REPROJECTION_PX = 1.0
 _CORNER_NOISE_PX = 0.01  # no corner is believed to be better known than this
@@ -122,7 +123,7 @@ class MarkerBoard:
             ``(rows × side, columns × side)`` uint8, black and white, no margin.
         """
         modules = self._dictionary.markerSize + 2
-        ratio = Fraction(self.spec.marker_mm / self.spec.square_mm).limit_denominator(400)
+        ratio = Fraction(self.spec.marker_mm / self.spec.square_mm).limit_denominator(_FINEST_RATIO)
         side = 2 * modules * ratio.denominator  # even margins, whole modules
         side *= -(-min_square_px // side)
         marker = self._dictionary.generateImageMarker

@@ -118,7 +118,9 @@ class World:
         scale = self.focal_px / depth_mm
         return scale * (x_mm - rail_mm) + (self.width - 1) / 2, scale * y_mm + (self.height - 1) / 2
 
-    def light(self, rail_mm: float, *, angles_px: tuple[float, float] = (0, 0), haze_per_m: float = 0.0) -> Light:
+    def light(
+        self, rail_mm: float, *, angles_px: tuple[float, float] = (0, 0), haze_per_m: float = 0.0
+    ) -> Light:
         """Render light ``(H, W, 3)`` 0..1 at one rail position; ``angles_px`` shifts the whole picture."""
         picture = np.zeros((self.height, self.width, 3), np.float32)
         for plane in self.planes:
@@ -155,9 +157,7 @@ def _texture(plane: Plane, focal_px: float) -> Light:
 def _board_light(spec: BoardSpec, size: tuple[int, int]) -> Light:
     dictionary = cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, spec.dictionary))
     ids = np.arange(spec.first_id, spec.first_id + spec.columns * spec.rows // 2)
-    board = cv2.aruco.CharucoBoard(
-        (spec.columns, spec.rows), spec.square_mm, spec.marker_mm, dictionary, ids
-    )
+    board = cv2.aruco.CharucoBoard((spec.columns, spec.rows), spec.square_mm, spec.marker_mm, dictionary, ids)
     drawn = board.generateImage((spec.columns * 96, spec.rows * 96))
     small = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     return np.repeat((0.02 + 0.8 * small)[..., None], 3, axis=2)
@@ -222,7 +222,16 @@ def film(path: Path, world: World, shot: RoundShot) -> int:
     moving = np.gradient(motion.position_mm(times)) > 0.05
     shot.truth_mm = motion.position_mm(times) + motion.jitter_mm * rng.normal(size=count) * moving
     pictures = (
-        yuv_planes(_cover(expose(world.light(float(x), angles_px=shot.angles_px, haze_per_m=shot.look.haze_per_m), shot.look, rng), shot.look))
+        yuv_planes(
+            _cover(
+                expose(
+                    world.light(float(x), angles_px=shot.angles_px, haze_per_m=shot.look.haze_per_m),
+                    shot.look,
+                    rng,
+                ),
+                shot.look,
+            )
+        )
         for x in shot.truth_mm
     )
     with av.open(str(path), "w") as movie:
@@ -303,7 +312,11 @@ class SessionBuilder:
             simulated=True,
             cameras=("main",),
             boards=self._boards,
-            lens=LensSpec(focal_mm=36 * self.world.focal_px / self.world.width, sensor_width_mm=36, scene_depth_mm=(1500, 4000))
+            lens=LensSpec(
+                focal_mm=36 * self.world.focal_px / self.world.width,
+                sensor_width_mm=36,
+                scene_depth_mm=(1500, 4000),
+            )
             if self._lens
             else None,
             rounds=tuple(self._rounds),
@@ -399,10 +412,31 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> SessionBuilder:
     root = tmp_path_factory.mktemp("bench")
     builder = SessionBuilder(root / "session")
     builder.shoot(gt_shot())
-    builder.shoot(lq_shot("noise", Look(exposure=1 / 16, gain=16.0), degradations=("noise",), angles_px=(0.4, -0.3), seed=21))
-    builder.shoot(lq_shot("dark", Look(exposure=1 / 16), degradations=("low_light",), angles_px=(-0.2, 0.25), seed=22))
+    builder.shoot(
+        lq_shot(
+            "noise", Look(exposure=1 / 16, gain=16.0), degradations=("noise",), angles_px=(0.4, -0.3), seed=21
+        )
+    )
+    builder.shoot(
+        lq_shot("dark", Look(exposure=1 / 16), degradations=("low_light",), angles_px=(-0.2, 0.25), seed=22)
+    )
     builder.shoot(lq_shot("defocus", Look(disc_radius_px=3.0), degradations=("defocus_blur",), seed=23))
     builder.void("rain")
     builder.finish()
     return builder
 
+
+class FilmKit:
+    """The parts of this file, for tests that film something of their own."""
+
+    World, Plane, Motion, Look, RoundShot = World, Plane, Motion, Look, RoundShot
+    SessionBuilder = SessionBuilder
+    expose = staticmethod(expose)
+    gt_shot = staticmethod(gt_shot)
+    lq_shot = staticmethod(lq_shot)
+
+
+@pytest.fixture(scope="session")
+def film_kit() -> type[FilmKit]:
+    """The parts a test can build worlds and sessions from."""
+    return FilmKit

@@ -1,0 +1,105 @@
+"""Depths of a scene of planes, from pictures taken a known way apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from alignment.camera_motion import Pinhole
+from alignment.depth import (
+    SceneDepths,
+    StereoPair,
+    measure_depths,
+    position_gap,
+    stereo_baselines,
+)
+from alignment.photometry import standard_tone_curve
+from alignment.picture import Picture
+from alignment.registration import register
+
+TONE = standard_tone_curve("bt709")
+
+
+@pytest.fixture(scope="module")
+def small_world(film_kit):
+    """Planes at 4000, 2500 and 1600 mm before a camera of f = 500 px: 0.125, 0.2 and 0.3125 px per mm."""
+    return film_kit.World(
+        width=512,
+        height=320,
+        focal_px=500.0,
+        planes=(
+            film_kit.Plane(4000, 0, 0, 5600, 3400, seed=1),
+            film_kit.Plane(2500, 700, 300, 1500, 900, seed=2),
+            film_kit.Plane(1600, -450, 250, 700, 500, seed=3),
+        ),
+    )
+
+
+def picture(kit, world, rail_mm: float, *, seed: int, angles_px=(0.0, 0.0), look=None) -> Picture:
+    light = world.light(rail_mm, angles_px=angles_px)
+    codes = kit.expose(light, look or kit.Look(), np.random.default_rng(seed))
+    return Picture(np.rint(255 * codes).astype(np.uint8), tone=TONE)
+
+
+@pytest.fixture(scope="module")
+def depths(film_kit, small_world) -> SceneDepths:
+    pairs = [
+        StereoPair(
+            picture(film_kit, small_world, x, seed=i),
+            picture(film_kit, small_world, x + 5.0, seed=i + 50),
+            gap_mm=5.0,
+            shift_px=np.array([-5 * 0.2, 0.0]),
+        )
+        for i, x in enumerate((0.0, 4.0, 8.0))
+    ]
+    found = measure_depths(pairs, camera=Pinhole(500.0, 512, 320))
+    assert found is not None
+    return found
+
+
+def test_near_and_far_are_told_by_their_speed(depths: SceneDepths):
+    """Each plane fills far more than 2 % of the tiles, so the percentiles are the nearest and the farthest."""
+    assert depths.range_px_per_mm == pytest.approx((0.125, 0.3125), abs=0.02)
+
+
+def test_the_position_limit_is_the_parallax_over_the_spread(depths: SceneDepths):
+    """0.25 px over 0.1875 px per mm is 1.33 mm."""
+    assert depths.position_limit_mm(0.25) == pytest.approx(1.33, rel=0.15)
+    flat = SceneDepths(np.zeros((20, 2)), np.full(20, 0.3))
+    assert flat.position_limit_mm() == np.inf
+
+
+@pytest.mark.parametrize("gap_mm", [-0.8, 0.0, 1.1])
+@pytest.mark.parametrize("look", ["clean", "noisy"])
+def test_a_turn_of_the_camera_is_no_move_along_the_rail(
+    film_kit, small_world, depths, gap_mm: float, look: str
+):
+    """A turn of 0.5 px would pass for 2.5 mm of rail at the middle plane."""
+    settings = film_kit.Look() if look == "clean" else film_kit.Look(exposure=1 / 16, gain=16.0)
+    gt = picture(film_kit, small_world, 3.0, seed=7)
+    lq = picture(film_kit, small_world, 3.0 + gap_mm, seed=8, angles_px=(0.5, -0.2), look=settings)
+
+    found = register(gt, lq, camera=Pinhole(500.0, 512, 320), initial=np.eye(3), models=("rotation",))
+    gap = position_gap(found, depths, direction=np.array([-1.0, 0.0]))
+
+    assert gap is not None
+    assert gap[0] == pytest.approx(gap_mm, abs=0.25)
+    assert gap[1] < 0.2
+
+
+def test_a_flat_scene_cannot_tell_turns_from_moves(film_kit, small_world):
+    flat = SceneDepths(np.random.default_rng(0).uniform(0, 500, (60, 2)), np.full(60, 0.2))
+    gt, lq = picture(film_kit, small_world, 0.0, seed=1), picture(film_kit, small_world, 0.0, seed=2)
+    found = register(gt, lq, camera=Pinhole(500.0, 512, 320), initial=np.eye(3), models=("rotation",))
+
+    assert position_gap(found, flat, direction=np.array([-1.0, 0.0])) is None
+
+
+def test_baselines_are_spread_over_the_round_and_of_one_length():
+    """1.2 px at 0.6 px per mm are 2 mm, four frames of 0.5 mm."""
+    chosen = stereo_baselines([0.5 * i for i in range(41)], px_per_mm=0.6, count=4)
+
+    assert [b - a for a, b in chosen] == [4, 4, 4, 4]
+    assert chosen[0][0] == 0
+    assert chosen[-1][1] == 40
+    assert stereo_baselines([0.0, 0.5, 1.0], px_per_mm=0.6) == []
