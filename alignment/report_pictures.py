@@ -24,6 +24,7 @@ DETAIL_SHARE = 2
 MAX_PIXELS = 100_000_000
 """A picture larger than this is not opened: it would be a decompression bomb rather than a frame."""
 _QUALITY = 74
+_DARK_QUALITY = 92  # what is brightened on the page shows its compression more
 _WORKERS = 2
 
 
@@ -72,19 +73,20 @@ def read_pictures(session: Path, pairs: Iterable[str], *, budget_bytes: int) -> 
 
 
 def _pair_pictures(folder: Path, name: str) -> PairPictures | None:
-    sides = [_open(folder / side / f"{name}.png") for side in ("gt", "lq")]
-    gt, lq = sides
+    gt, lq = (_open(folder / side / f"{name}.png") for side in ("gt", "lq"))
     if gt is None or lq is None or gt.size != lq.size:
         return None
     box = _detail_box(gt)
-    small = [_thumbnail(side) for side in (gt, lq)]
+    small_gt, small_lq = _thumbnail(gt), _thumbnail(lq)
+    lift = _lift(small_gt, small_lq)
+    quality = _QUALITY if lift == 1 else _DARK_QUALITY
     return PairPictures(
-        *small[0].size,
-        gt=_address(small[0]),
-        lq=_address(small[1]),
+        *small_gt.size,
+        gt=_address(small_gt),
+        lq=_address(small_lq, quality),
         gt_detail=_address(gt.crop(box)),
-        lq_detail=_address(lq.crop(box)),
-        lift=_lift(*small),
+        lq_detail=_address(lq.crop(box), quality),
+        lift=lift,
     )
 
 
@@ -129,7 +131,7 @@ def _detail_box(gt: Image) -> tuple[int, int, int, int]:
     return left, top, left + width, top + height
 
 
-def _address(picture: Image) -> str:
+def _address(picture: Image, quality: int = _QUALITY) -> str:
     out = io.BytesIO()
-    picture.save(out, "WEBP", quality=_QUALITY, method=4)
+    picture.save(out, "WEBP", quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()

@@ -168,6 +168,11 @@ REASONS: Mapping[str, Reason] = MappingProxyType(
             "Registration found no structure that both frames share.",
             "More light or more structure in the scene.",
         ),
+        "light_drift": Reason(
+            "The light changed",
+            "A closing ground truth is brighter or darker than the first one.",
+            "Use steady lamps and keep daylight out; retake what was recorded in between.",
+        ),
         "wrong_speed": Reason(
             "Not the commanded speed",
             "The carriage ran faster or slower than it was told to.",

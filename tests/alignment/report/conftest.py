@@ -63,6 +63,8 @@ class Sketch:
     velocity_mm_s: float = 40.0
     degradations: tuple[str, ...] = ()
     settings: ExposureSettings = CLEAN
+    read: ExposureSettings | None = None
+    """What the camera read back, where that is not what was asked."""
     conditions: dict[str, str] = field(default_factory=dict)
     pairs: int = 0
     rejected: tuple[str, ...] = ()
@@ -208,7 +210,7 @@ class SessionSketch:
             colour=ColourTags(matrix="bt709", range="tv", transfer="bt709"),
             model=sketch.model,
             serial="6001234",
-            settings_read=sketch.settings,
+            settings_read=sketch.read or sketch.settings,
         )
         document = TakeRecord(schema=1, round=record, take=take, cameras={"main": camera}, files=files)
         (folder / "round.json").write_text(document.model_dump_json(by_alias=True))
@@ -369,7 +371,7 @@ def draw_up(tmp_path: Path) -> Any:
     """A function that writes a session of its own for a test, from the usual sketches with changes by name."""
 
     def make(changes: dict[str, dict[str, Any]] | None = None, **options: Any) -> SessionFolder:
-        sketches = [replace(s, **(changes or {}).get(s.name, {})) for s in SKETCHES]
+        sketches = [replace(s, **{"pictures": 2, **(changes or {}).get(s.name, {})}) for s in SKETCHES]
         return SessionSketch(tmp_path / "session", sketches).write(**options)
 
     return make

@@ -1,0 +1,174 @@
+"""The figures' arithmetic: ticks, scales, velocities, and the classes and reasons they count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignment.report_axes import Box, Drawing, Panel, round_ticks, spread
+from alignment.report_figures import (
+    error_figures,
+    motion_figures,
+    pairing_figures,
+    smoothed_velocity,
+    telemetry_on_datum,
+    verdict_figure,
+)
+from alignment.report_source import frame_times, read_source
+from alignment.report_tables import pose
+from catalog.session_folder import FrameTime, SessionFolder
+
+DrawUp = Callable[..., SessionFolder]
+
+
+@given(low=st.floats(-1e4, 1e4), length=st.floats(1e-3, 1e4), about=st.integers(2, 10))
+def test_ticks_are_evenly_spaced_inside_the_range(low: float, length: float, about: int):
+    high = low + length
+
+    ticks = round_ticks(low, high, about=about)
+
+    steps = np.diff(ticks)
+    assert all(low - 1e-6 * length <= t <= high + 1e-6 * length for t in ticks)
+    assert np.allclose(steps, steps[0] if steps.size else 0, rtol=1e-6)
+    assert len(ticks) <= about + 1
+
+
+def test_a_single_value_still_spans_a_range():
+    low, high = spread([5.0, float("nan")])
+
+    assert low < 5.0 < high
+
+
+def test_a_panel_puts_data_where_its_axes_say():
+    """10 of 0..20 lies in the middle of a box 100 wide from 50; y grows upwards."""
+    drawing = Drawing("d", 100, title="t", description="d")
+    panel = Panel(drawing, Box(50, 10, 100, 80), x=(0, 20), y=(0, 4))
+
+    panel.line([0, 10, 20], [0, 1, 4], "line")
+
+    path = drawing.root.find("path")
+    assert path is not None
+    assert path.get("d") == "M50 90L100 70L150 10"
+
+
+def test_a_line_breaks_where_a_value_is_missing():
+    drawing = Drawing("d", 100, title="t", description="d")
+    panel = Panel(drawing, Box(0, 0, 30, 10), x=(0, 3), y=(0, 1))
+
+    panel.line([0, 1, 2, 3], [0, float("nan"), 1, 0], "line")
+
+    path = drawing.root.find("path")
+    assert path is not None
+    assert path.get("d") == "M0 10M20 0L30 10"
+
+
+def test_text_in_a_figure_is_escaped():
+    drawing = Drawing("d", 10, title="</svg><script>", description='"&')
+
+    markup = str(drawing.markup())
+
+    assert "<script" not in markup
+    assert ET.fromstring(markup).findtext("title") == "</svg><script>"  # noqa: S314
+
+
+def test_the_velocity_of_uniform_motion_is_its_slope():
+    time = np.arange(20) / 30
+
+    middle, velocity = smoothed_velocity(time.tolist(), (3 + 40 * time).tolist())
+
+    assert velocity == pytest.approx(np.full(16, 40.0))
+    assert middle[0] == pytest.approx(2 / 30)
+
+
+def test_telemetry_comes_to_lie_on_the_measured_track(bench_session: SessionFolder):
+    """The fixture's telemetry is 60 mm off; the track's noise is 0.02 mm."""
+    motion = read_source(bench_session).rounds[0].motion
+    assert motion is not None
+
+    moved = telemetry_on_datum(motion)
+
+    board = np.interp(motion.telemetry_time_s, motion.time_s, motion.position_mm)
+    assert np.abs(moved - board).max() < 0.15
+
+
+def test_telemetry_that_counts_the_other_way_is_turned_round(bench_session: SessionFolder):
+    motion = read_source(bench_session).rounds[0].motion
+    assert motion is not None
+    mirrored = tuple(-x for x in motion.telemetry_position_mm)
+
+    turned = telemetry_on_datum(motion.model_copy(update={"telemetry_position_mm": mirrored}))
+
+    assert turned == pytest.approx(telemetry_on_datum(motion))
+
+
+def test_gaps_and_repeats_in_time_stamps_are_counted():
+    """Frames 0, 1, 2, 5, 5, 6 at 30 Hz: two are missing between 2 and 5, one stamp is repeated."""
+    frames = [FrameTime(i, 1000 * t, "1/30000", 0.0) for i, t in enumerate([0, 1, 2, 5, 5, 6])]
+
+    found = frame_times(frames)
+
+    assert (found.dropped, found.duplicates) == (2, 1)
+
+
+def test_the_pose_of_a_turned_pair_is_its_angle_and_shift(bench_session: SessionFolder):
+    """Half a degree about the middle of a 101 by 51 frame, moved by (2, -1)."""
+    angle = np.radians(0.5)
+    c, s = np.cos(angle), np.sin(angle)
+    middle = np.array([50.0, 25.0])
+    rotation = np.array([[c, -s], [s, c]])
+    shift = middle + np.array([2.0, -1.0]) - rotation @ middle
+    matrix = np.vstack([np.column_stack([rotation, shift]), [0, 0, 1]]).tolist()
+    pair = replace_homography(bench_session, matrix)
+
+    found = pose(pair, width=101, height=51)
+
+    assert found is not None
+    assert (found.x_px, found.y_px, found.roll_deg) == pytest.approx((2.0, -1.0, 0.5))
+
+
+def replace_homography(session: SessionFolder, matrix: list[list[float]]):
+    return session.pairs()[0].model_copy(update={"homography": tuple(map(tuple, matrix))})
+
+
+def test_the_verdict_figure_counts_each_candidate_once(bench_session: SessionFolder):
+    figure = verdict_figure(read_source(bench_session))
+    assert figure is not None
+
+    tips = [e.text for e in ET.fromstring(figure.svg).iter("title")][1:]  # noqa: S314
+
+    assert "iso6400: accepted 24" in tips
+    assert "iso6400: too far apart along the rail 2" in tips
+    assert "iso6400: not in uniform motion 1" in tips
+    assert sum(int(str(tip).rsplit(" ", 1)[1]) for tip in tips) == 60 + 8
+
+
+def test_there_is_a_histogram_for_every_class_of_degradations(bench_session: SessionFolder):
+    titles = [f.title for f in error_figures(read_source(bench_session))]
+
+    assert titles[2:] == ["noise", "defocus_blur", "rain"]
+
+
+def test_rounds_that_did_not_move_are_left_out(bench_session: SessionFolder):
+    source = read_source(bench_session)
+    still = source.rounds[1].motion
+    assert still is not None
+    empty = still.model_copy(update={"time_s": (), "position_mm": (), "residual_px": (), "phases": None})
+    rounds = (source.rounds[0], replace(source.rounds[1], motion=empty))
+
+    drawn = motion_figures(replace(source, rounds=rounds))
+
+    assert [f.title for f in drawn] == ["gt"]
+
+
+def test_a_round_whose_candidates_were_all_rejected_is_still_drawn(draw_up: DrawUp):
+    source = read_source(draw_up({"rain": {"pairs": 0, "rejected": ("position_gap",) * 5}}))
+
+    rain = pairing_figures(source)[-1]
+
+    assert rain.caption.startswith("0 frames paired, 5 candidates rejected")
