@@ -209,6 +209,15 @@ def test_lines_stand_out_from_their_ground(browser: Browser, report: Path, schem
     assert [line for line in lines if contrast(line, token(page, "card")) < 3] == []
 
 
+def test_paper_is_white_whatever_the_screen(browser: Browser, report: Path):
+    page = opened(browser, report, scheme="dark").page
+
+    page.emulate_media(media="print", color_scheme="dark")
+
+    assert token(page, "page") == "ffffff"
+    assert contrast(token(page, "ink"), token(page, "card")) > 10
+
+
 def token(page: Page, name: str) -> str:
     value = page.evaluate(f"getComputedStyle(document.documentElement).getPropertyValue('--{name}')")
     digits = str(value).strip().removeprefix("#")
