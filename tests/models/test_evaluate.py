@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from catalog.console import Console
+from catalog.errors import InvalidDocumentError
+from models.brightness import fit_gain_gamma
+from models.data import PairDataset
+from models.evaluate import evaluate, evaluate_export, score_gain_gamma, table_lines
+from models.metrics import psnr_db
+
+EXPORT = {"classes": ["noise", "low_light"], "test_classes": ["noise", "noise", "rain", "low_light"]}
+DEFAULTS = {"baseline": False, "split": "test", "per_class": None, "with_ssim": False, "device": "cpu"}
+
+
+class Brighter:
+    """Adds one code value of 255."""
+
+    def restore(self, lq: Tensor) -> Tensor:
+        return (lq + 1 / 255).clamp(0, 1)
+
+
+def test_pairs_are_scored_before_and_after(make_export):
+    dataset = PairDataset(make_export(**EXPORT), "test")
+    pair = dataset[0]
+
+    evaluation = evaluate(dataset, Brighter(), with_ssim=True)
+
+    first = evaluation.scores[0]
+    assert first.degradation_class == "noise"
+    assert first.values["psnr_lq_db"] == psnr_db(pair.lq, pair.gt)
+    raised = np.minimum(pair.lq.astype(int) + 1, 255).astype(np.uint8)
+    assert first.values["psnr_restored_db"] == pytest.approx(psnr_db(raised, pair.gt))
+    assert set(first.values) == {"psnr_lq_db", "ssim_lq", "psnr_restored_db", "ssim_restored"}
+    assert {name: v["n"] for name, v in evaluation.per_class.items()} == {
+        "low_light": 1,
+        "noise": 2,
+        "rain": 1,
+    }
+
+
+def test_the_baseline_scores_the_untouched_input_alone(make_export):
+    evaluation = evaluate(PairDataset(make_export(**EXPORT), "test"), None, with_ssim=False)
+
+    assert all(set(score.values) == {"psnr_lq_db"} for score in evaluation.scores)
+
+
+def test_so_many_pairs_of_each_class_can_be_scored(make_export):
+    dataset = PairDataset(make_export(test_classes=["noise"] * 5 + ["rain"] * 2), "test")
+
+    evaluation = evaluate(dataset, None, per_class=2, with_ssim=False)
+
+    assert {name: v["n"] for name, v in evaluation.per_class.items()} == {"noise": 2, "rain": 2}
+
+
+def test_gain_and_gamma_are_fitted_on_training_pairs_and_scored_on_the_others(make_export):
+    export = make_export(**EXPORT)
+    train, test = PairDataset(export, "train"), PairDataset(export, "test")
+    curve = fit_gain_gamma([(train[1].lq, train[1].gt)])
+
+    scores = score_gain_gamma(train, test)
+
+    assert scores == {"low_light": pytest.approx(psnr_db(curve.apply(test[3].lq), test[3].gt))}
+
+
+def test_no_light_no_gain_and_gamma(make_export):
+    export = make_export(classes=["noise"], test_classes=["noise"])
+
+    assert score_gain_gamma(PairDataset(export, "train"), PairDataset(export, "test")) == {}
+
+
+def test_an_evaluation_is_plain_data_and_a_table(make_export, console):
+    """Mean over classes: every class counts once, whatever its number of pairs."""
+    document = evaluate_export(
+        str(make_export(**EXPORT)), None, **{**DEFAULTS, "baseline": True}, console=console
+    )
+
+    per_class = [values["psnr_lq_db"] for values in document["per_class"].values()]
+    assert document["n"] == len(document["pairs"]) == 4
+    assert document["mean_over_classes"]["psnr_lq_db"] == pytest.approx(sum(per_class) / 3)
+    lines = table_lines(document)
+    assert [line.split()[0] for line in lines[:4]] == ["class", "low_light", "noise", "rain"]
+    assert "best single gain and gamma" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("run", "changes", "message"),
+    [
+        (None, {}, "needs a RUN or --baseline"),
+        ("some", {"baseline": True}, "needs a RUN or --baseline"),
+        (None, {"baseline": True, "split": "tset"}, "no such split; one of train, val, test"),
+    ],
+)
+def test_contradictory_questions_are_refused(make_export, tmp_path, run, changes, message):
+    with pytest.raises(InvalidDocumentError, match=message):
+        evaluate_export(
+            str(make_export(**EXPORT)), run, **{**DEFAULTS, **changes}, console=Console(tmp_path, quiet=True)
+        )
+
+
+def test_masked_pixels_do_not_count(make_export):
+    """The right half of each pair is masked out: a restorer that ruins only that half loses nothing."""
+
+    class RuinsTheRight:
+        def restore(self, lq: Tensor) -> Tensor:
+            out = lq.clone()
+            out[..., 48:] = 0
+            return out
+
+    dataset = PairDataset(make_export(**EXPORT, masked=True), "test")
+
+    evaluation = evaluate(dataset, RuinsTheRight(), with_ssim=False, device=torch.device("cpu"))
+
+    assert all(s.values["psnr_lq_db"] == s.values["psnr_restored_db"] for s in evaluation.scores)

@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import models.train
+from catalog.console import Console
+from catalog.errors import ExitCode
+from models.base import RestorationBatch
+from models.config import load_config
+from models.errors import (
+    DivergedError,
+    NoPairsError,
+    ResumeRefusedError,
+    RunExistsError,
+    RunNotFoundError,
+    StorageError,
+    TrainingInterruptedError,
+)
+from models.job import TrainingJob, plan_training
+from models.nafnet import NafnetRestorer
+from models.registry import find_model
+from models.run_folder import RunFolder
+from models.train import learning_rate_at, train
+
+TINY = (
+    "model.width=4",
+    "training.batch=2",
+    "training.patch_px=16",
+    "training.crops_per_decode=3",
+    "training.decodes_per_block=4",
+    "training.log_every=2",
+    "training.validation_pairs=0",
+)
+
+
+def _job(
+    export: Path, tmp_path: Path, *overrides: str, out: str = "run", resume: bool = False
+) -> TrainingJob:
+    return plan_training(
+        "nafnet",
+        str(export),
+        data=tmp_path / "data",
+        config="tiny",
+        overrides=(*TINY, *overrides),
+        out=out,
+        resume=resume,
+    )
+
+
+def _weights(folder: RunFolder, step: int) -> list[dict[str, Tensor]]:
+    return [load_file(folder.weights_path(step)), load_file(folder.raw_weights_path(step))]
+
+
+def _equal(a: Sequence[dict[str, Tensor]], b: Sequence[dict[str, Tensor]]) -> bool:
+    return all(torch.equal(x[name], y[name]) for x, y in zip(a, b, strict=True) for name in x)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_resumed_run_ends_at_the_same_bits_with_any_number_of_workers(
+    make_export, tmp_path, console, monkeypatch, workers
+):
+    """11 steps in one go, against 11 steps interrupted after the fifth, in the middle of a block of 12 crops."""
+    export = make_export()
+    whole = _job(export, tmp_path, "training.steps=11", out="whole")
+    parts = _job(export, tmp_path, "training.steps=11", out="parts")
+    train(whole, console)
+
+    _interrupt_at(monkeypatch, step=5)
+    with pytest.raises(TrainingInterruptedError):
+        train(parts, console)
+    monkeypatch.undo()
+    assert parts.run.latest_step() == 5
+    result = train(replace(parts, resume=True, workers=workers), console)
+
+    assert result.steps == 11
+    assert _equal(_weights(whole.run, 11), _weights(parts.run, 11))
+
+
+def _interrupt_at(monkeypatch: pytest.MonkeyPatch, *, step: int) -> None:
+    """Send this process SIGTERM from within the given step."""
+    loss, calls = NafnetRestorer.loss, []
+
+    def loss_then_signal(self: NafnetRestorer, batch: RestorationBatch) -> dict[str, Tensor]:
+        calls.append(1)
+        if len(calls) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss(self, batch)
+
+    monkeypatch.setattr(NafnetRestorer, "loss", loss_then_signal)
+
+
+def test_an_interrupted_run_is_saved_and_its_message_is_the_command_that_resumes(
+    make_export, tmp_path, console, monkeypatch
+):
+    export = make_export()
+    job = _job(export, tmp_path, "training.steps=50")
+    handler = signal.getsignal(signal.SIGTERM)
+
+    _interrupt_at(monkeypatch, step=3)
+    with pytest.raises(TrainingInterruptedError, match="stopped at step 3 of 50") as caught:
+        train(job, console)
+
+    assert caught.value.exit_code == ExitCode.INTERRUPTED
+    assert caught.value.next_step == f"models train nafnet --data {export} --out {job.run.path} --resume"
+    assert job.run.weights_path(3).is_file()
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_accumulated_passes_make_the_step_of_one_larger_batch(make_export, tmp_path, console):
+    """The psnr loss is a mean over pictures, so two passes of two crops weigh them as one pass of four."""
+    export = make_export()
+    settings = ("training.steps=2", "training.grad_clip=1000")
+    small = _job(export, tmp_path, *settings, "training.accumulate=2", out="small")
+    large = _job(export, tmp_path, *settings, "training.batch=4", out="large")
+
+    train(small, console)
+    train(large, console)
+
+    for a, b in zip(_weights(small.run, 2), _weights(large.run, 2), strict=True):
+        assert all(torch.allclose(a[name], b[name], atol=2e-5) for name in a)
+
+
+def test_training_makes_the_pictures_better(make_export, tmp_path, console):
+    """Noise of 12 code values is 26.5 dB; sixty small steps on four pictures must gain at least half a dB."""
+    export = make_export(classes=["noise"] * 4)
+    job = _job(
+        export, tmp_path, "training.steps=60", "training.batch=4", "training.patch_px=32", "model.width=8",
+        "training.validation_pairs=2", "training.validate_every=60", "training.ema_decay=0.9",
+    )  # fmt: skip
+
+    train(job, console)
+
+    validations = [line for line in job.run.metrics() if line["kind"] == "validation"]
+    assert [line["step"] for line in validations] == [6, 60]
+    assert validations[-1]["psnr_db"] > 27.0
+    assert validations[-1]["noise"] == validations[-1]["psnr_db"]
+    assert {p.name for p in (job.run.samples / "step-000006").iterdir()} == {"noise.png"}
+
+
+def test_every_log_line_says_where_the_time_went(make_export, tmp_path, console):
+    job = _job(make_export(), tmp_path, "training.steps=5")
+
+    train(job, console)
+
+    lines = list(job.run.metrics())
+    assert [line["step"] for line in lines] == [2, 4, 5]
+    for line in lines:
+        assert {
+            "loss",
+            "learning_rate",
+            "images_per_s",
+            "data_wait_share",
+            "skipped_steps",
+            "grad_norm",
+        } <= line.keys()
+        assert 0 <= line["data_wait_share"] <= 1
+    assert any(job.run.path.glob("events.out.tfevents.*"))
+
+
+def test_steps_without_a_finite_gradient_are_left_out_and_counted(
+    make_export, tmp_path, console, monkeypatch
+):
+    """The third of four steps sees NaN: the weights stay as they were, and the average too."""
+    loss, calls = NafnetRestorer.loss, []
+
+    def broken_once(self: NafnetRestorer, batch: RestorationBatch) -> dict[str, Tensor]:
+        calls.append(1)
+        factor = float("nan") if len(calls) == 3 else 1.0
+        return {name: value * factor for name, value in loss(self, batch).items()}
+
+    monkeypatch.setattr(NafnetRestorer, "loss", broken_once)
+    job = _job(
+        make_export(), tmp_path, "training.steps=4", "training.checkpoint_every=1", "training.keep_last=4"
+    )
+
+    result = train(job, console)
+
+    assert result.skipped_steps == 1
+    assert _equal(_weights(job.run, 2), _weights(job.run, 3))
+    assert not _equal(_weights(job.run, 3), _weights(job.run, 4))
+
+
+def test_a_run_that_never_has_a_finite_gradient_ends(make_export, tmp_path, console, monkeypatch):
+    monkeypatch.setattr(models.train, "MAX_SKIPPED_IN_A_ROW", 3)
+    loss = NafnetRestorer.loss
+    monkeypatch.setattr(
+        NafnetRestorer, "loss", lambda self, batch: {"loss": loss(self, batch)["loss"] * float("inf")}
+    )
+
+    with pytest.raises(DivergedError, match="no finite gradient in 3 steps in a row"):
+        train(_job(make_export(), tmp_path, "training.steps=9"), console)
+
+
+def test_old_checkpoints_go_and_the_best_stay(make_export, tmp_path, console):
+    """Six checkpoints: the last two and the best one are kept; the state for resuming only of the last two."""
+    job = _job(
+        make_export(), tmp_path, "training.steps=6", "training.checkpoint_every=1", "training.validate_every=1",
+        "training.validation_pairs=2", "training.keep_last=2", "training.keep_best=1",
+    )  # fmt: skip
+
+    train(job, console)
+
+    scores = {v["step"]: v["psnr_db"] for v in job.run.metrics() if v["kind"] == "validation"}
+    best = max(scores, key=lambda step: scores[step])
+    expected = sorted({5, 6, best})
+    assert [saved.step for saved in job.run.saved_steps()] == expected
+    assert sorted(p.stem for p in job.run.checkpoints.glob("*.safetensors")) == [
+        f"step-{s:06d}" for s in expected
+    ]
+    assert sorted(p.name for p in job.run.state.iterdir()) == [
+        f"step-00000{step}.{kind}" for step in (5, 6) for kind in ("pt", "safetensors")
+    ]
+
+
+def test_a_run_is_not_overwritten(make_export, tmp_path, console):
+    job = _job(make_export(), tmp_path, "training.steps=1")
+    train(job, console)
+
+    with pytest.raises(RunExistsError, match="--resume") as caught:
+        train(job, console)
+    assert caught.value.exit_code == ExitCode.INVALID_INPUT
+
+
+def test_resuming_with_another_configuration_is_refused(make_export, tmp_path, console):
+    export = make_export()
+    train(_job(export, tmp_path, "training.steps=2"), console)
+
+    with pytest.raises(
+        ResumeRefusedError, match=r"configuration changed: training\.learning_rate, training\.steps"
+    ):
+        train(_job(export, tmp_path, "training.steps=3", "training.learning_rate=0.1", resume=True), console)
+
+
+def test_resuming_on_another_export_is_refused(make_export, tmp_path, console):
+    train(_job(make_export("one"), tmp_path, "training.steps=2"), console)
+
+    with pytest.raises(ResumeRefusedError, match="is not the one the run began with"):
+        train(_job(make_export("other", seed=9), tmp_path, "training.steps=2", resume=True), console)
+
+
+def test_resuming_needs_no_configuration(make_export, tmp_path, console):
+    """The run's own `config.yaml` is taken, so the resume command stays short."""
+    export = make_export()
+    train(_job(export, tmp_path, "training.steps=2"), console)
+
+    job = plan_training("nafnet", str(export), data=tmp_path / "data", out="run", resume=True)
+
+    assert job.config == load_config(find_model("nafnet"), "tiny", (*TINY, "training.steps=2"))
+    assert train(job, console).steps == 2
+
+
+def test_there_is_nothing_to_resume_before_the_first_checkpoint(make_export, tmp_path, console):
+    with pytest.raises(RunNotFoundError, match="no training run 'run'"):
+        _job(make_export(), tmp_path, resume=True)
+
+
+def test_training_without_pairs_is_refused_before_anything_is_written(make_export, tmp_path, console):
+    job = _job(make_export(classes=[], test_classes=["rain"]), tmp_path)
+
+    with pytest.raises(NoPairsError, match="no pairs in split 'train'") as caught:
+        train(job, console)
+
+    assert caught.value.exit_code == ExitCode.INVALID_INPUT
+    assert not job.run.path.exists()
+
+
+def test_a_run_starts_from_the_weights_of_another(make_export, tmp_path, console):
+    """A learning rate of nearly nothing leaves the first weights where they were."""
+    export = make_export()
+    first = _job(export, tmp_path, "training.steps=3", out="first")
+    train(first, console)
+    still = ("training.steps=1", "training.learning_rate=1e-12", "training.final_learning_rate=0")
+    second = _job(export, tmp_path, *still, out="second")
+
+    train(replace(second, init=first.run.weights_path(3)), console)
+
+    before, after = _weights(first.run, 3)[0], _weights(second.run, 1)[0]
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_untouched(make_export, tmp_path, console, monkeypatch):
+    job = _job(make_export(), tmp_path, "training.steps=3", "training.checkpoint_every=1")
+
+    def full_after_the_first(path: Path, state: object) -> None:
+        if "000001" not in path.name:
+            raise OSError(28, "No space left on device")
+        Path(path).write_bytes(b"state")
+
+    monkeypatch.setattr(models.train, "save_state", full_after_the_first)
+
+    with pytest.raises(StorageError, match="No space left on device"):
+        train(job, console)
+    assert job.run.latest_step() == 1
+    assert job.run.weights_path(1).is_file()
+
+
+def test_a_time_budget_ends_training_with_the_learning_rate_at_its_end(make_export, tmp_path, console):
+    job = _job(
+        make_export(),
+        tmp_path,
+        "training.steps=1000000",
+        "training.budget_s=1.0",
+        "training.log_every=1000000",
+    )
+
+    result = train(job, console)
+
+    last = list(job.run.metrics())[-1]
+    assert result.steps < 1000000
+    assert last["step"] == result.steps
+    assert last["learning_rate"] < 0.1 * job.config.training.learning_rate
+    assert json.loads((job.run.checkpoints / "index.json").read_text())[-1]["step"] == result.steps
+
+
+def test_learning_rate_warms_up_and_follows_half_a_cosine():
+    """From 1/4 of the peak in four steps to the peak; half of it in the middle; its floor at the end."""
+    settings = load_config(
+        find_model("nafnet"),
+        "tiny",
+        ("training.learning_rate=0.4", "training.final_learning_rate=0", "training.warmup_steps=4"),
+    ).training
+
+    rates = [
+        learning_rate_at(0, 0, settings),
+        learning_rate_at(0.5, 50, settings),
+        learning_rate_at(1, 100, settings),
+    ]
+
+    assert rates == pytest.approx([0.1, 0.2, 0.0])
+
+
+def test_quiet_training_says_nothing(make_export, tmp_path, capsys):
+    train(_job(make_export(), tmp_path, "training.steps=2"), Console(tmp_path, quiet=True))
+
+    assert capsys.readouterr() == ("", "")
