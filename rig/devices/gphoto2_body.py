@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,8 @@ _RECORDING = "Already in movie recording"
 _WRITING = "Images / movies not yet record in buffer"
 _HARMLESS = frozenset({"Not in application mode"})
 """The library switches to this mode itself when it starts a movie."""
+_CARD_REASONS = frozenset({"No card", "Card error", "Card not formatted", "Card full", "Card protected"})
+"""The ones that hold for stills, too."""
 _NUMBERS = ("iso", "f_number", "exposure_s")
 
 
@@ -120,11 +122,7 @@ class CameraBody:
     def start_movie(self) -> None:
         """Begin to record to the card, and make sure that the body says so."""
         with self._link.explained("starting the movie"):
-            if reasons := self._reasons():
-                raise DeviceError(
-                    f"{self._link.name}: a movie cannot be recorded: {', '.join(reasons)}",
-                    next_step="mend this at the camera; a full card needs files deleted or another card",
-                )
+            self._require_none(self._reasons(), "a movie cannot be recorded")
             forget_events(self._link)
             if self._movie_switch.needs_live_view:
                 self._link.switch_live_view(True)
@@ -149,6 +147,7 @@ class CameraBody:
     def capture_still(self, timeout_s: float) -> tuple[CardFile, ...]:
         """Take one picture."""
         with self._link.explained("taking a picture"):
+            self._require_none(_CARD_REASONS.intersection(self._reasons()), "no picture can be taken")
             forget_events(self._link)
             self._link.camera.trigger_capture(self._link.context)
             return await_files(self._link, timeout_s, is_writing=self._is_writing)
@@ -265,6 +264,13 @@ class CameraBody:
             return ()
         _, _, reasons = self._link.read("movieprohibit").partition(": ")
         return tuple(r for r in reasons.split(",") if r and r not in _HARMLESS)
+
+    def _require_none(self, reasons: Collection[str], what: str) -> None:
+        if reasons:
+            raise DeviceError(
+                f"{self._link.name}: {what}: {', '.join(reasons)}",
+                next_step="mend this at the camera; a full card needs files deleted or another card",
+            )
 
     def _require_recording(self) -> None:
         deadline_s = time.monotonic() + _STARTED_S

@@ -15,10 +15,12 @@ from typing import Any
 
 from rig.devices.camera import CameraIdentity
 from rig.devices.gphoto2_errors import LINK_LOST_CODES, translated
-from rig.errors import DeviceError
+from rig.errors import DeviceBusyError, DeviceError
 
 _NETWORK_MODEL = "PTP/IP Camera"
 _BACK_OFF_S = (0.5, 1.0, 2.0)
+_BUSY_S, _BUSY_POLL_S = 10.0, 0.05
+"""How long a body may be busy with what it did before, as after a movie's stop."""
 
 
 class CameraLink:
@@ -79,6 +81,8 @@ class CameraLink:
         self._said.clear()
         try:
             yield
+        except DeviceError:  # ours already; some of them are OSErrors, too
+            raise
         except gp.GPhoto2Error as error:
             if error.code in LINK_LOST_CODES:
                 self.camera = None
@@ -123,13 +127,38 @@ class CameraLink:
         self.camera.set_single_config(entry, widget, self.context)
 
     def switch_live_view(self, on: bool) -> None:
-        """Start or end live view where the body has a switch for it."""
+        """Start or end live view where the body has a switch for it; waits for a body that is busy."""
         if self.has("viewfinder"):
-            self.write("viewfinder", int(on))
+            self._write_when_ready("viewfinder", int(on))
+
+    def _write_when_ready(self, entry: str, value: int) -> None:
+        import gphoto2 as gp
+
+        deadline_s = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                return self.write(entry, value)
+            except gp.GPhoto2Error as error:
+                if error.code != gp.GP_ERROR_CAMERA_BUSY or time.monotonic() > deadline_s:
+                    raise
+                self.unhear()
+            time.sleep(_BUSY_POLL_S)
 
     def event(self, wait_ms: int) -> tuple[int, Any]:
-        """Return the next event and its detail; the library's time-out event after ``wait_ms``."""
-        kind, detail = self.camera.wait_for_event(wait_ms, self.context)
+        """Return the next event and its detail; the library's time-out event after ``wait_ms``.
+
+        A body that is busy has no event yet: the library makes an error of that.
+        """
+        import gphoto2 as gp
+
+        try:
+            kind, detail = self.camera.wait_for_event(wait_ms, self.context)
+        except gp.GPhoto2Error as error:
+            if error.code != gp.GP_ERROR_CAMERA_BUSY:
+                raise
+            self.unhear()
+            time.sleep(wait_ms / 1000)
+            return int(gp.GP_EVENT_TIMEOUT), None
         return int(kind), detail
 
     def events(self, wait_ms: int) -> Iterator[tuple[int, Any]]:
@@ -153,6 +182,8 @@ class CameraLink:
             try:
                 self.camera.init(self.context)
             except gp.GPhoto2Error as error:
+                if error.code == gp.GP_ERROR:
+                    raise self._turned_away() from None
                 if error.code not in LINK_LOST_CODES:
                     raise
                 time.sleep(wait_s)  # a body that just woke up or lost its last owner needs a moment
@@ -160,6 +191,13 @@ class CameraLink:
             else:
                 return
         self.camera.init(self.context)
+
+    def _turned_away(self) -> DeviceBusyError:
+        said = f" ({'; '.join(self._said)})" if self._said else ""
+        return DeviceBusyError(
+            f"{self.name}: the body turned the connection away{said}; another program may have it",
+            next_step="end other programs that use this camera, or switch it off and on",
+        )
 
 
 def autodetect() -> list[tuple[str, str]]:

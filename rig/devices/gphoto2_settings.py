@@ -138,7 +138,7 @@ def nearest_word(name: str, wanted: str, choices: Sequence[str]) -> str:
     Raises:
         SettingRefusedError: There is no such choice; the message lists those there are.
     """
-    words = _WHITE_BALANCE_WORDS.get(wanted.lower(), (wanted.lower(),))
+    words = _WHITE_BALANCE_WORDS.get(our_word(wanted), (wanted.lower(),))
     for word in words:
         for choice in choices:
             if choice.lower() == word:
