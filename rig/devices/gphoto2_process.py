@@ -36,8 +36,9 @@ class OwnerProcess:
         self._numbers = itertools.count(1)
         ours, theirs = socket.socketpair()
         with theirs, self._log.open("wb") as log:
+            program = ["-P", "-m", "rig.devices.gphoto2_worker", str(theirs.fileno()), self._home.name]
             self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "rig.devices.gphoto2_worker", str(theirs.fileno())],
+                [sys.executable, *program],
                 pass_fds=[theirs.fileno()],
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""The program that owns libgphoto2: ``python -m rig.devices.gphoto2_worker FD`` serves one pipe until it closes.
+"""The program that owns libgphoto2: ``python -m rig.devices.gphoto2_worker FD HOME`` serves a pipe until it closes.
 
 Its main thread makes the library's calls, one after the other. A second thread reads the pipe, so that it notices
 when the engine has died while the library does not return.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import shutil
 import sys
 import threading
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ _FAREWELL_S = 10.0
 
 
 def main() -> None:
-    """Serve the pipe whose file descriptor is the only argument."""
+    """Serve the pipe with this file descriptor, then remove the temporary home folder."""
     pipe = Connection(int(sys.argv[1]))
     calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(pipe, calls), daemon=True).start()
@@ -32,6 +33,7 @@ def main() -> None:
     while (call := calls.get()) is not None:
         _answer(pipe, body, call)
     body.close()
+    shutil.rmtree(sys.argv[2], ignore_errors=True)  # the engine may have died and does not do it
 
 
 def _read(pipe: Connection, calls: queue.SimpleQueue[_Call | None]) -> None:

@@ -22,7 +22,7 @@ from rig.clock import SessionClock
 from rig.devices.gphoto2_camera import Gphoto2Camera, Gphoto2Settings
 camera = Gphoto2Camera(Gphoto2Settings(kind="gphoto2", address=sys.argv[1]), SessionClock())
 camera.open()
-print(camera._owner._child.pid, flush=True)
+print(camera._owner._child.pid, camera._owner._home.name, flush=True)
 time.sleep(60)
 """
 
@@ -118,11 +118,12 @@ def test_the_owner_process_ends_with_the_engine(tmp_path: Path):
         )
         with engine:
             assert engine.stdout is not None
-            child = int(engine.stdout.readline())
+            child, home = engine.stdout.readline().split()
 
             engine.send_signal(signal.SIGKILL)
 
-        assert _within(10.0, lambda: not _runs(child))
+        assert _within(10.0, lambda: not _runs(int(child)))
+        assert not Path(home).exists()
         with driver(body, clock) as camera:
             assert camera.status().battery_percent == 87
 
