@@ -33,10 +33,13 @@ def models() -> None:
 
 @app.command("list")
 def list_models(
-    json_output: JsonOption = False, quiet: QuietOption = False, debug: DebugOption = False
+    data: DataOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """List the models and the configurations that ship with them."""
-    console = open_console(json_output=json_output, quiet=quiet, debug=debug)
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     if console.json:
         rows = [
             {"name": e.name, "kind": e.kind, "summary": e.summary, "configs": e.sizes()}

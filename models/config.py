@@ -52,8 +52,9 @@ class TrainingConfig(Document):
     """Largest norm of the gradient."""
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     """Weight of the past in the averaged weights; 0 switches averaging off."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: autocast of the network; weights, losses and optimiser stay float32."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """bf16: autocast of the network; weights, losses and optimiser stay float32. auto: bf16 where the processor
+    has it in hardware (elsewhere it is emulated and slower), otherwise fp32."""
     channels_last: bool = True
     log_every: int = Field(default=20, ge=1)
     """Steps between lines in `metrics.jsonl`."""

@@ -101,7 +101,9 @@ class Trainer:
         layout = torch.channels_last if self._settings.channels_last else torch.contiguous_format
         network = find_model(job.config.name).build(job.config.model).to(self._device)
         self.model = network.to(memory_format=layout)  # type: ignore[call-overload]  # missing in torch's stub
-        self._objective = processes.shared(_Objective(self.model, self._settings.precision))
+        self._objective = processes.shared(
+            _Objective(self.model, half=uses_bf16(self._settings.precision, self._device))
+        )
         self.average = AveragedWeights(self.model, self._settings.ema_decay)
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(),
@@ -316,13 +318,23 @@ class Trainer:
 class _Objective(nn.Module):
     """The model's loss as a forward pass, which is what the gradient averaging of several processes hooks."""
 
-    def __init__(self, model: nn.Module, precision: str) -> None:
+    def __init__(self, model: nn.Module, *, half: bool) -> None:
         super().__init__()
-        self.model, self._half = model, precision == "bf16"
+        self.model, self._half = model, half
 
     def forward(self, batch: RestorationBatch) -> Mapping[str, Tensor]:
         with torch.autocast(batch.lq.device.type, torch.bfloat16, enabled=self._half):
             return cast("Trainable", self.model).loss(batch)
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Decide whether the network runs in bfloat16 on a device."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def learning_rate_at(progress: float, step: int, settings: TrainingConfig) -> float:

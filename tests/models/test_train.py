@@ -30,7 +30,7 @@ from models.job import TrainingJob, plan_training
 from models.nafnet import NafnetRestorer
 from models.registry import find_model
 from models.run_folder import RunFolder
-from models.train import learning_rate_at, train
+from models.train import learning_rate_at, train, uses_bf16
 
 TINY = (
     "model.width=4",
@@ -337,6 +337,24 @@ def test_learning_rate_warms_up_and_follows_half_a_cosine():
     ]
 
     assert rates == pytest.approx([0.1, 0.2, 0.0])
+
+
+def test_bf16_is_chosen_only_where_the_processor_has_it(monkeypatch):
+    cpu, found = torch.device("cpu"), {"avx512_bf16": False, "amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+
+    assert [uses_bf16(precision, cpu) for precision in ("fp32", "bf16", "auto")] == [False, True, False]
+    found["avx512_bf16"] = True
+    assert uses_bf16("auto", cpu)
+
+
+def test_half_precision_trains_and_keeps_its_weights_in_full(make_export, tmp_path, console):
+    job = _job(make_export(), tmp_path, "training.steps=2", "training.precision=bf16")
+
+    train(job, console)
+
+    assert {w.dtype for weights in _weights(job.run, 2) for w in weights.values()} == {torch.float32}
+    assert all(abs(line["loss"]) < 10 for line in job.run.metrics())
 
 
 def test_quiet_training_says_nothing(make_export, tmp_path, capsys):
