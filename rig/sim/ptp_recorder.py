@@ -122,7 +122,7 @@ class Recorder:
         self._backend, self._clock, self._spec = backend, clock, spec
         self._announce, self._faults = announce, faults
         self._delays = random.Random(spec.seed)  # noqa: S311  - physics, not secrets
-        self._folder = tempfile.TemporaryDirectory(prefix="cleanplate-stills-")
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._stills = 0
         self._recording: Recording | None = None
         self._closing = threading.Event()
@@ -159,7 +159,8 @@ class Recorder:
         self.stop_movie()
         if self._thread is not None:
             self._thread.join(_JOIN_S)
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def _begin(self, state: Shutter, work: Callable[..., None], argument: object) -> None:
         self.state = state
@@ -177,6 +178,8 @@ class Recorder:
     def _take_still(self, settings: ExposureSettings) -> None:
         self._clock.sleep(settings.exposure_s or 0.0, self._closing)
         self._stills += 1
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="cleanplate-stills-")
         path = Path(self._folder.name) / f"still-{self._stills:06d}.jpg"
         path.write_bytes(self._backend.still(settings))
         self._publish(path)
