@@ -46,10 +46,10 @@ def demo_plan(scene: str) -> dict[str, Any]:
     return {
         "schema": 1,
         "scene": scene,
-        "sweep": {"start_mm": 100, "end_mm": 132, "velocity_mm_s": 40},
+        "sweep": {"start_mm": 100, "end_mm": 124, "velocity_mm_s": 40},
         "base": {"iso": 100, "f_number": 8, "exposure_s": 0.005, "focus_m": 2.0},
         "rounds": DEMO_ROUNDS,
-        "rest_s": 0.7,
+        "rest_s": 0.4,
     }
 
 
