@@ -95,6 +95,8 @@ def train(
     from models.train import train as run_training
 
     result = run_training(job, console)
+    if not _leads():
+        return
     if console.json:
         console.put_json(asdict(result))
         return
@@ -164,9 +166,15 @@ def restore(
         console.put(str(path))
 
 
+def _leads() -> bool:
+    return os.environ.get("RANK", "0") == "0"  # one voice for all processes that `torchrun` started
+
+
 def _console(*, json_output: bool, quiet: bool, debug: bool) -> Console:
     folder = os.environ.get("CLEANPLATE_DATA")  # --data names the export in these commands
-    return open_console(Path(folder) if folder else None, json_output=json_output, quiet=quiet, debug=debug)
+    return open_console(
+        Path(folder) if folder else None, json_output=json_output, quiet=quiet or not _leads(), debug=debug
+    )
 
 
 def main() -> None:
