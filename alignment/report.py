@@ -20,15 +20,9 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from alignment.report_figures import (
-    Figure,
-    error_figures,
-    motion_figures,
-    pairing_figures,
-    place_figure,
-    speed_figure,
-    verdict_figure,
-)
+from alignment.report_axes import Figure
+from alignment.report_error_figures import error_figures, place_figure, verdict_figure
+from alignment.report_figures import motion_figures, pairing_figures, speed_figure
 from alignment.report_sheet import RejectGroup, SheetPart, contact_sheet, reject_groups, sheet_words
 from alignment.report_source import Finding, ReportSource, Verdict, judge_session, read_source
 from alignment.report_tables import (
@@ -43,6 +37,7 @@ from alignment.report_tables import (
     device_facts,
     event_lines,
     motion_rows,
+    parameter_facts,
     settings_rows,
     take_lines,
     version_facts,
@@ -105,6 +100,7 @@ class Report:
     events: tuple[EventLine, ...]
     devices: tuple[Fact, ...]
     alignment: tuple[Fact, ...]
+    parameters: tuple[Fact, ...]
     versions: tuple[Fact, ...]
     plan: str
     profile: str
@@ -200,6 +196,7 @@ def _compose(source: ReportSource, pairs_folder: str) -> Report:
         events=event_lines(source),
         devices=device_facts(source),
         alignment=alignment_facts(source),
+        parameters=parameter_facts(source),
         versions=_versions(source),
         plan=_yaml(source.record.plan),
         profile=_yaml(source.record.profile),

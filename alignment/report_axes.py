@@ -22,6 +22,11 @@ Array = NDArray[np.float64]
 
 WIDTH = 480
 """Width of every figure's own coordinates; on a phone they are shown at three quarters."""
+LEFT, RIGHT = 52.0, 14.0
+"""Margins that leave room for the numbers of an axis."""
+INNER = WIDTH - LEFT - RIGHT
+SERIES = 8
+"""Count of line colours in the style sheet; shapes tell further series apart."""
 _CHARACTER_PX = 7.2  # mean advance of the labels in a wide font; too much room is better than too little
 _SHAPES = (
     "M{x} {y}m-2.4 0a2.4 2.4 0 1 0 4.8 0a2.4 2.4 0 1 0-4.8 0",
@@ -31,6 +36,15 @@ _SHAPES = (
     "M{x} {y}m-2.7-1.9h5.4l-2.7 4.8z",
     "M{x} {y}m-2.4-2.4l4.8 4.8m0-4.8l-4.8 4.8",
 )
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with the sentence below it."""
+
+    title: str
+    svg: Markup
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,17 @@ def round_ticks(low: float, high: float, *, about: int = 5) -> list[float]:
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     digits = max(0, 1 - math.floor(math.log10(step)))
     return [round(k * step, digits) for k in range(first, last + 1)]
+
+
+def decade_numbers(low: float, high: float) -> list[tuple[float, str]]:
+    """List 1, 2 and 5 times the powers of ten between two logarithms, each with its text.
+
+    >>> decade_numbers(-2.0, -1.0)
+    [(-2.0, '0.01'), (-1.699, '0.02'), (-1.301, '0.05'), (-1.0, '0.1')]
+    """
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    values = [m * 10.0**power for power in powers for m in (1, 2, 5)]
+    return [(round(math.log10(v), 3), f"{v:g}") for v in values if low - 1e-9 <= math.log10(v) <= high + 1e-9]
 
 
 def spread(values: ArrayLike, *, margin: float = 0.05, floor: float = 1e-3) -> tuple[float, float]:
@@ -137,7 +162,7 @@ class Drawing:
         """
         x = left
         for mark, css, label in entries:
-            width = 26 + _CHARACTER_PX * len(label)
+            width = 30 + _CHARACTER_PX * len(label)
             if x > left and x + width > WIDTH - 4:
                 x, y = left, y + 16
             self._legend_mark(mark, css, x, y)
@@ -166,10 +191,18 @@ class Panel:
         self.x = Scale(*x, box.left, box.left + box.width)
         self.y = Scale(*y, box.top + box.height, box.top)
 
-    def axes(self, x_label: str, y_label: str, *, y_ticks: int = 4, x_ticks: int = 6) -> None:
+    def axes(
+        self,
+        x_label: str,
+        y_label: str,
+        *,
+        y_ticks: int = 4,
+        x_numbers: Sequence[tuple[float, str]] | None = None,
+    ) -> None:
         """Draw grid, numbers and labels.
 
-        An empty ``x_label`` leaves the numbers below away, zero ``y_ticks`` those beside.
+        An empty ``x_label`` leaves the numbers below away, zero ``y_ticks`` those beside. ``x_numbers`` are places
+        with their texts where the axis is not linear in what it shows.
         """
         box = self.box
         bottom, right = box.top + box.height, box.left + box.width
@@ -177,11 +210,12 @@ class Panel:
             y = self.y(value)
             self.drawing.path(f"M{_short(box.left)} {_short(y)}H{_short(right)}", "grid")
             self.drawing.text(box.left - 6, y + 4, _tick(value), "tick", anchor="end")
-        for value in round_ticks(self.x.low, self.x.high, about=x_ticks):
+        linear = [(value, _tick(value)) for value in round_ticks(self.x.low, self.x.high, about=6)]
+        for value, text in linear if x_numbers is None else x_numbers:
             x = self.x(value)
             self.drawing.path(f"M{_short(x)} {_short(bottom)}v4", "axis")
             if x_label:
-                self.drawing.text(x, bottom + 16, _tick(value), "tick", anchor="middle")
+                self.drawing.text(x, bottom + 16, text, "tick", anchor="middle")
         self.drawing.path(f"M{_short(box.left)} {_short(bottom)}H{_short(right)}", "axis")
         self.drawing.text(box.left, box.top - 6, y_label)
         if x_label:
@@ -196,13 +230,13 @@ class Panel:
         y = np.repeat(np.concatenate([[0.0], np.asarray(heights, np.float64), [0.0]]), 2)[1:-1]
         self.line(np.repeat(np.asarray(edges, np.float64), 2), y, css)
 
-    def bars(self, edges: Sequence[float], heights: Sequence[float], css: str, unit: str) -> None:
-        """Draw the bars of a histogram with a tip on each."""
+    def bars(self, edges: Sequence[float], heights: Sequence[float], css: str) -> None:
+        """Draw the bars of a histogram with the count as a tip on each."""
         for low, high, value in zip(edges[:-1], edges[1:], heights, strict=True):
             if value:
                 left, top = self.x(low), self.y(value)
                 box = Box(left + 0.5, top, self.x(high) - left - 1, self.y(0) - top)
-                self.drawing.rectangle(box, css, tip=f"{low:.3g} to {high:.3g} {unit}: {value:.0f}")
+                self.drawing.rectangle(box, css, tip=f"{value:.0f}")
 
     def dots(self, x: ArrayLike, y: ArrayLike, css: str, *, kind: int = 0) -> None:
         """Draw a mark of one shape at every point."""

@@ -1,40 +1,23 @@
-"""The report's figures: how the carriage moved, which frames were paired, how well they fit."""
+"""The report's figures of motion and pairing: how the carriage moved, which frames were paired."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
-from alignment.report_axes import WIDTH, Box, Drawing, Panel, spread
+from alignment.report_axes import INNER, LEFT, SERIES, Box, Drawing, Figure, Panel, spread
 from alignment.report_source import ReportSource, RoundSource
-from alignment.report_words import counted, number, reason_words
+from alignment.report_words import counted, number
 from catalog.evidence import MotionPhases, PairRecord, RoundMotion
 
 Array = NDArray[np.float64]
 
-SERIES = 8
-"""Count of line colours in the style sheet; shapes tell further series apart."""
-_LEFT, _RIGHT = 52.0, 14.0
-_INNER = WIDTH - _LEFT - _RIGHT
 _GAP_CLASSES = 4
 _DENSE = 900
 """Combs of more frames than this are drawn with finer lines; the close view, which is as wide, from fewer."""
 _CLOSE_DENSE = 150
-_REASON_COLOURS = 8
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure with the sentence below it."""
-
-    title: str
-    svg: Markup
-    caption: str
 
 
 def motion_figures(source: ReportSource) -> tuple[Figure, ...]:
@@ -46,11 +29,11 @@ def _motion_figure(round_: RoundSource, motion: RoundMotion) -> Figure:
     title = f"Round {round_.name}: position, velocity and residual against time"
     caption = _motion_caption(motion)
     drawing = Drawing(f"motion-{round_.record.number}", 452, title=title, description=caption)
-    y = drawing.legend(14, _motion_legend(motion, bool(_rejected_times(round_))), left=_LEFT)
+    y = drawing.legend(14, _motion_legend(motion, bool(_rejected_times(round_))), left=LEFT)
     x = _time_range(motion)
-    position = Panel(drawing, Box(_LEFT, y + 14, _INNER, 104), x=x, y=spread(motion.position_mm))
-    velocity = Panel(drawing, Box(_LEFT, y + 152, _INNER, 92), x=x, y=_velocity_range(motion))
-    residual = Panel(drawing, Box(_LEFT, y + 278, _INNER, 84), x=x, y=_residual_range(motion))
+    position = Panel(drawing, Box(LEFT, y + 14, INNER, 104), x=x, y=spread(motion.position_mm))
+    velocity = Panel(drawing, Box(LEFT, y + 152, INNER, 92), x=x, y=_velocity_range(motion))
+    residual = Panel(drawing, Box(LEFT, y + 278, INNER, 84), x=x, y=_residual_range(motion))
     for panel in (position, velocity, residual):
         _shade_phases(panel, motion.phases)
     _draw_position(position, motion, _rejected_times(round_))
@@ -199,9 +182,9 @@ def speed_figure(source: ReportSource) -> Figure | None:
     caption = "Every round on the datum of the first ground truth; pairs come from where all lines are level."
     drawing = Drawing("speed", 452, title="Velocity of all rounds over position", description=caption)
     entries = [("line", f"line s{i % SERIES}", r.name) for i, r in enumerate(moved)]
-    y = drawing.legend(14, entries, left=_LEFT)
+    y = drawing.legend(14, entries, left=LEFT)
     tracks = [_speed_over_position(r.motion) for r in moved if r.motion]
-    box = Box(_LEFT, y + 14, _INNER, 452 - y - 56)
+    box = Box(LEFT, y + 14, INNER, 452 - y - 56)
     everywhere = spread(np.concatenate([x for x, _ in tracks]), margin=0.02)
     speeds = spread(np.concatenate([[0.0], *(v for _, v in tracks)]))
     panel = Panel(drawing, box, x=everywhere, y=speeds)
@@ -239,7 +222,7 @@ def _pairing_figure(round_: RoundSource, gt_mm: Array, limit_mm: float | None) -
         ("line", "line reject", "rejected"),
         *(("line", f"line gap{k}", text) for k, text in enumerate(_gap_labels(_gap_unit(round_, limit_mm)))),
     ]
-    y = drawing.legend(14, entries, left=_LEFT)
+    y = drawing.legend(14, entries, left=LEFT)
     _whole_strip(drawing, round_, gt_mm, top=y + 16)
     _close_strip(drawing, round_, gt_mm, top=y + 120, unit_mm=_gap_unit(round_, limit_mm))
     _gap_histogram(drawing, round_, limit_mm, top=y + 264)
@@ -273,9 +256,9 @@ def _gap_class(pair: PairRecord, unit_mm: float) -> int:
 
 def _whole_strip(drawing: Drawing, round_: RoundSource, gt_mm: Array, *, top: float) -> None:
     everywhere = [*gt_mm, *(p.lq.position_mm for p in round_.pairs)]
-    panel = Panel(drawing, Box(_LEFT, top, _INNER, 42), x=spread(everywhere, margin=0.01), y=(0, 1))
+    panel = Panel(drawing, Box(LEFT, top, INNER, 42), x=spread(everywhere, margin=0.01), y=(0, 1))
     _comb_names(drawing, panel)
-    drawing.text(_LEFT, top - 6, "whole travel")
+    drawing.text(LEFT, top - 6, "whole travel")
     weight = "line fine" if len(everywhere) > _DENSE else "line"
     panel.ticks(gt_mm, top + 2, 17, f"{weight} comb-gt")
     panel.ticks([p.lq.position_mm for p in round_.accepted], top + 23, 17, f"{weight} comb-lq")
@@ -284,18 +267,18 @@ def _whole_strip(drawing: Drawing, round_: RoundSource, gt_mm: Array, *, top: fl
 
 
 def _comb_names(drawing: Drawing, panel: Panel) -> None:
-    drawing.text(_LEFT - 6, panel.box.top + 15, "GT", "tick", anchor="end")
-    drawing.text(_LEFT - 6, panel.box.top + panel.box.height - 6, "LQ", "tick", anchor="end")
+    drawing.text(LEFT - 6, panel.box.top + 15, "GT", "tick", anchor="end")
+    drawing.text(LEFT - 6, panel.box.top + panel.box.height - 6, "LQ", "tick", anchor="end")
 
 
 def _close_strip(drawing: Drawing, round_: RoundSource, gt_mm: Array, *, top: float, unit_mm: float) -> None:
     """Show the twenty frames in the middle of the accepted ones so close that the gaps can be seen."""
     near = _middle_pairs(round_)
     places = [x for p in near for x in (p.lq.position_mm, p.gt.position_mm)]
-    box = Box(_LEFT, top, _INNER, 78)
+    box = Box(LEFT, top, INNER, 78)
     panel = Panel(drawing, box, x=spread(places, margin=0.02), y=(0, 1))
     _comb_names(drawing, panel)
-    drawing.text(_LEFT, top - 6, "a stretch of it, with links")
+    drawing.text(LEFT, top - 6, "a stretch of it, with links")
     inside = gt_mm[(gt_mm >= panel.x.low) & (gt_mm <= panel.x.high)]
     panel.ticks(inside, top + 2, 20, "line comb-gt" if len(inside) <= _CLOSE_DENSE else "line fine comb-gt")
     for pair in near:
@@ -326,200 +309,13 @@ def _gap_histogram(drawing: Drawing, round_: RoundSource, limit_mm: float | None
     reach = max(1.25 * (limit_mm or 0.0), 1.1 * max(map(abs, accepted), default=0.0), 0.01)
     edges = np.linspace(-reach, reach, 2 * _bin_count(np.asarray(accepted, np.float64)) // 2 + 2)
     kept, lost = (np.histogram(np.clip(v, -reach, reach), edges)[0] for v in (accepted, rejected))
-    panel = Panel(drawing, Box(_LEFT, top, _INNER, 92), x=(-reach, reach), y=(0, 1.1 * max(*kept, *lost, 1)))
+    panel = Panel(drawing, Box(LEFT, top, INNER, 92), x=(-reach, reach), y=(0, 1.1 * max(*kept, *lost, 1)))
     panel.axes("LQ less GT position in mm", "pairs; those beyond the axis stand in its last bars", y_ticks=3)
     panel.steps(edges, lost, "line reject")
-    panel.bars(edges.tolist(), kept.tolist(), "bar lq", "mm")
+    panel.bars(edges.tolist(), kept.tolist(), "bar lq")
     for limit in (-limit_mm, limit_mm) if limit_mm else ():
         panel.rule("line dashed limit", x=limit)
 
 
-@dataclass(frozen=True)
-class _ErrorClass:
-    """The accepted pairs of one class of degradations."""
-
-    name: str
-    residual_px: Array
-    predicted_px: Array
-
-
-def _error_classes(source: ReportSource) -> list[_ErrorClass]:
-    names = dict.fromkeys(r.degradation for r in source.degraded if r.accepted)
-    return [_error_class(name, source) for name in names]
-
-
-def _error_class(name: str, source: ReportSource) -> _ErrorClass:
-    pairs = [p for r in source.degraded if r.degradation == name for p in r.accepted]
-    residual = [p.residual_px for p in pairs if p.residual_px is not None]
-    predicted = [p.predicted_epe_px for p in pairs if p.predicted_epe_px is not None]
-    return _ErrorClass(name, np.asarray(residual, np.float64), np.asarray(predicted, np.float64))
-
-
-def error_figures(source: ReportSource) -> tuple[Figure, ...]:
-    """Draw a histogram of residual and predicted error per class, and both distributions of all classes."""
-    classes = _error_classes(source)
-    if not classes:
-        return ()
-    high = _error_range(classes)
-    shares = [
-        _share_figure("residual", "Residual, all classes", [(c.name, c.residual_px) for c in classes], high),
-        _share_figure(
-            "predicted", "Predicted error, all classes", [(c.name, c.predicted_px) for c in classes], high
-        ),
-    ]
-    return (*shares, *(_error_histogram(i, c, high) for i, c in enumerate(classes)))
-
-
-def _error_range(classes: Sequence[_ErrorClass]) -> float:
-    everything = np.concatenate([v for c in classes for v in (c.residual_px, c.predicted_px)])
-    return max(1.1 * float(np.percentile(everything, 99.5)), 0.01) if everything.size else 0.1
-
-
-def _error_histogram(order: int, errors: _ErrorClass, high: float) -> Figure:
-    caption = f"{_summary('Residual', errors.residual_px)}; {_summary('predicted', errors.predicted_px)}."
-    title = f"Class {errors.name}: residual and predicted error"
-    drawing = Drawing(f"errors-{order}", 216, title=title, description=caption)
-    css = f"s{order % SERIES}"
-    entries = [("bar", f"bar {css}", "residual"), ("line", "line ink", "predicted 95 % radius")]
-    y = drawing.legend(14, entries, left=_LEFT)
-    edges = np.linspace(0.0, high, _bin_count(errors.residual_px) + 1)
-    residual, predicted = (
-        np.histogram(np.clip(v, 0, high), edges)[0] for v in (errors.residual_px, errors.predicted_px)
-    )
-    box = Box(_LEFT, y + 14, _INNER, 216 - y - 54)
-    panel = Panel(drawing, box, x=(0.0, high), y=(0, 1.1 * max(*residual, *predicted, 1)))
-    panel.axes("px", "pairs", y_ticks=3)
-    panel.bars(edges.tolist(), residual.tolist(), f"bar {css}", "px")
-    panel.steps(edges, predicted, "line ink")
-    return Figure(errors.name, drawing.markup(), caption)
-
-
 def _bin_count(values: Array) -> int:
     return int(np.clip(2 * np.sqrt(values.size), 12, 36))
-
-
-def _summary(what: str, values: Array) -> str:
-    if not values.size:
-        return f"{what} not known"
-    middle, high = (number(float(np.percentile(values, q)), 3) for q in (50, 95))
-    return f"{what} median {middle} px, p95 {high} px"
-
-
-def _share_figure(name: str, title: str, classes: Sequence[tuple[str, Array]], high: float) -> Figure:
-    caption = "Share of the accepted pairs at or below each value; the dashed line marks 95 %."
-    drawing = Drawing(f"share-{name}", 290, title=title, description=caption)
-    shown = [(i, label, v) for i, (label, v) in enumerate(classes) if v.size]
-    entries = [("line", f"line s{i % SERIES}", label) for i, label, _ in shown]
-    y = drawing.legend(14, entries, left=_LEFT)
-    box = Box(_LEFT, y + 14, _INNER, 290 - y - 54)
-    panel = Panel(drawing, box, x=(0.0, high), y=(0.0, 100.0))
-    panel.axes("px", "% of pairs", y_ticks=5)
-    panel.rule("line dashed limit", y=95.0)
-    for i, _, values in shown:
-        x, share = _distribution(values)
-        inside = x <= high
-        panel.line(x[inside], share[inside], f"line s{i % SERIES}")
-    return Figure(title, drawing.markup(), caption)
-
-
-def _distribution(values: Array) -> tuple[Array, Array]:
-    """Return the steps of an empirical distribution function, in percent."""
-    ordered = np.sort(values)
-    share = 100.0 * np.arange(len(ordered) + 1) / len(ordered)
-    return np.concatenate([[0.0], np.repeat(ordered, 2)]), np.repeat(share, 2)[:-1]
-
-
-def place_figure(source: ReportSource) -> Figure | None:
-    """Draw the residual over the position along the rail: a bad stretch of the rail shows as a hump."""
-    rounds = [r for r in source.degraded if any(p.residual_px is not None for p in r.accepted)]
-    if not rounds:
-        return None
-    caption = "A stretch of the rail that is worse than the rest would show as a hump in every round."
-    drawing = Drawing("place", 290, title="Residual over position", description=caption)
-    entries = [(f"dot{i}", f"dot s{i % SERIES}", r.name) for i, r in enumerate(rounds)]
-    y = drawing.legend(14, entries, left=_LEFT)
-    points = [_residuals_by_place(r) for r in rounds]
-    box = Box(_LEFT, y + 14, _INNER, 290 - y - 54)
-    everywhere = spread(np.concatenate([x for x, _ in points]), margin=0.02)
-    high = 1.1 * max(float(v.max()) for _, v in points)
-    panel = Panel(drawing, box, x=everywhere, y=(0.0, max(high, 0.01)))
-    panel.axes("position in mm", "residual in px", y_ticks=5)
-    for i, (x, residual) in enumerate(points):
-        panel.dots(x, residual, f"dot faint s{i % SERIES}", kind=i)
-    return Figure("Residual over position", drawing.markup(), caption)
-
-
-def _residuals_by_place(round_: RoundSource) -> tuple[Array, Array]:
-    rows = [(p.lq.position_mm, p.residual_px) for p in round_.accepted if p.residual_px is not None]
-    table = np.asarray(rows, np.float64)
-    return table[:, 0], table[:, 1]
-
-
-def verdict_figure(source: ReportSource) -> Figure | None:
-    """Draw a bar per round: how many candidates were accepted, and why the others were not."""
-    rounds = [r for r in source.degraded if r.pairs]
-    if not rounds:
-        return None
-    totals = Counter(_first_reason(p) for r in rounds for p in r.rejected)
-    colours = {code: i for i, (code, _) in enumerate(totals.most_common(_REASON_COLOURS - 1))}
-    caption = "Each candidate counts once, under the first gate that refused it."
-    height = 44 + 26 * len(rounds) + 16 * (2 + len(colours) // 2)
-    drawing = Drawing("verdicts", height, title="Accepted and rejected candidates", description=caption)
-    entries = [("bar", "bar accepted", "accepted")]
-    entries += [("bar", f"bar r{i}", _reason_label(code, totals[code])) for code, i in colours.items()]
-    if len(totals) > len(colours):
-        entries.append(("bar", "bar other", "other reasons"))
-    y = drawing.legend(14, entries, left=8)
-    _verdict_bars(drawing, rounds, colours, top=y + 4)
-    drawing.root.set("viewBox", f"0 0 {WIDTH} {y + 4 + 26 * len(rounds) + 36:.0f}")
-    return Figure("Accepted and rejected", drawing.markup(), caption)
-
-
-def _reason_label(code: str, count: int) -> str:
-    return f"{reason_words(code).title.lower()} ({count})"
-
-
-def _first_reason(pair: PairRecord) -> str:
-    return pair.reasons[0] if pair.reasons else "no reason given"
-
-
-def _verdict_bars(
-    drawing: Drawing, rounds: Sequence[RoundSource], colours: Mapping[str, int], *, top: float
-) -> None:
-    longest = max(len(r.pairs) for r in rounds)
-    left = 14 + 6.3 * min(max(len(r.name) for r in rounds), 22)
-    box = Box(left, top, WIDTH - left - _RIGHT, 26.0 * len(rounds))
-    panel = Panel(drawing, box, x=(0, 1.02 * longest), y=(0, 1))
-    panel.axes("candidates", "", y_ticks=0)
-    for i, round_ in enumerate(rounds):
-        y = top + 26 * i
-        drawing.text(left - 6, y + 17, _shortened(round_.name), "tick", anchor="end")
-        _stack(drawing, panel, round_, colours, y)
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= 22 else name[:21] + "…"
-
-
-def _stack(drawing: Drawing, panel: Panel, round_: RoundSource, colours: Mapping[str, int], y: float) -> None:
-    start = 0
-    for css, words, count in _segments(round_, colours):
-        left, right = panel.x(start), panel.x(start + count)
-        drawing.rectangle(
-            Box(left, y + 4, right - left - 0.7, 18), css, tip=f"{round_.name}: {words} {count}"
-        )
-        if right - left > 30:
-            drawing.text((left + right) / 2, y + 17, str(count), "on-bar", anchor="middle")
-        start += count
-
-
-def _segments(round_: RoundSource, colours: Mapping[str, int]) -> Iterable[tuple[str, str, int]]:
-    counts = Counter(_first_reason(p) for p in round_.rejected)
-    if round_.accepted:
-        yield "bar accepted", "accepted", len(round_.accepted)
-    for code, i in colours.items():
-        if counts[code]:
-            yield f"bar r{i}", reason_words(code).title.lower(), counts[code]
-    other = sum(n for code, n in counts.items() if code not in colours)
-    if other:
-        yield "bar other", "other reasons", other

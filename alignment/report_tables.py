@@ -75,13 +75,9 @@ def settings_rows(source: ReportSource) -> tuple[Row, ...]:
 
 def _settings_row(round_: RoundSource, reference: ExposureSettings) -> Row:
     record, camera = round_.record, round_.valid.camera if round_.valid else None
-    read = camera.settings_read if camera else None
     asked, base = _settings_words(record.settings), _settings_words(reference)
-    got = _settings_words(read) if read else asked
-    values = [
-        Cell(now, now not in {gt, NOTHING}, f"read back {back}" if back not in {now, NOTHING} else "")
-        for now, gt, back in zip(asked, base, got, strict=True)
-    ]
+    got = _settings_words(camera.settings_read) if camera else asked
+    values = [_setting(*words) for words in zip(asked, got, base, strict=True)]
     cells = (
         take_state(round_),
         *values,
@@ -93,12 +89,19 @@ def _settings_row(round_: RoundSource, reference: ExposureSettings) -> Row:
     return Row(record.name, f"{record.role} · {round_.degradation}", cells)
 
 
+def _setting(asked: str, got: str, base: str) -> Cell:
+    """Show what was asked for, or what the camera had where nothing was asked."""
+    if asked == NOTHING:
+        return Cell(got)
+    return Cell(asked, asked != base, f"read back {got}" if got not in {asked, NOTHING} else "")
+
+
 def _settings_words(settings: ExposureSettings) -> tuple[str, ...]:
     return (
         str(settings.iso) if settings.iso else NOTHING,
         f"f/{settings.f_number:g}" if settings.f_number else NOTHING,
         exposure(settings.exposure_s),
-        f"{settings.focus_m:g} m" if settings.focus_m else NOTHING,
+        f"{settings.focus_m:.3g} m" if settings.focus_m else NOTHING,
         settings.white_balance or NOTHING,
     )
 
@@ -376,8 +379,13 @@ def alignment_facts(source: ReportSource) -> tuple[Fact, ...]:
             else NOTHING,
         ),
         Fact("parallax limit", with_unit(alignment.position_limit_mm, 3, "mm")),
-        *(Fact(name.replace("_", " "), _plain_value(value)) for name, value in alignment.parameters.items()),
     )
+
+
+def parameter_facts(source: ReportSource) -> tuple[Fact, ...]:
+    """List thresholds and parameters of the alignment."""
+    parameters = source.alignment.parameters if source.alignment else {}
+    return tuple(Fact(name.replace("_", " "), _plain_value(value)) for name, value in parameters.items())
 
 
 def _plain_value(value: float | str | bool) -> str:

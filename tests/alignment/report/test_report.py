@@ -132,6 +132,16 @@ def test_a_setting_the_camera_did_not_take_is_noted(draw_up: DrawUp):
     assert "6400 read back 3200" in words
 
 
+def test_a_setting_left_alone_is_shown_as_read(draw_up: DrawUp):
+    """Focus is read to a tenth of a millimetre, but nobody asked for more than three digits."""
+    read = ExposureSettings(iso=100, f_number=8.0, exposure_s=0.005, focus_m=2.0004, white_balance="daylight")
+
+    words = text_of(written(draw_up({"rain": {"read": read}})), "settings")
+
+    assert "2 m daylight rain: light" in words
+    assert "read back" not in words.split("aperture", 1)[1]
+
+
 def test_a_void_take_is_listed_with_its_reason(page: str):
     words = text_of(page, "takes")
 

@@ -11,15 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.report_axes import Box, Drawing, Panel, round_ticks, spread
-from alignment.report_figures import (
-    error_figures,
-    motion_figures,
-    pairing_figures,
-    smoothed_velocity,
-    telemetry_on_datum,
-    verdict_figure,
-)
+from alignment.report_axes import Box, Drawing, Panel, decade_numbers, round_ticks, spread
+from alignment.report_error_figures import error_figures, verdict_figure
+from alignment.report_figures import motion_figures, pairing_figures, smoothed_velocity, telemetry_on_datum
 from alignment.report_source import frame_times, read_source
 from alignment.report_tables import pose
 from catalog.session_folder import FrameTime, SessionFolder
@@ -37,6 +31,11 @@ def test_ticks_are_evenly_spaced_inside_the_range(low: float, length: float, abo
     assert all(low - 1e-6 * length <= t <= high + 1e-6 * length for t in ticks)
     assert np.allclose(steps, steps[0] if steps.size else 0, rtol=1e-6)
     assert len(ticks) <= about + 1
+
+
+def test_a_logarithmic_axis_is_numbered_1_2_5():
+    """log10 of 0.02 is -1.699 and of 0.05 -1.301."""
+    assert decade_numbers(-2.0, -1.0) == [(-2.0, "0.01"), (-1.699, "0.02"), (-1.301, "0.05"), (-1.0, "0.1")]
 
 
 def test_a_single_value_still_spans_a_range():
