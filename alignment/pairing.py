@@ -30,6 +30,9 @@ from catalog.evidence import AlignmentRecord, PairFrame, PairRecord, RoundMotion
 from catalog.session_folder import SessionFolder, SessionRecord
 from catalog.yaml_document import Document
 
+_PICTURE_TRACK_SIGMA_PX = 0.4
+"""How far the picture's middle may move other than the whole picture does: it follows one of its depths."""
+
 
 class AlignmentOptions(Document):
     """How a session is aligned; kept in `alignment.json`."""
@@ -359,6 +362,7 @@ def _task(match: Match, truth: TakeMotion, degraded: TakeMotion, spread: float) 
         uniform=match.gt.uniform and match.lq.uniform,
         marker_share=degraded.marker_share(match.lq.index),
         parallax_px=match.reach_mm * spread,
+        kinematics_sigma_px=0.0 if "markers" in degraded.record.evidence else _PICTURE_TRACK_SIGMA_PX,
     )
     return PairTask(
         name=f"{lq.round.number:02d}-{lq.round.name[:40]}.t{lq.take}-{match.lq.index:06d}",

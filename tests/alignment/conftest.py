@@ -38,8 +38,8 @@ from catalog.session_folder import (
 Light = NDArray[np.float32]
 
 BOARDS = (
-    BoardSpec(columns=7, rows=5, square_mm=70, marker_mm=54),
-    BoardSpec(columns=7, rows=5, square_mm=70, marker_mm=54, first_id=17),
+    BoardSpec(columns=7, rows=5, square_mm=100, marker_mm=78),
+    BoardSpec(columns=7, rows=5, square_mm=100, marker_mm=78, first_id=17),
 )
 
 
@@ -102,14 +102,14 @@ class Look:
 class World:
     """Planes in front of a pinhole camera."""
 
-    width: int = 800
-    height: int = 448
-    focal_px: float = 750.0
+    width: int = 640
+    height: int = 360
+    focal_px: float = 600.0
     planes: tuple[Plane, ...] = (
         Plane(4000, 20, 0, 5600, 3200, seed=1),
         Plane(2500, 700, 350, 1500, 700, seed=2),
-        Plane(1900, -640, -260, 490, 350, board=BOARDS[0]),
-        Plane(2600, 760, -400, 490, 350, board=BOARDS[1]),
+        Plane(1900, -600, -240, 700, 500, board=BOARDS[0]),
+        Plane(2600, 760, -400, 700, 500, board=BOARDS[1]),
         Plane(1600, -230, 330, 560, 240, seed=3),
     )
 
@@ -408,19 +408,14 @@ def lq_shot(name: str, look: Look, **kwargs: object) -> RoundShot:
 
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> SessionBuilder:
-    """A session of a ground-truth round and four degraded ones; `bench.path` is its folder."""
+    """A session of a ground-truth round, two degraded ones and one without a take; `bench.path` is its folder."""
     root = tmp_path_factory.mktemp("bench")
     builder = SessionBuilder(root / "session")
     builder.shoot(gt_shot())
-    builder.shoot(
-        lq_shot(
-            "noise", Look(exposure=1 / 16, gain=16.0), degradations=("noise",), angles_px=(0.4, -0.3), seed=21
-        )
-    )
-    builder.shoot(
-        lq_shot("dark", Look(exposure=1 / 16), degradations=("low_light",), angles_px=(-0.2, 0.25), seed=22)
-    )
-    builder.shoot(lq_shot("defocus", Look(disc_radius_px=3.0), degradations=("defocus_blur",), seed=23))
+    noisy = Look(exposure=1 / 16, gain=16.0)
+    builder.shoot(lq_shot("noise", noisy, degradations=("noise",), angles_px=(0.15, -0.1), seed=21))
+    soft = Look(disc_radius_px=2.5)
+    builder.shoot(lq_shot("defocus", soft, degradations=("defocus_blur",), angles_px=(-0.1, 0.05), seed=23))
     builder.void("rain")
     builder.finish()
     return builder
