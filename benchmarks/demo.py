@@ -130,19 +130,7 @@ class Demo:
     def train(self) -> dict[str, Any]:
         """Train on the export, evaluate on the held-out scene; returns scores by class."""
         export, run = self.name, self.name
-        self.step(
-            "train",
-            "models",
-            "train",
-            "nafnet",
-            "--data",
-            export,
-            "--config",
-            "demo",
-            "--out",
-            run,
-            *self._data(),
-        )
+        self.step("train", "models", "train", "nafnet", "--data", export, "--config", "demo", "--out", run)
         before = self.step("evaluate", "models", "evaluate", "--baseline", "--data", export, "--json")
         after = self.step("evaluate", "models", "evaluate", run, "--data", export, "--json")
         return {"before": json.loads(before[-1]), "after": json.loads(after[-1])}

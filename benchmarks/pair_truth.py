@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rig.sim.truth import displacement, read_truth
 
 from catalog.evidence import PairRecord
 from catalog.records import degradation_key
 from catalog.session_folder import SessionFolder, Take
+from rig.sim.truth import displacement, read_truth
 
 GRID = 9
 """Points per side of the grid that a pair's error is taken over."""

@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     skip = pytest.mark.skip(reason="needs a real device: give --rail PORT or --camera ID")
     for item in items:
-        if "hardware" in item.keywords:
+        if item.get_closest_marker("hardware"):
             item.add_marker(skip)
 
 

@@ -56,8 +56,9 @@ def test_an_error_is_one_line_with_its_code_and_what_to_do_next(monkeypatch, cap
 def test_debug_shows_the_traceback(monkeypatch):
     monkeypatch.setenv("CLEANPLATE_DEBUG", "1")
 
+    monkeypatch.setattr(sys, "argv", ["test"])
+
     with pytest.raises(ShelfOnFireError):
-        monkeypatch.setattr(sys, "argv", ["test"])
         run_app(app_that_raises(ShelfOnFireError("fire")))
 
 
