@@ -22,7 +22,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from benchmarks.demo_sheet import SheetRow, write_sheet
 from benchmarks.pair_truth import PairErrors, pair_errors
+from catalog.manifest import ManifestRow, read_manifest
+from catalog.records import degradation_key
 from catalog.session_folder import SessionFolder
 
 TRAINING_SCENES = ("shelf-01", "bench-02", "garden-03")
@@ -66,7 +69,7 @@ class Demo:
         taken = [p.name for folder in ("exports", "runs") for p in (self.data / folder).glob("demo*")]
         return "demo" if "demo" not in taken else f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
 
-    def step(self, name: str, *command: str) -> list[str]:
+    def step(self, name: str, *command: str, shown: bool = True) -> list[str]:
         """Print a command, run it, add its time to the step; returns its lines on stdout."""
         print(f"\n$ {' '.join(_shell_word(c) for c in command)}", flush=True)
         program = str(Path(sys.executable).parent / command[0])
@@ -77,7 +80,8 @@ class Demo:
         ) as child:
             lines = []
             for line in child.stdout or ():
-                print(line, end="", flush=True)
+                if shown:
+                    print(line, end="", flush=True)
                 lines.append(line.rstrip("\n"))
         if child.returncode:
             raise SystemExit(child.returncode)
@@ -131,9 +135,37 @@ class Demo:
         """Train on the export, evaluate on the held-out scene; returns scores by class."""
         export, run = self.name, self.name
         self.step("train", "models", "train", "nafnet", "--data", export, "--config", "demo", "--out", run)
-        before = self.step("evaluate", "models", "evaluate", "--baseline", "--data", export, "--json")
-        after = self.step("evaluate", "models", "evaluate", run, "--data", export, "--json")
+        score = ("models", "evaluate", "--data", export, "--per-class", "8", "--no-ssim", "--json")
+        before = self.step("evaluate", *score, "--baseline", shown=False)
+        after = self.step("evaluate", *score, run, shown=False)
         return {"before": json.loads(before[-1]), "after": json.loads(after[-1])}
+
+    def restore(self, export: Path, scores: dict[str, Any]) -> Path:
+        """Restore one held-out frame per class and put them side by side; returns the picture's path."""
+        held_out = [r for r in read_manifest(export) if r.split == "test"]
+        chosen = {key: rows[len(rows) // 2] for key, rows in _by_class(held_out).items()}
+        images = [str(export / r.lq) for r in chosen.values()]
+        restored = self.data / "restored" / self.name
+        self.step("restore", "models", "restore", self.name, *images, "-o", str(restored))
+        rows = [
+            SheetRow(_label(key, scores), export / r.lq, restored / Path(r.lq).name, export / r.gt)
+            for key, r in chosen.items()
+        ]
+        write_sheet(rows, self.data / "demo.jpg")
+        return self.data / "demo.jpg"
+
+
+def _by_class(rows: Sequence[ManifestRow]) -> dict[str, list[ManifestRow]]:
+    classes: dict[str, list[ManifestRow]] = {}
+    for row in rows:
+        classes.setdefault(degradation_key(row.degradations), []).append(row)
+    return dict(sorted(classes.items()))
+
+
+def _label(key: str, scores: dict[str, Any]) -> str:
+    before = scores["before"]["per_class"][key]["psnr_lq_db"]
+    after = scores["after"]["per_class"][key]["psnr_restored_db"]
+    return f"{key}: {before:.1f} → {after:.1f} dB PSNR over the held-out scene"
 
 
 def _shell_word(word: str) -> str:
@@ -165,8 +197,8 @@ def _class_numbers(key: str, errors: Sequence[PairErrors], scores: dict[str, Any
     mine = [e.delivered_px for e in errors if e.degradation_key == key]
     return {
         "n": len(mine),
-        "psnr_lq_db": scores["before"]["per_class"].get(key, {}).get("psnr_db"),
-        "psnr_restored_db": scores["after"]["per_class"].get(key, {}).get("psnr_db"),
+        "psnr_lq_db": scores["before"]["per_class"].get(key, {}).get("psnr_lq_db"),
+        "psnr_restored_db": scores["after"]["per_class"].get(key, {}).get("psnr_restored_db"),
         "delivered_epe_px_median": round(median(mine), 4),
     }
 
@@ -202,14 +234,16 @@ def main() -> None:
     arguments = parser.parse_args()
     demo = Demo(arguments.data, arguments.scene)
     sessions = [demo.record(scene) for scene in (*TRAINING_SCENES, HELD_OUT_SCENE)]
-    demo.curate(sessions)
+    export = demo.curate(sessions)
     scores = demo.train()
+    picture = demo.restore(export, scores)
     report = sessions[-1].path / "report.html"
     demo.step("report", "alignment", "report", sessions[-1].path.name, "-o", str(report))
     numbers = summarise(demo, sessions, scores)
     print_summary(numbers, sessions)
     (demo.data / "demo.json").write_text(json.dumps(numbers, indent=1) + "\n")
-    print(f"\nreport    {report}\nnumbers   {demo.data / 'demo.json'}\nin all    {numbers['seconds']:.0f} s")
+    print(f"\nreport    {report}\npicture   {picture}\nnumbers   {demo.data / 'demo.json'}")
+    print(f"in all    {numbers['seconds']:.0f} s")
 
 
 if __name__ == "__main__":
