@@ -70,8 +70,8 @@ def train(
     ] = False,
     device: DeviceOption = "cpu",
     workers: Annotated[
-        int, typer.Option(min=0, help="Decoding threads; the result never depends on them.")
-    ] = 1,
+        int | None, typer.Option(min=1, help="Decoding threads; the result never depends on them.")
+    ] = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,

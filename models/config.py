@@ -56,6 +56,10 @@ class TrainingConfig(Document):
     """bf16: autocast of the network; weights, losses and optimiser stay float32. auto: bf16 where the processor
     has it in hardware (elsewhere it is emulated and slower), otherwise fp32."""
     channels_last: bool = True
+    cpu_threads: int | None = Field(default=None, ge=1)
+    """Threads of a step where it runs on the processor; None takes one per core. A small network gains little from
+    a second one (1.4 times, measured) and loses much (10 times) when anything else wants that core; with cores to
+    spare, pairs are decoded while the network trains."""
     log_every: int = Field(default=20, ge=1)
     """Steps between lines in `metrics.jsonl`."""
     validate_every: int = Field(default=1000, ge=1)

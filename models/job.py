@@ -25,8 +25,8 @@ class TrainingJob:
     init: Path | None = None
     """Checkpoint whose weights are the first ones."""
     device: str = "cpu"
-    workers: int = 2
-    """Decoding threads; they change the speed, never the result."""
+    workers: int | None = None
+    """Decoding threads, None for as many as the cores allow; they change the speed, never the result."""
     resume_command: str = "models train --resume"
     """What to tell the person when training is interrupted."""
 
@@ -42,7 +42,7 @@ def plan_training(
     init: str | None = None,
     resume: bool = False,
     device: str = "cpu",
-    workers: int = 2,
+    workers: int | None = None,
 ) -> TrainingJob:
     """Resolve the words of the command line.
 
@@ -56,7 +56,7 @@ def plan_training(
         init: Run or checkpoint to take the first weights from.
         resume: Continue the run.
         device: Where to compute.
-        workers: Decoding threads.
+        workers: Decoding threads, None for as many as the cores allow.
 
     Raises:
         UnknownModelError: No such model or size, or no size given for a new run.

@@ -8,6 +8,7 @@ would have gone, whatever the number of loader threads.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -97,6 +98,8 @@ class Trainer:
         self._settings: TrainingConfig = job.config.training
         self._device = torch.device(job.device)
         self._validator = Validator(job.export, self._settings)
+        if self._settings.cpu_threads is not None:
+            torch.set_num_threads(self._settings.cpu_threads)
         torch.manual_seed(self._settings.seed)
         layout = torch.channels_last if self._settings.channels_last else torch.contiguous_format
         network = find_model(job.config.name).build(job.config.model).to(self._device)
@@ -190,6 +193,8 @@ class Trainer:
 
     def _loader(self) -> CropLoader:
         settings, processes = self._settings, self._processes
+        cores = len(os.sched_getaffinity(0)) // processes.world
+        spare = cores if self._device.type != "cpu" else cores - torch.get_num_threads()
         order = CropOrder(
             self._dataset.classes,
             seed=settings.seed,
@@ -204,8 +209,8 @@ class Trainer:
             order,
             batch=settings.batch,
             patch_px=settings.patch_px,
-            workers=self._job.workers,
-            ahead=self._device.type != "cpu",
+            workers=self._job.workers or max(1, spare),
+            ahead=spare > 0,
         )
 
     def _advance(self, batches: Iterator[list[Crop]], log: ProgressLog) -> None:
