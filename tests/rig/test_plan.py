@@ -81,7 +81,7 @@ def test_a_speed_above_the_cap_is_refused_for_safety():
 def test_a_sweep_whose_run_up_leaves_the_soft_limits_is_refused_for_safety():
     plan = plan_with("start_mm: 100", "start_mm: 6")
 
-    with pytest.raises(EnvelopeError, match=r"round iso6400: .*5"):
+    with pytest.raises(EnvelopeError, match=r"round gt: .*3\.75"):
         require_runnable(forecast(plan, RigProfile.load("sim")))
 
 
