@@ -259,7 +259,7 @@ def _describe(
     parallax_spread_px: float,
 ) -> Registration:
     grid, fit, tiles = forward.pair.grid, forward.fit, forward.tiles
-    leftover = local_map(grid, tiles, fit)
+    leftover = local_map(grid, tiles, fit, tone=lq.tone)
     covariance = parameter_covariance(fit, grid)
     points = grid_points(0, 0, *lq.size)
     corners = grid_points(0, 0, *lq.size, columns=2, rows=2)

@@ -249,11 +249,12 @@ def test_a_session_without_ground_truth_is_refused(bench, tmp_path):
 
 
 def test_bad_pairs_are_refused_for_what_is_bad_about_them(film_kit, tmp_path):
-    """A thing covers a quarter of the picture in one round; another runs at another speed than commanded."""
+    """Things over 13 % and 42 % of the picture in two rounds; a third runs at another speed than commanded."""
     builder = film_kit.SessionBuilder(tmp_path / "session")
     builder.shoot(film_kit.gt_shot())
-    thing = film_kit.Look(cover=(200, 190, 420, 160))
-    builder.shoot(film_kit.lq_shot("thing", thing))
+    x, y, width, height = small = (250, 100, 200, 150)
+    builder.shoot(film_kit.lq_shot("small", film_kit.Look(cover=small)))
+    builder.shoot(film_kit.lq_shot("large", film_kit.Look(cover=(170, 90, 470, 206))))
     fast = film_kit.Motion(0.35, -2.0, 18.0, 25.0, acceleration_mm_s2=150.0)
     builder.shoot(film_kit.RoundShot("slip", "internal", fast))
     builder.finish()
@@ -265,13 +266,19 @@ def test_bad_pairs_are_refused_for_what_is_bad_about_them(film_kit, tmp_path):
 
     motion = {m.round: m for m in alignment.rounds}
     assert motion["slip"].reasons == ("wrong_speed",)
-    things = [p for p in SessionFolder(builder.path).pairs() if p.lq.round == "thing"]
-    assert things
-    assert all(p.mask is not None if p.verdict == "accepted" else p.reasons for p in things)
-    for pair in (p for p in things if p.mask):
+    found = SessionFolder(builder.path).pairs()
+    masked = [p for p in found if p.lq.round == "small" and p.verdict == "accepted"]
+    assert masked
+    for pair in masked:
+        assert pair.mask is not None
         mask = cv2.imread(str(builder.path / pair.mask), cv2.IMREAD_GRAYSCALE)
-        x, y, _, _ = pair.lq_crop
-        assert np.mean(mask[195 - y : 345 - y, 205 - x : 600 - x] == 0) > 0.5
+        left, top, _, _ = pair.lq_crop
+        inside = mask[y + 5 - top : y + height - 5 - top, x + 5 - left : x + width - 5 - left]
+        assert np.mean(inside == 0) > 0.9
+    refused = [p for p in found if p.lq.round == "large"]
+    assert refused
+    for pair in refused:
+        assert "moving_object" in pair.reasons, (pair.reasons, pair.gates)
 
 
 def test_the_command_prints_a_table_of_rounds(bench, aligned, tmp_path):
