@@ -137,7 +137,7 @@ class AlignmentRecord(Document):
     focal_px: float | None
     """Focal length used, px."""
     focal_source: str
-    """Where it comes from: ``lens`` (profile), ``calibration``, ``boards``."""
+    """Where it comes from: ``lens`` (the session's lens), ``assumed`` (a usual view, for want of a lens)."""
     px_per_mm: float | None
     """Image scale in the plane of the reference board."""
     tone_curve: str
