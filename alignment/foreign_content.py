@@ -3,7 +3,9 @@
 Every tile is held against what the ground truth's structure should look like there. How much contrast is
 left is taken from tiles that do show the ground truth, so that a large thing cannot speak for itself: its
 own gain is 0, and what it hides would then be expected to be hidden. Tiles that can tell nothing,
-because the ground truth has no structure there or noise covers it, go with their neighbours.
+because the ground truth has no structure there or noise covers it, go with their neighbours. Two limits remain:
+haze so thick that nothing shows through looks like a flat thing, and a flat thing over a flat part of the
+ground truth is known by its rim alone.
 """
 
 from __future__ import annotations
