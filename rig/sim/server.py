@@ -64,6 +64,7 @@ class WorldBackend:
         self._setup, self._controller, self._pool, self._card = setup, controller, pool, card
         self._spec = simulation_of(setup.profile)
         self._stage = Stage(self._spec, setup.profile.lens, setup.profile.boards, setup.scene, setup.photos)
+        self._pool.prepare(self._stage, Shot(ExposureSettings()))  # the world is built while the rail homes
         self._conditions: dict[str, str] = {}
         self._shots = 0
         self._lock = threading.Lock()
