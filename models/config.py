@@ -36,6 +36,9 @@ class TrainingConfig(Document):
     """Passes per optimiser step."""
     patch_px: int = Field(default=128, ge=16)
     """Side of the square crops."""
+    turns: Literal["mirror", "all"] = "all"
+    """How crops are laid down: mirrored left to right, or in all eight ways. Rain falls and light comes from
+    above: a short training learns them sooner from upright crops."""
     crops_per_decode: int = Field(default=8, ge=1)
     """Crops cut from a pair each time it is decoded; decoding is what starves training."""
     decodes_per_block: int = Field(default=32, ge=1)

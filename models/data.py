@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+Turns = Literal["mirror", "all"]
 MASK_THRESHOLD = 128
 PICTURE_CELLS = 32
 """Side of the reduced whole picture that goes with every crop."""
@@ -152,6 +153,7 @@ class CropLoader:
         order: Which crop comes when.
         batch: Crops per batch.
         patch_px: Side of a crop.
+        turns: How crops are laid down: mirrored left to right, or in all eight ways.
         workers: Decoding threads.
         ahead: Decode the next block of crops while the present one is used. Right where training runs on
             another device. Where it runs on the same cores the two would fight over them: every parallel loop of
@@ -165,12 +167,13 @@ class CropLoader:
         *,
         batch: int,
         patch_px: int,
+        turns: Turns = "all",
         workers: int = 1,
         ahead: bool = False,
     ) -> None:
         dataset.require_size(patch_px)
         self._dataset, self._order = dataset, order
-        self._batch, self._patch_px = batch, patch_px
+        self._batch, self._patch_px, self._turns = batch, patch_px, turns
         self._pool = ThreadPoolExecutor(workers, "decode")
         self._blocks_ahead = int(ahead)
         self._blocks: dict[int, dict[int, Future[list[Crop]]]] = {}
@@ -210,7 +213,7 @@ class CropLoader:
 
     def _crop(self, pair: Pair, picture: Pixels, rng: np.random.Generator) -> Crop:
         window = _draw_window(pair.gt.shape, self._patch_px, rng)
-        turn = _Turn(*(bool(coin) for coin in rng.integers(0, 2, size=3)))
+        turn = _Turn.draw(rng, self._turns)
         lq, gt = (turn.apply(part[window]) for part in (pair.lq, pair.gt))
         mask = None if pair.mask is None else turn.apply(pair.mask[window])
         return Crop(pair.row, lq, gt, mask, turn.apply(picture))
@@ -223,6 +226,11 @@ class _Turn:
     mirror_x: bool
     mirror_y: bool
     transpose: bool
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, turns: Turns) -> _Turn:
+        mirror_x, mirror_y, transpose = (bool(coin) for coin in rng.integers(0, 2, size=3))
+        return cls(mirror_x, mirror_y, transpose) if turns == "all" else cls(mirror_x, False, False)
 
     def apply(self, part: NDArray[Any]) -> NDArray[Any]:
         part = part[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]

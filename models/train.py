@@ -209,6 +209,7 @@ class Trainer:
             order,
             batch=settings.batch,
             patch_px=settings.patch_px,
+            turns=settings.turns,
             workers=self._job.workers or max(1, spare),
             ahead=spare > 0,
         )

@@ -90,6 +90,16 @@ def test_crops_are_laid_down_in_all_eight_ways(make_export):
     assert len({crop.lq.tobytes() for crop in crops}) == 8
 
 
+def test_upright_crops_are_mirrored_only_left_to_right(make_export):
+    """The whole picture as its crop, so the two ways are the picture and its mirror image."""
+    export = make_export(classes=["noise"], size=(24, 24))
+    picture = PairDataset(export, "train")[0].gt
+
+    crops = [crop for batch in _batches(export, 8, turns="mirror") for crop in batch]
+
+    assert {crop.gt.tobytes() for crop in crops} == {picture.tobytes(), picture[:, ::-1].tobytes()}
+
+
 def test_a_batch_is_rgb_in_unit_range_with_its_whole_picture(make_export):
     crops = _batches(make_export(), 1)[0]
 
