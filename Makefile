@@ -5,7 +5,7 @@ SCENE ?=
 TESTS ?= tests
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test lint bench bench-render setup clean
+.PHONY: demo test lint bench bench-render bench-kill setup clean
 
 demo: setup ## simulated rig to trained model, in minutes (SCENE=folder for your own photographs)
 	$(BIN)/python -P benchmarks/demo.py $(if $(SCENE),--scene $(SCENE))
@@ -19,10 +19,13 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup bench-render ## every benchmark; JSON into benchmarks/results
+bench: setup bench-render bench-kill ## every benchmark; JSON into benchmarks/results
 
 bench-render: setup
 	$(BIN)/python -P benchmarks/render.py
+
+bench-kill: setup ## kill -9 of rig record, twenty times
+	$(BIN)/python -P benchmarks/kill_record.py
 
 setup: .venv/.installed
 
