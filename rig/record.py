@@ -76,11 +76,8 @@ def resume_session(
         raise PlanError(f"session {record.session} was imported; there is nothing to record")
     profile = RigProfile.model_validate(record.profile)
     plan = CapturePlan.model_validate(record.plan)
-    photos = _photos_of(folder)
-    with (
-        SessionRecorder(folder.path, Rig(profile, scene=plan.scene, data=data).clock) as recorder,
-        Rig(profile, scene=plan.scene, data=data, photos=photos, ask=ask) as rig,
-    ):
+    rig = Rig(profile, scene=plan.scene, data=data, photos=_photos_of(folder), ask=ask)
+    with SessionRecorder(folder.path, rig.clock) as recorder, rig:
         _run(rig, recorder, emit)
     return folder.path
 
