@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import signal
 import sys
 import threading
@@ -11,11 +13,13 @@ from pathlib import Path
 
 from catalog.console import Console
 from catalog.errors import ExitCode
-from rig.errors import DeviceNotFoundError, NotArmedError, RigError
+from rig.errors import NotArmedError, RigError, UnknownCodeError
 from rig.forecast import Forecast, forecast
 from rig.plan import CapturePlan
 from rig.profile import RigProfile, shipped_profiles
 
+_ERROR_MODULES = ("catalog.store", "catalog.cli", "alignment.errors", "models.errors")
+"""Loaded by name, and by `rig help` alone: explaining their codes is no reason to depend on them."""
 _PLAN_HEADER = (
     "  #  round            role      velocity  travel mm         time s  blur px  frames  pairs      GB"
 )
@@ -218,12 +222,16 @@ def import_recordings(console: Console, folder: Path) -> None:
 
 
 def explain(console: Console, code: str) -> None:
-    """Print what an error code means."""
+    """Print what an error code of any of the four commands means."""
     from catalog.errors import error_classes
 
+    for name in _ERROR_MODULES:
+        importlib.import_module(name)
     known = error_classes()
     if code.upper() not in known:
-        raise DeviceNotFoundError(f"no error has the code {code}; codes are: {', '.join(sorted(known))}")
+        raise UnknownCodeError(
+            f"no error has the code {code}", next_step=f"codes are: {', '.join(sorted(known))}"
+        )
     cls = known[code.upper()]
     console.put(f"{code.upper()} {cls.__name__} (exit code {int(cls.exit_code)})")
-    console.put((cls.__doc__ or "").strip())
+    console.put(inspect.cleandoc(cls.__doc__ or ""))

@@ -117,3 +117,10 @@ class SceneError(RigError, ValueError):
 
     code = "RIG-SIM-001"
     exit_code = ExitCode.INVALID_INPUT
+
+
+class UnknownCodeError(RigError, ValueError):
+    """`rig help` was asked for a code that no error has."""
+
+    code = "RIG-HELP-001"
+    exit_code = ExitCode.INVALID_INPUT
