@@ -21,6 +21,21 @@ class CameraIdentity:
 
 
 @dataclass(frozen=True)
+class CameraCapabilities:
+    """What this body can do; probed after `Camera.open`, never assumed from the model's name."""
+
+    movie: bool
+    stills: bool
+    live_view: bool
+    preview_while_recording: bool
+    """Whether `Camera.preview` works between `start_movie` and `stop_movie`."""
+    focus_drive: bool
+    """Whether ``focus_m`` can be set from here."""
+    settable: frozenset[str]
+    """Fields of `ExposureSettings` that the body takes from here."""
+
+
+@dataclass(frozen=True)
 class CameraStatus:
     """What must be known before a take."""
 
@@ -28,6 +43,12 @@ class CameraStatus:
     free_bytes: int | None
     movie_prohibited: str = ""
     """Plain words why no movie can be recorded, empty when it can."""
+    hot: bool = False
+    """Whether the body says that it is overheating."""
+    clock_offset_s: float | None = None
+    """Camera's clock less the host's wall clock as last synchronised; None where it has none."""
+    unasked_changes: tuple[str, ...] = ()
+    """Settings that changed on the body since `Camera.configure` without our asking, in plain words."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +73,13 @@ class Camera(Protocol):
     """A camera. Calls block until done or their deadline has passed; one owner per camera."""
 
     identity: CameraIdentity
+    capabilities: CameraCapabilities
 
     def open(self) -> None:
-        """Connect and identify; capture target, focus mode and drive mode are set and read back."""
+        """Connect, identify, probe; capture target, focus mode, drive mode and clock are set and read back.
+
+        After a lost link the same object is opened again: it finds the body by its serial number.
+        """
 
     def close(self) -> None:
         """Stop a recording, leave live view, release the body. Safe to call twice."""
@@ -79,7 +104,13 @@ class Camera(Protocol):
         """Stop recording and return the files the body wrote, in order; blocks until they are closed."""
 
     def capture_still(self) -> tuple[CardFile, ...]:
-        """Take one picture at standstill and return its files."""
+        """Take one picture at standstill and return its files (raw and JPEG where the profile asks for both).
+
+        Exposures beyond the body's list are held open by hand (bulb).
+        """
+
+    def capture_burst(self, count: int) -> tuple[CardFile, ...]:
+        """Take ``count`` pictures as fast as the body goes and return their files in order."""
 
     def preview(self) -> bytes:
         """Return one live-view frame as JPEG bytes."""

@@ -62,7 +62,7 @@ class GrblRail:
     """
 
     capabilities = RailCapabilities(
-        reports_velocity=True, position_is_measured=False, has_hold=True, can_pulse_output=True
+        reports_velocity=True, position_is_measured=False, has_hold=True, outputs=frozenset({"flood", "mist"})
     )
 
     def __init__(self, settings: GrblSettings, clock: SessionClock, wire: Wire | None = None) -> None:

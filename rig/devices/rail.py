@@ -56,7 +56,10 @@ class RailCapabilities:
     position_is_measured: bool
     """True for an encoder, False for a step counter."""
     has_hold: bool
-    can_pulse_output: bool
+    outputs: frozenset[str] = frozenset()
+    """Switched outputs (lamp, sync LED) that `Rail.set_output` can switch while the carriage moves."""
+    stop_bound_s: float = 0.0
+    """Longest wait between `Rail.stop` and its bytes on the wire; 0 where they never wait for anything."""
 
 
 class Rail(Protocol):
@@ -106,6 +109,16 @@ class Rail(Protocol):
 
     def emergency_stop(self) -> None:
         """Hold, then reset the controller; position is unknown afterwards. Thread-safe."""
+
+    def set_output(self, pin: str, *, on: bool) -> float:
+        """Switch an output at once, at rest or in motion, without disturbing the motion. Thread-safe.
+
+        Returns:
+            Session time at which the command left.
+
+        Raises:
+            DeviceError: The rail has no such output.
+        """
 
     def clear_fault(self) -> None:
         """Unlock after an alarm or hold; homing may be required before the next move."""
