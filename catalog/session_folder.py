@@ -108,6 +108,10 @@ class RoundRecord(Document):
     """External conditions: name to level, e.g. ``{"rain": "light"}``."""
     sweep: SweepRecord | None = None
     """None where no motion was commanded by us (imported footage)."""
+    stops_mm: tuple[float, ...] = ()
+    """Stop-and-shoot: where the carriage stands for each still, in order; empty for a movie of the whole sweep."""
+    settle_s: float = Field(default=0.0, ge=0)
+    """Stop-and-shoot: standstill before each still, s."""
 
 
 class SessionRecord(Document):
@@ -166,6 +170,11 @@ class CameraTake(Document):
     height: int
     frame_count: int
     measured_rate_hz: float
+    """Frames per second by the frame table; 0 for stills taken at standstill."""
+    dropped_frames: tuple[int, ...] = ()
+    """Frames after which at least one is missing, by the frame times."""
+    duplicated_frames: tuple[int, ...] = ()
+    """Frames with the same content as the one before."""
     colour: ColourTags
     model: str = ""
     serial: str = ""

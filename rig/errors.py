@@ -124,3 +124,24 @@ class UnknownCodeError(RigError, ValueError):
 
     code = "RIG-HELP-001"
     exit_code = ExitCode.INVALID_INPUT
+
+
+class OperatorNeededError(RigError):
+    """The session cannot go on without a person, and nobody can be asked."""
+
+    code = "RIG-OPER-001"
+    exit_code = ExitCode.REFUSED
+
+
+class EngineError(RigError):
+    """The engine cannot be reached, or it broke off the conversation."""
+
+    code = "RIG-ENG-001"
+    exit_code = ExitCode.MISSING
+
+
+class CommandRefusedError(RigError):
+    """The engine did not carry out a command; nothing moved because of it."""
+
+    code = "RIG-ENG-002"
+    exit_code = ExitCode.REFUSED

@@ -1,12 +1,18 @@
-"""What a running session tells the world; frozen models, since they cross process borders as JSON lines."""
+"""What an engine tells its clients and what they ask of it: frozen models, since they cross a socket as JSON lines.
+
+Down from the engine: *events*, among them `RigState`, the one snapshot from which every screen is drawn. Up to it:
+*commands*. Stopping is no command: it has a socket and a thread of its own (`rig.engine`), so that nothing can
+stand in its way.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from enum import StrEnum
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from catalog.session_folder import Role, TakeState
+from catalog.session_folder import ExposureSettings, Role, TakeState
 
 
 class Event(BaseModel):
@@ -75,6 +81,43 @@ class Warned(Event):
     text: str
 
 
+class FramesLost(Event):
+    """Frames were dropped or came twice; every one is listed in the journal."""
+
+    event: Literal["frames_lost"] = "frames_lost"
+    round: str
+    take: int
+    dropped: int
+    duplicated: int
+
+
+class TakeFinding(BaseModel):
+    """One thing that the live check looked at."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    what: str
+    """Name of the check, e.g. ``velocity``, ``markers``, ``exposure``, ``pairs``, ``registration``."""
+    verdict: Literal["ok", "doubtful", "spoiled"]
+    text: str
+    """What was measured against what, with units."""
+    value: float | None = None
+    """The measured number behind the verdict, None where there is none."""
+
+
+class TakeChecked(Event):
+    """The live check of a take that has just ended."""
+
+    event: Literal["take_checked"] = "take_checked"
+    round: str
+    take: int
+    findings: tuple[TakeFinding, ...]
+
+    @property
+    def spoiled(self) -> bool:
+        """Whether the take should be recorded again."""
+        return any(f.verdict == "spoiled" for f in self.findings)
+
+
 class TakeFinished(Event):
     """A take ended, valid or void."""
 
@@ -95,4 +138,383 @@ class SessionClosed(Event):
     complete: bool
 
 
-AnyEvent = SessionOpened | RoundStarted | Step | Motion | Saved | Warned | TakeFinished | SessionClosed
+class Choice(BaseModel):
+    """One answer that a card offers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    label: str
+    needs_reason: bool = False
+    """Whether the operator must type why; the reason is journaled."""
+
+
+class OperatorCard(BaseModel):
+    """A question to the operator; nothing goes on before it is answered or the session is stopped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["condition", "retake", "guard", "device"]
+    round: str
+    title: str
+    text: str
+    checklist: tuple[str, ...] = ()
+    """Things to tick off before the first choice is allowed."""
+    choices: tuple[Choice, ...] = (Choice(name="done", label="Done"),)
+    """The first one is what going on means."""
+
+
+class Answer(BaseModel):
+    """An operator's answer to a card."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    choice: str
+    reason: str = ""
+    by: str = ""
+    """Who answered; empty for a policy that answers by itself."""
+
+
+class Asked(Event):
+    """A card is up."""
+
+    event: Literal["asked"] = "asked"
+    card_id: int
+    card: OperatorCard
+
+
+class Answered(Event):
+    """A card was answered, by whichever client or policy."""
+
+    event: Literal["answered"] = "answered"
+    card_id: int
+    answer: Answer
+
+
+class Preview(Event):
+    """What the camera sees, a small JPEG."""
+
+    event: Literal["preview"] = "preview"
+    camera: str
+    jpeg_base64: str
+    width: int
+    height: int
+    clipped_percent: float
+    """Share of pixels at full scale in any channel."""
+    sharpness: float
+    """Variance of the Laplacian of the grey picture, 8-bit codes squared; comparable within one scene only."""
+    histogram: tuple[int, ...]
+    """32 bins of the grey picture."""
+    markers_seen: int
+
+
+class Attached(Event):
+    """Answer to `Attach`: who is at the other end."""
+
+    event: Literal["attached"] = "attached"
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    rig: str
+    simulated: bool
+    engine_pid: int
+    client_id: int
+    clock_origin_s: float
+    """With `clock_rate` it makes the engine's session clock readable here (`rig.clock.SessionClock`)."""
+    clock_rate: float
+
+
+class ControlAsked(Event):
+    """Another client asks for control; the holder may hand it over."""
+
+    event: Literal["control_asked"] = "control_asked"
+    client_id: int
+    name: str
+
+
+class Armed(Event):
+    """First of the two steps of a motion: what would happen. `Go` with the token within ``valid_s`` makes it happen."""
+
+    event: Literal["armed"] = "armed"
+    token: str
+    act: Literal["home", "session"]
+    lines: tuple[str, ...]
+    """From where to where, top speed, what is in the way, last homing, free disk."""
+    word: str
+    """What `Go` must repeat: ``MOVE`` on a real rig, empty on a simulated one."""
+    valid_s: float
+
+
+class Done(Event):
+    """A command was carried out."""
+
+    event: Literal["done"] = "done"
+    command_id: int
+
+
+class Refused(Event):
+    """A command was not carried out; nothing moved because of it."""
+
+    event: Literal["refused"] = "refused"
+    command_id: int
+    code: str
+    message: str
+    next_step: str = ""
+
+
+class EngineMode(StrEnum):
+    """State of the rig as a whole (operator_experience.md section 6)."""
+
+    OFFLINE = "offline"
+    CONNECTED = "connected"
+    HOMING = "homing"
+    READY = "ready"
+    ARMED = "armed"
+    RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    HOLD = "hold"
+    LOCKED = "locked"
+
+
+class RailReading(BaseModel):
+    """The rail as last heard of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    t_host_s: float
+    """When; a client shows the age."""
+    state: str
+    homed: bool
+    position_mm: float | None
+    """None while unknown."""
+    velocity_mm_s: float | None
+    fault: str = ""
+    limits: tuple[str, ...] = ()
+
+
+class CameraReading(BaseModel):
+    """A camera as last heard of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    t_host_s: float
+    connected: bool
+    model: str
+    text: str = ""
+    """Plain words about trouble, empty when there is none."""
+    battery_percent: int | None = None
+    free_bytes: int | None = None
+    hot: bool = False
+    settings: ExposureSettings = ExposureSettings()
+    """As last read back."""
+
+
+class RoundProgress(BaseModel):
+    """One line of the table of rounds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    number: int
+    name: str
+    role: Role
+    setting: str
+    """What differs from the base, in short, e.g. ``ISO 6400`` or ``rain light``."""
+    state: Literal["waiting", "running", "valid", "void", "failed"]
+    step: str = ""
+    takes: int = 0
+    frames: int = 0
+    expected_pairs: int = 0
+    ripple_percent: float | None = None
+    """Standard deviation of the speed over the uniform part, percent."""
+    findings: tuple[TakeFinding, ...] = ()
+
+
+class SessionProgress(BaseModel):
+    """The session that runs or ran last."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    session: str
+    folder: str
+    scene: str
+    rounds: tuple[RoundProgress, ...]
+    remaining_s: float
+    uniform_mm: tuple[float, float]
+    complete: bool = False
+
+
+class RigState(Event):
+    """Everything a screen shows, but the preview; a late client needs nothing else."""
+
+    event: Literal["rig_state"] = "rig_state"
+    rig: str
+    simulated: bool
+    mode: EngineMode
+    why: str = ""
+    """Why locked, held or offline, and how to get out of it."""
+    travel_mm: tuple[float, float]
+    rail: RailReading | None
+    cameras: dict[str, CameraReading]
+    disk_free_gb: float
+    session: SessionProgress | None
+    card_id: int | None
+    card: OperatorCard | None
+    controller: str | None
+    """Name of the client in control, None where nobody is."""
+    clients: int
+    preview_skipped: int = 0
+    """Preview frames left out so that recording is not disturbed."""
+
+
+AnyEvent = Annotated[
+    SessionOpened
+    | RoundStarted
+    | Step
+    | Motion
+    | Saved
+    | Warned
+    | FramesLost
+    | TakeChecked
+    | TakeFinished
+    | SessionClosed
+    | Asked
+    | Answered
+    | Preview
+    | Attached
+    | ControlAsked
+    | Armed
+    | Done
+    | Refused
+    | RigState,
+    Field(discriminator="event"),
+]
+EVENTS: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
+
+
+class Command(BaseModel):
+    """Base of all commands; the engine answers each with `Done` or `Refused`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    command: str
+    command_id: int = 0
+
+
+class Attach(Command):
+    """First line of every client."""
+
+    command: Literal["attach"] = "attach"
+    name: str = Field(max_length=64)
+    control: bool = False
+    """Asks for control at once; without it, or while somebody else has it, the client observes."""
+
+
+class TakeControl(Command):
+    """Ask for control; given when nobody has it, otherwise the holder is asked."""
+
+    command: Literal["take_control"] = "take_control"
+
+
+class HandOver(Command):
+    """Give control to a client that asked for it."""
+
+    command: Literal["hand_over"] = "hand_over"
+    client_id: int
+
+
+class ArmHome(Command):
+    """First step of homing."""
+
+    command: Literal["arm_home"] = "arm_home"
+
+
+class ArmSession(Command):
+    """First step of a session: a new one by its plan, or one to resume by its name or path."""
+
+    command: Literal["arm_session"] = "arm_session"
+    plan_yaml: str | None = Field(default=None, max_length=1_000_000)
+    session: str | None = None
+    photos: str | None = None
+
+
+class Go(Command):
+    """Second step: do what was armed."""
+
+    command: Literal["go"] = "go"
+    token: str
+    word: str = ""
+
+
+class Jog(Command):
+    """Move a little; the permit lasts 250 ms and is renewed by the next one."""
+
+    command: Literal["jog"] = "jog"
+    distance_mm: float = Field(ge=-1000, le=1000)
+    velocity_mm_s: float = Field(gt=0, le=1000)
+
+
+class Pause(Command):
+    """Pause after this take; given again while pausing, stop this take now (it is void) and pause."""
+
+    command: Literal["pause"] = "pause"
+
+
+class Proceed(Command):
+    """Go on after a pause."""
+
+    command: Literal["proceed"] = "proceed"
+
+
+class Redo(Command):
+    """Record a round again; its valid take becomes void: superseded."""
+
+    command: Literal["redo"] = "redo"
+    round: str
+
+
+class AnswerCard(Command):
+    """Answer the card that is up."""
+
+    command: Literal["answer_card"] = "answer_card"
+    card_id: int
+    choice: str
+    reason: str = Field(default="", max_length=1000)
+
+
+class ClearFault(Command):
+    """Leave a hold, or unlock after an alarm; homing may be needed afterwards."""
+
+    command: Literal["clear_fault"] = "clear_fault"
+
+
+class WatchPreview(Command):
+    """Start or end live view for this client."""
+
+    command: Literal["watch_preview"] = "watch_preview"
+    on: bool
+    rate_hz: float = Field(default=4.0, gt=0, le=30)
+
+
+class EndSession(Command):
+    """End the session after this take, or at once; it stays resumable."""
+
+    command: Literal["end_session"] = "end_session"
+    now: bool = False
+
+
+class Shutdown(Command):
+    """End the engine: the session as `EndSession` with ``now``, then the process."""
+
+    command: Literal["shutdown"] = "shutdown"
+
+
+AnyCommand = Annotated[
+    Attach
+    | TakeControl
+    | HandOver
+    | ArmHome
+    | ArmSession
+    | Go
+    | Jog
+    | Pause
+    | Proceed
+    | Redo
+    | AnswerCard
+    | ClearFault
+    | WatchPreview
+    | EndSession
+    | Shutdown,
+    Field(discriminator="command"),
+]
+COMMANDS: TypeAdapter[AnyCommand] = TypeAdapter(AnyCommand)

@@ -94,6 +94,9 @@ class RigProfile(Document):
     board: BoardSpec | None = Field(default=None, exclude=True)
     conditions: dict[Name, ConditionSettings] = {}
     """External conditions this rig can set, by name."""
+    sync_led: str | None = None
+    """Rail output (``flood``, ``mist``) with a LED in view; flashed at the ends of the uniform part, it ties the
+    camera's clock to the rail's."""
     on_client_lost: Literal["finish-round", "hold", "stop"] = "finish-round"
     """What the engine does when the last operator's terminal goes away."""
     simulation: SimulationSpec | None = None
