@@ -25,6 +25,7 @@ from catalog.errors import CatalogError, DamagedDataError, ExitCode
 if TYPE_CHECKING:
     from catalog.manifest import Split as Part
     from catalog.store import Catalog
+    from catalog.transfer import TransferReport
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -360,6 +361,61 @@ def export(
         return
     _put_lines(console, listing.export_lines(report))
     console.say(f"{'would be written to' if dry_run else 'written to'} {report.folder}")
+
+
+@app.command()
+def push(
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="Name or folder.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="Path, or s3://bucket/prefix.")],
+    free_local: Annotated[
+        bool, typer.Option("--free-local", help="Delete the local files once the far ones were read back.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, max=32, help="Files at a time.")] = 4,
+    data: DataOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Copy a session to a store, reading every file back; give it again to go on after an interruption."""
+    from catalog import transfer
+    from catalog.session_folder import SessionFolder
+
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    folder = SessionFolder.find(session, console.data)
+    total = 2 * sum(p.stat().st_size for p in folder.path.rglob("*") if p.is_file())
+    with console.progress("push", total) as advance:
+        report = transfer.push(folder, url, free_local=free_local, workers=workers, advance=advance)
+    _put_transfer(console, report)
+
+
+@app.command()
+def pull(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Address that push printed.")],
+    workers: Annotated[int, typer.Option(min=1, max=32, help="Files at a time.")] = 4,
+    data: DataOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Copy a pushed session back into the data folder, verified; give it again after an interruption."""
+    from catalog import transfer
+
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    with console.progress("pull", None) as advance:
+        report = transfer.pull(url, console.data, workers=workers, advance=advance)
+    _put_transfer(console, report)
+
+
+def _put_transfer(console: Console, report: TransferReport) -> None:
+    if console.json:
+        console.put_json(asdict(report))
+        return
+    console.put(report.url)
+    console.say(
+        f"{report.files} files, {report.size_bytes / 1e9:.3f} GB, all verified; {report.sent} copied by this run"
+    )
+    if report.freed_bytes:
+        console.say(f"{report.freed_bytes / 1e9:.3f} GB freed here; back with: catalog pull {report.url}")
 
 
 @contextmanager

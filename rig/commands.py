@@ -18,7 +18,7 @@ from rig.forecast import Forecast, forecast
 from rig.plan import CapturePlan
 from rig.profile import RigProfile, shipped_profiles
 
-_ERROR_MODULES = ("catalog.store", "catalog.cli", "alignment.errors", "models.errors")
+_ERROR_MODULES = ("catalog.store", "catalog.cli", "catalog.transfer", "alignment.errors", "models.errors")
 """Loaded by name, and by `rig help` alone: explaining their codes is no reason to depend on them."""
 _PLAN_HEADER = (
     "  #  round            role      velocity  travel mm         time s  blur px  frames  pairs      GB"

@@ -1,0 +1,192 @@
+"""A place for sessions off the rig PC, by URL: a local or mounted path, S3, or whatever else fsspec reaches.
+
+A file appears there whole or not at all: local files by fsync and rename, objects by one commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from catalog.errors import CatalogError, ExitCode, MissingExtraError
+from catalog.session_folder import sync_folder
+from catalog.stored_files import open_no_follow
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+CHUNK_BYTES = 4 << 20
+Advance = Callable[[float], None]
+_EXTRAS = {"s3": "s3", "s3a": "s3"}
+
+
+class StoreError(CatalogError):
+    """The far side cannot be reached, or does not take or give what it should."""
+
+    code = "CAT-STO-001"
+    exit_code = ExitCode.MISSING
+
+
+class StoreUrlError(CatalogError, ValueError):
+    """A URL that names no store."""
+
+    code = "CAT-STO-002"
+    exit_code = ExitCode.INVALID_INPUT
+
+
+class FarStore:
+    """One folder of a store.
+
+    Args:
+        url: A path, ``s3://bucket/prefix``, or any URL that an installed fsspec driver understands. Credentials come
+            from the driver's own environment and files (for S3: ``AWS_*``, ``~/.aws``), never from the URL.
+
+    Raises:
+        StoreUrlError: The URL names no known kind of store.
+        MissingExtraError: The driver for it is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._files, self._root = _open(self.url)
+
+    def below(self, name: str) -> FarStore:
+        """Return the folder ``name`` in this one."""
+        return FarStore(f"{self.url}/{name}")
+
+    def size_bytes(self, name: str) -> int | None:
+        """Return a file's size, None where there is none."""
+        with self._explained(name):
+            self._files.invalidate_cache()
+            try:
+                return int(self._files.info(self._path(name))["size"])
+            except FileNotFoundError:
+                return None
+
+    def read(self, name: str, *, limit_bytes: int) -> bytes:
+        """Return the content of a small file; refuses one above the limit."""
+        with self._explained(name), self._files.open(self._path(name), "rb") as file:
+            content = bytes(file.read(limit_bytes + 1))
+        if len(content) > limit_bytes:
+            raise StoreError(f"{self.url}/{name}: longer than {limit_bytes} bytes, which it never is")
+        return content
+
+    def sha256(self, name: str, *, advance: Advance) -> str:
+        """Read a file back and return its hash."""
+        digest = hashlib.sha256()
+        with self._explained(name), self._reading(name) as chunks:
+            for chunk in chunks:
+                digest.update(chunk)
+                advance(len(chunk))
+        return digest.hexdigest()
+
+    def put(self, source: Path, name: str, *, advance: Advance) -> str:
+        """Copy a file there, whole or not at all; returns the hash of what was read here. Links are refused."""
+        with self._explained(name), open_no_follow(source) as data, self._writing(name) as out:
+            return _copy(data, out, advance)
+
+    def put_bytes(self, content: bytes, name: str) -> None:
+        """Write a small file, whole or not at all."""
+        with self._explained(name), self._writing(name) as out:
+            out.write(content)
+
+    def remove(self, name: str) -> None:
+        """Delete a file."""
+        with self._explained(name):
+            self._files.rm_file(self._path(name))
+
+    def get(self, name: str, target: Path, *, advance: Advance) -> str:
+        """Copy a file here, whole and synced or not at all; returns the hash of what arrived."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with self._explained(name), self._files.open(self._path(name), "rb") as data, _durable(target) as out:
+            return _copy(data, out, advance)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[Iterator[bytes]]:
+        with self._files.open(self._path(name), "rb") as file:
+            yield iter(lambda: file.read(CHUNK_BYTES), b"")
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[IO[bytes]]:
+        from fsspec.implementations.local import LocalFileSystem
+
+        if isinstance(self._files, LocalFileSystem):
+            target = Path(self._path(name))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _durable(target) as out:
+                yield out
+            return
+        out = self._files.open(self._path(name), "wb", autocommit=False)
+        try:
+            yield out
+            out.close()
+        except BaseException:
+            out.discard()
+            out.closed = True  # otherwise its finaliser would upload what there is
+            raise
+        out.commit()
+
+    @contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except _failures() as error:
+            raise StoreError(
+                f"{self.url}/{name}: {type(error).__name__}: {error}",
+                kept="every local file, and what has arrived there",
+                next_step="check the address, the credentials and the network, then give the same command again",
+            ) from error
+
+
+def _open(url: str) -> tuple[AbstractFileSystem, str]:
+    import fsspec
+
+    try:
+        files, root = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        extra = _EXTRAS.get(url.partition("://")[0])
+        raise MissingExtraError(
+            f"{url}: {error}",
+            next_step=f"pip install 'cleanplate[{extra}]'" if extra else "install that driver of fsspec",
+        ) from error
+    except ValueError as error:
+        raise StoreUrlError(
+            f"{url}: {error}", next_step="give a path or a URL like s3://bucket/prefix"
+        ) from error
+    return files, str(root).rstrip("/")
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    try:
+        from botocore.exceptions import BotoCoreError
+    except ImportError:
+        return (OSError,)
+    return (OSError, BotoCoreError)
+
+
+def _copy(data: IO[bytes], out: IO[bytes], advance: Advance) -> str:
+    digest = hashlib.sha256()
+    while chunk := data.read(CHUNK_BYTES):
+        digest.update(chunk)
+        out.write(chunk)
+        advance(len(chunk))
+    return digest.hexdigest()
+
+
+@contextmanager
+def _durable(target: Path) -> Iterator[Any]:
+    part = target.with_name(target.name + ".part")
+    part.unlink(missing_ok=True)
+    with part.open("xb") as out:
+        yield out
+        out.flush()
+        os.fsync(out.fileno())
+    part.replace(target)
+    sync_folder(target.parent)
