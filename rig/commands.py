@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from catalog.console import Console
 from catalog.errors import ExitCode
 from rig.errors import NotArmedError, RigError, UnknownCodeError
-from rig.forecast import Forecast, forecast
+from rig.forecast import PARALLAX_TOLERANCE_PX, Forecast, forecast
 from rig.plan import CapturePlan
 from rig.profile import RigProfile, shipped_profiles
 
@@ -44,38 +45,39 @@ def _print_forecast(console: Console, plan: CapturePlan, expected: Forecast) -> 
     console.put(_PLAN_HEADER)
     for r in expected.rounds:
         sweep = r.round.sweep
-        velocity = sweep.velocity_mm_s if sweep else 0.0
+        velocity = f"{sweep.velocity_mm_s:8.2f}" if sweep and not r.round.stops_mm else "  stills"
         console.put(
-            f" {r.round.number:2d}  {r.round.name:<16} {r.round.role:<9} {velocity:8.2f}  "
+            f" {r.round.number:2d}  {r.round.name:<16} {r.round.role:<9} {velocity}  "
             f"{r.from_mm:7.2f}…{r.to_mm:<8.2f} {r.duration_s:7.1f}  {r.blur_px:7.2f}  {r.frames:6d} "
             f"{r.expected_pairs:6d}  {r.size_gb:6.2f}"
         )
     console.put(
-        f"about {expected.duration_s / 60:.1f} min, {expected.expected_pairs} pairs, {expected.size_gb:.2f} GB; "
-        f"parallax limit {expected.parallax_limit_mm:.3f} mm between the frames of a pair"
+        f"about {expected.duration_s / 60:.1f} min, {expected.travel_mm / 1000:.2f} m of travel, "
+        f"{expected.expected_pairs} pairs, {expected.size_gb:.2f} GB"
     )
+    gap_mm = max((r.largest_gap_mm for r in expected.rounds), default=0.0)
+    parallax_px = max((r.largest_parallax_px for r in expected.rounds), default=0.0)
+    console.put(
+        f"frames of a pair lie at most {gap_mm:.3f} mm apart by speed and frame rate: {parallax_px:.2f} px of parallax "
+        f"(limit {expected.parallax_limit_mm:.3f} mm, {PARALLAX_TOLERANCE_PX} px)"
+    )
+    for step in expected.operator_steps:
+        console.put(f"by hand: {step}")
+    for warning in expected.warnings:
+        console.put(f"▲ {warning}")
 
 
 def _forecast_document(expected: Forecast) -> dict[str, object]:
     return {
         "duration_s": expected.duration_s,
+        "travel_mm": expected.travel_mm,
         "expected_pairs": expected.expected_pairs,
         "size_gb": expected.size_gb,
         "parallax_limit_mm": expected.parallax_limit_mm,
         "violations": [{"code": v.code, "message": str(v)} for v in expected.violations],
-        "rounds": [
-            {
-                "round": r.round.model_dump(mode="json"),
-                "from_mm": r.from_mm,
-                "to_mm": r.to_mm,
-                "duration_s": r.duration_s,
-                "blur_px": r.blur_px,
-                "frames": r.frames,
-                "expected_pairs": r.expected_pairs,
-                "size_gb": r.size_gb,
-            }
-            for r in expected.rounds
-        ],
+        "warnings": expected.warnings,
+        "operator_steps": expected.operator_steps,
+        "rounds": [{**asdict(r), "round": r.round.model_dump(mode="json")} for r in expected.rounds],
     }
 
 

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
-from catalog.session_folder import RoundRecord, SweepRecord
-from rig.devices.envelope import check_sweep, sweep_motion
+from catalog.records import Degradation
+from catalog.session_folder import ExposureSettings, RoundRecord, SweepRecord
+from rig.devices.condition import OFF
+from rig.devices.envelope import check_sweep, sweep_motion, trapezoid_duration_s
 from rig.errors import EnvelopeError, PlanError, RigError
-from rig.plan import CapturePlan, RoundPlan
+from rig.plan import BaseSettings, CapturePlan, RoundPlan
 from rig.profile import RigProfile
 
 PARALLAX_TOLERANCE_PX = 0.25
-POSITIONING_S = 4.0
-"""Allowance per round for going back to the start, setting the camera and stopping the movie, s."""
+CAMERA_SETTING_S = 2.0
+"""Allowance per round for setting the camera and closing its file, s."""
+TRANSFER_MB_S = 25.0
+"""Assumed speed of copying a file off the card, MB/s; takes are measured."""
+STILL_S = 2.0
+"""Allowance per still for the shutter and for copying the file, s."""
+STILL_MB = 25.0
+LONGEST_MOVIE_S = 29 * 60 + 59.0
+"""Where many bodies end a movie by themselves."""
+EXPOSURE_TOLERANCE_EV = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,14 @@ class RoundForecast:
     """Motion blur of the nearest thing, px."""
     expected_pairs: int
     size_gb: float
+    travel_mm: float
+    """Way of the carriage, the way to the start of the round included."""
+    positioning_s: float
+    """Way to the start, setting the camera, copying the file off the card, s."""
+    largest_gap_mm: float
+    """Farthest that a frame of this round can lie from the nearest ground-truth frame."""
+    largest_parallax_px: float
+    """What such a gap does between the nearest and the farthest thing, px."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +63,20 @@ class Forecast:
     """Largest position gap between the frames of a pair before parallax exceeds a quarter pixel."""
     violations: tuple[RigError, ...]
     """Everything that keeps the plan from running; empty when it can run."""
+    warnings: tuple[str, ...] = ()
+    """What is allowed but perhaps not meant."""
+    operator_steps: tuple[str, ...] = ()
+    """What a person has to do, and before which round."""
 
     @property
     def duration_s(self) -> float:
-        """Whole session, positioning included, s."""
-        return sum(r.duration_s + POSITIONING_S for r in self.rounds)
+        """Whole session, positioning included, operator's pauses not, s."""
+        return sum(r.duration_s + r.positioning_s for r in self.rounds)
+
+    @property
+    def travel_mm(self) -> float:
+        """Way of the carriage in the whole session, mm."""
+        return sum(r.travel_mm for r in self.rounds)
 
     @property
     def size_gb(self) -> float:
@@ -63,10 +93,16 @@ def forecast(plan: CapturePlan, profile: RigProfile) -> Forecast:
     """Compute what a plan will do on a rig, and every limit it violates."""
     limit_mm = parallax_limit_mm(profile)
     records = plan.round_records(acceleration_mm_s2=profile.rail.acceleration_mm_s2)
-    gt_spacing_mm = min(_frame_spacing_mm(r, profile) for r in records if r.role == "gt")
-    rounds = tuple(_forecast_round(r, plan, profile, limit_mm, gt_spacing_mm) for r in records)
+    spacings_mm = [_frame_spacing_mm(r, profile) for r in records if r.role == "gt"]
+    rounds = [_forecast_round(r, plan, profile, limit_mm, spacings_mm) for r in records]
     violations = [v for r, record in zip(plan, records, strict=True) for v in _violations(r, record, profile)]
-    return Forecast(rounds, limit_mm, tuple(violations))
+    return Forecast(
+        tuple(_with_ways_back(rounds, profile)),
+        limit_mm,
+        tuple(violations),
+        tuple(_warnings(rounds, plan)),
+        tuple(_operator_steps(records, profile)),
+    )
 
 
 def parallax_limit_mm(profile: RigProfile) -> float:
@@ -77,6 +113,8 @@ def parallax_limit_mm(profile: RigProfile) -> float:
 
 
 def _frame_spacing_mm(round_: RoundRecord, profile: RigProfile) -> float:
+    if len(round_.stops_mm) > 1:
+        return abs(round_.stops_mm[1] - round_.stops_mm[0])
     return _sweep(round_).velocity_mm_s / profile.movie_format.frame_rate_hz
 
 
@@ -86,27 +124,118 @@ def _sweep(round_: RoundRecord) -> SweepRecord:
     return round_.sweep
 
 
-def _forecast_round(
-    round_: RoundRecord, plan: CapturePlan, profile: RigProfile, limit_mm: float, gt_spacing_mm: float
-) -> RoundForecast:
+@dataclass(frozen=True)
+class _Recording:
+    """What the camera does in one round."""
+
+    duration_s: float
+    uniform_s: float
+    frames: int
+    blur_px: float
+    size_gb: float
+
+
+def _movie(round_: RoundRecord, plan: CapturePlan, profile: RigProfile) -> _Recording:
     sweep, movie = _sweep(round_), profile.movie_format
     uniform_s = abs(sweep.end_mm - sweep.start_mm) / sweep.velocity_mm_s
-    motion = sweep_motion(sweep, profile.rail.envelope)
-    duration_s = motion.duration_s + 2 * plan.rest_s
-    frames = int(uniform_s * movie.frame_rate_hz)
+    duration_s = sweep_motion(sweep, profile.rail.envelope).duration_s + 2 * plan.rest_s
     near_mm = profile.lens.scene_depth_mm[0]
-    share = min(1.0, limit_mm / (gt_spacing_mm / 2)) if round_.role != "gt" else 0.0
+    return _Recording(
+        duration_s=duration_s,
+        uniform_s=uniform_s,
+        frames=int(uniform_s * movie.frame_rate_hz),
+        blur_px=sweep.velocity_mm_s * (round_.settings.exposure_s or 0.0) * profile.focal_px / near_mm,
+        size_gb=duration_s * movie.bitrate_mbit_s / 8000,
+    )
+
+
+def _stills(round_: RoundRecord, profile: RigProfile) -> _Recording:
+    rail = profile.rail
+    moves_s = sum(
+        trapezoid_duration_s(
+            abs(b - a), velocity_mm_s=rail.max_velocity_mm_s, acceleration_mm_s2=rail.acceleration_mm_s2
+        )
+        for a, b in pairwise(round_.stops_mm)
+    )
+    shots = len(round_.stops_mm)
+    each_s = round_.settle_s + (round_.settings.exposure_s or 0.0) + STILL_S
+    return _Recording(moves_s + shots * each_s, 0.0, shots, 0.0, shots * STILL_MB / 1000)
+
+
+def _forecast_round(
+    round_: RoundRecord,
+    plan: CapturePlan,
+    profile: RigProfile,
+    limit_mm: float,
+    gt_spacings_mm: Sequence[float],
+) -> RoundForecast:
+    """Pairs are expected by the mean density of all gt passes (random phases); the gap is the guaranteed one."""
+    motion = sweep_motion(_sweep(round_), profile.rail.envelope)
+    recording = _stills(round_, profile) if round_.stops_mm else _movie(round_, plan, profile)
+    is_gt = round_.role == "gt"
+    gap_mm = 0.0 if is_gt else min(gt_spacings_mm) / 2
+    share = 0.0 if is_gt else min(1.0, limit_mm * 2 * sum(1 / spacing_mm for spacing_mm in gt_spacings_mm))
     return RoundForecast(
         round=round_,
         from_mm=motion.start_mm,
         to_mm=motion.end_mm,
-        duration_s=duration_s,
-        uniform_s=uniform_s,
-        frames=frames,
-        blur_px=sweep.velocity_mm_s * (round_.settings.exposure_s or 0.0) * profile.focal_px / near_mm,
-        expected_pairs=int(frames * share),
-        size_gb=duration_s * movie.bitrate_mbit_s / 8000,
+        duration_s=recording.duration_s,
+        uniform_s=recording.uniform_s,
+        frames=recording.frames,
+        blur_px=recording.blur_px,
+        expected_pairs=int(recording.frames * share),
+        size_gb=recording.size_gb,
+        travel_mm=motion.distance_mm,
+        positioning_s=CAMERA_SETTING_S + 1000 * recording.size_gb / TRANSFER_MB_S,
+        largest_gap_mm=gap_mm,
+        largest_parallax_px=PARALLAX_TOLERANCE_PX * gap_mm / limit_mm,
     )
+
+
+def _with_ways_back(rounds: Sequence[RoundForecast], profile: RigProfile) -> Iterator[RoundForecast]:
+    """Add to every round the way from where the one before ended; the first one starts at the lower end."""
+    rail = profile.rail
+    at_mm = rail.travel_mm[0]
+    for r in rounds:
+        back_mm = abs(r.from_mm - at_mm)
+        back_s = trapezoid_duration_s(
+            back_mm, velocity_mm_s=rail.max_velocity_mm_s, acceleration_mm_s2=rail.acceleration_mm_s2
+        )
+        yield replace(r, travel_mm=r.travel_mm + back_mm, positioning_s=r.positioning_s + back_s)
+        at_mm = r.to_mm
+
+
+def _warnings(rounds: Sequence[RoundForecast], plan: CapturePlan) -> Iterator[str]:
+    for r in rounds:
+        name, brighter_ev = r.round.name, _brighter_ev(r.round.settings, plan.base)
+        dims_on_purpose = Degradation.LOW_LIGHT in r.round.degradations
+        if abs(brighter_ev) > EXPOSURE_TOLERANCE_EV and not dims_on_purpose:
+            word = "brighter" if brighter_ev > 0 else "darker"
+            yield f"round {name}: {abs(brighter_ev):.1f} EV {word} than the base; compensate with exposure_s or iso"
+        if r.duration_s > LONGEST_MOVIE_S and not r.round.stops_mm:
+            yield f"round {name}: {r.duration_s / 60:.0f} min; many bodies end a movie at 29:59"
+        if r.largest_parallax_px > PARALLAX_TOLERANCE_PX:
+            yield (
+                f"round {name}: some frames lie {r.largest_gap_mm:.2f} mm from the nearest ground truth, beyond the "
+                f"parallax limit; slow the gt round down or give it more passes"
+            )
+
+
+def _brighter_ev(settings: ExposureSettings, base: BaseSettings) -> float:
+    """Return how many stops brighter a picture comes out: exposure time × ISO / f-number²."""
+    gain = (settings.iso or base.iso) / base.iso * (settings.exposure_s or base.exposure_s) / base.exposure_s
+    return math.log2(gain * (base.f_number / (settings.f_number or base.f_number)) ** 2)
+
+
+def _operator_steps(rounds: Sequence[RoundRecord], profile: RigProfile) -> Iterator[str]:
+    by_hand = [n for n, settings in profile.conditions.items() if settings.kind == "operator"]
+    levels = dict.fromkeys(by_hand, OFF)
+    for r in rounds:
+        for name in by_hand:
+            level = r.conditions.get(name, OFF)
+            if level != levels[name]:
+                yield f"before round {r.number} ({r.name}): set {name} to {level}"
+            levels[name] = level
 
 
 def _violations(plan: RoundPlan, round_: RoundRecord, profile: RigProfile) -> list[RigError]:
@@ -125,7 +254,7 @@ def _setting_violations(plan: RoundPlan, round_: RoundRecord, profile: RigProfil
     found: list[RigError] = []
     frame_s = 1 / profile.movie_format.frame_rate_hz
     exposure_s = round_.settings.exposure_s or 0.0
-    if exposure_s > frame_s:
+    if exposure_s > frame_s and not round_.stops_mm:
         found.append(
             PlanError(
                 f"round {round_.name}: exposure {exposure_s:g} s is longer than a frame ({frame_s:.4f} s)",

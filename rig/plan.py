@@ -9,13 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from catalog.records import Degradation
 from catalog.session_folder import ExposureSettings, Role, RoundRecord, SweepRecord
 from catalog.yaml_document import Document, Name, load_yaml
+
+
+def _word(value: object) -> object:
+    """YAML 1.1 reads an unquoted ``on`` and ``off`` as true and false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Level = Annotated[str, BeforeValidator(_word)]
+"""Level of an external condition, e.g. ``light`` or ``off``."""
 
 
 class Sweep(Document):
@@ -64,7 +73,7 @@ class RoundPlan(Document):
     role: Role
     set: ExposureSettings = ExposureSettings()
     """Settings that differ from `base`."""
-    conditions: dict[str, str] = {}
+    conditions: dict[str, Level] = {}
     """External conditions by name, e.g. ``{rain: light}``; those not named are off."""
     degradations: tuple[Degradation, ...] = ()
     """What this round makes worse on purpose."""
@@ -96,7 +105,7 @@ GuardName = Literal[
     "settings",
     "frames",
 ]
-GuardAction = Literal["hold", "void", "warn", "off"]
+GuardAction = Annotated[Literal["hold", "void", "warn", "off"], BeforeValidator(_word)]
 
 
 class Guards(Document):

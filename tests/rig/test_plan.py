@@ -115,3 +115,89 @@ def test_a_plan_that_makes_no_sense_is_refused(old: str, new: str, expected: str
         plan_with(old, new)
 
     assert expected in str(caught.value)
+
+
+def test_stop_and_shoot_stands_at_both_ends_and_evenly_between():
+    """60 mm in steps of at most 25 mm are 3 steps of 20 mm: 4 stills."""
+    plan = plan_with(
+        "{name: gt, role: gt}", "{name: gt, role: gt, stop_and_shoot: {step_mm: 25, settle_s: 1}}"
+    )
+
+    record = plan.round_records(acceleration_mm_s2=200)[0]
+
+    assert record.stops_mm == (100, 120, 140, 160)
+    assert record.settle_s == 1
+
+
+def test_stop_and_shoot_takes_its_time():
+    """Three moves of 20 mm at 120 mm/s and 200 mm/s² have no plateau: 2·sqrt(20/200) = 0.6325 s each.
+
+    Four stills of 1 s standstill, 5 ms exposure and 2 s allowance: 4·3.005 s.
+    """
+    plan = plan_with(
+        "{name: gt, role: gt}", "{name: gt, role: gt, stop_and_shoot: {step_mm: 25, settle_s: 1}}"
+    )
+
+    gt = forecast(plan, RigProfile.load("sim")).rounds[0]
+
+    assert gt.duration_s == pytest.approx(3 * 0.632456 + 4 * 3.005, abs=1e-4)
+    assert (gt.frames, gt.blur_px) == (4, 0)
+
+
+def test_passes_become_rounds_of_their_own_and_a_closing_gt_the_last():
+    plan = plan_with("role: gt}", "role: gt, passes: 3}")
+    plan = plan.model_copy(update={"closing_gt": True})
+
+    assert [r.name for r in plan] == ["gt", "gt-2", "gt-3", "iso6400", "rain", "gt-close"]
+    assert [r.number for r in plan.round_records(acceleration_mm_s2=200)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_gap_between_the_frames_of_a_pair_follows_from_speed_and_rate():
+    """GT at 10 mm/s and 30 Hz stands 0.3333 mm apart: at most 0.1667 mm away, 0.25·0.1667/0.4808 = 0.0867 px."""
+    noise = forecast(plan_with(), RigProfile.load("sim")).rounds[1]
+
+    assert noise.largest_gap_mm == pytest.approx(1 / 6)
+    assert noise.largest_parallax_px == pytest.approx(0.0867, abs=1e-4)
+
+
+def test_a_round_that_comes_out_brighter_is_pointed_out():
+    """ISO 6400 against 100 is 6 stops; low light on purpose is nobody's mistake."""
+    brighter = forecast(plan_with(), RigProfile.load("sim"))
+    on_purpose = forecast(plan_with("[noise]", "[noise, low_light]"), RigProfile.load("sim"))
+
+    assert brighter.warnings == (
+        "round iso6400: 6.0 EV brighter than the base; compensate with exposure_s or iso",
+    )
+    assert on_purpose.warnings == ()
+
+
+def test_travel_counts_the_ways_back():
+    """First to 97.83 (run-up 0.25, margin 2), sweep of 64.5; back 66.5 mm to 95.75, sweep of 68.5; 68.5 twice."""
+    expected = forecast(plan_with(), RigProfile.load("sim"))
+
+    assert expected.travel_mm == pytest.approx(97.75 + 64.5 + 66.5 + 68.5 + 68.5 + 68.5)
+
+
+def test_the_operator_learns_beforehand_what_to_do():
+    profile = RigProfile.load("sim")
+    by_hand = {**profile.model_dump()["conditions"], "rain": {"kind": "operator"}}
+    profile = RigProfile.model_validate({**profile.model_dump(by_alias=True), "conditions": by_hand})
+    plan = plan_with("degradations: [rain]}", "degradations: [rain]}\n  - {name: last, role: gt}")
+
+    steps = forecast(plan, profile).operator_steps
+
+    assert steps == ("before round 3 (rain): set rain to light", "before round 4 (last): set rain to off")
+
+
+def test_a_guard_acts_as_the_plan_says_for_it_or_for_all():
+    plan = plan_with(
+        "schema: 1", "schema: 1\nguards: {on_fail: void, actions: {battery: warn, ripple: off}}"
+    )
+
+    assert [plan.guards.action(g) for g in ("battery", "ripple", "light")] == ["warn", "off", "void"]
+
+
+def test_an_unquoted_on_or_off_is_a_level():
+    plan = plan_with("{rain: light}", "{rain: on, haze: off}")
+
+    assert plan.rounds[2].conditions == {"rain": "on", "haze": "off"}
