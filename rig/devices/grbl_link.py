@@ -54,9 +54,12 @@ class GrblLink:
     Args:
         wire: The open transport.
         clock: The session clock.
+        on_restart: Called when the controller has restarted or is about to.
     """
 
-    def __init__(self, wire: Wire, clock: SessionClock) -> None:
+    def __init__(
+        self, wire: Wire, clock: SessionClock, *, on_restart: Callable[[], None] = lambda: None
+    ) -> None:
         self.wire = wire
         self.statistics = LinkStatistics()
         self.fault = ""
@@ -64,6 +67,7 @@ class GrblLink:
         self.deaf = False
         """True between a critical alarm and the next restart: nothing will be answered."""
         self._clock = clock
+        self._on_restart = on_restart
         self._out_of_step = False
 
     def patience_s(self, duration_s: float) -> float:
@@ -236,6 +240,7 @@ class GrblLink:
     def _reset_for_banner(self, *, attempts: int) -> str | None:
         for _ in range(attempts):
             self.wire.write_realtime(protocol.RESET)
+            self._on_restart()
             banner = self._await_banner(_RESET_EVERY_S)
             if banner is not None:
                 return banner
@@ -269,6 +274,7 @@ class GrblLink:
             self.deaf = protocol.number_of(text) in protocol.CRITICAL_ALARMS
         elif kind is LineKind.BANNER:
             self.fault = self.fault or "the controller restarted; the position is lost"
+            self._on_restart()
             self.deaf = False
             self._out_of_step = False
         elif kind is LineKind.NOISE:

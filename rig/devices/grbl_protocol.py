@@ -16,6 +16,9 @@ RESUME = b"~"
 RESET = b"\x18"
 JOG_CANCEL = b"\x85"
 FEED_OVERRIDE_100 = b"\x90"
+RAPID_OVERRIDE_100 = b"\x95"
+TOGGLE_FLOOD = b"\xa0"
+TOGGLE_MIST = b"\xa1"
 
 CRITICAL_ALARMS = frozenset({1, 2})
 """After these the controller answers nothing at all until it is reset."""
@@ -79,7 +82,7 @@ _AXES = rf"{_COORDINATE}(?:,{_COORDINATE}){{0,5}}"
 _FIELD = (
     rf"Bf:(?P<blocks>\d{{1,3}}),(?P<bytes>\d{{1,5}})|FS:(?P<feed>\d{{1,6}}(?:\.\d{{1,3}})?),\d{{1,6}}(?:,\d+)?"
     rf"|F:(?P<feed_only>\d{{1,6}}(?:\.\d{{1,3}})?)|Pn:(?P<pins>[A-Z]+)|WCO:{_AXES}"
-    r"|Ov:(?P<override>\d{1,3}),\d{1,3},\d{1,3}|A:[A-Z]*|Ln:\d{1,8}|(?!(?:MPos|WPos|Bf|FS|F|Pn|WCO|Ov|A|Ln):)[A-Z][A-Za-z]*:[\w.,:+-]*"
+    r"|Ov:(?P<override>\d{1,3}),(?P<rapid>\d{1,3}),\d{1,3}|A:(?P<accessories>[A-Z]*)|Ln:\d{1,8}|(?!(?:MPos|WPos|Bf|FS|F|Pn|WCO|Ov|A|Ln):)[A-Z][A-Za-z]*:[\w.,:+-]*"
 )
 _REPORT = re.compile(
     r"<(?P<state>Idle|Run|Hold|Jog|Alarm|Door|Check|Home|Sleep)(?::(?P<sub>\d))?"
@@ -104,6 +107,10 @@ class StatusReport:
     """Letters of the inputs that are active."""
     override_percent: int | None = None
     """Feed override; only now and then in a report."""
+    rapid_percent: int | None = None
+    """Rapid override, together with the feed override."""
+    accessories: str | None = None
+    """Letters of the outputs that are on, told together with the overrides; None where nothing is told."""
 
 
 def classify(line: str) -> LineKind:
@@ -130,6 +137,8 @@ def parse_report(line: str) -> StatusReport | None:
         free_blocks=int(values["blocks"]) if "blocks" in values else None,
         pins=values.get("pins", ""),
         override_percent=int(values["override"]) if "override" in values else None,
+        rapid_percent=int(values["rapid"]) if "rapid" in values else None,
+        accessories=values.get("accessories", "" if "override" in values else None),
     )
 
 

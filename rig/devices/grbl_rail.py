@@ -15,6 +15,7 @@ from rig.clock import SessionClock
 from rig.devices import grbl_protocol as protocol
 from rig.devices.envelope import Motion, check_motion, check_sweep
 from rig.devices.grbl_link import GrblLink, GrblRefusedError, LinkStatistics
+from rig.devices.grbl_outputs import TOGGLES, GrblOutputs
 from rig.devices.grbl_protocol import StatusReport
 from rig.devices.grbl_settings import GrblSettings, MachineFrame
 from rig.devices.rail import RailCapabilities, RailPoll, RailState
@@ -39,6 +40,8 @@ _OVERRIDE_REPORTS = 40
 _ARRIVED_MM = 0.05
 _ANSWER_S = 2.0
 _JUMP_MM = 1.0
+_SPINDLE_FULL = 1000
+"""As ``$30`` is delivered: a switch is full speed."""
 
 _STATES = {
     "Idle": RailState.IDLE,
@@ -62,7 +65,7 @@ class GrblRail:
     """
 
     capabilities = RailCapabilities(
-        reports_velocity=True, position_is_measured=False, has_hold=True, outputs=frozenset({"flood", "mist"})
+        reports_velocity=True, position_is_measured=False, has_hold=True, outputs=frozenset(TOGGLES)
     )
 
     def __init__(self, settings: GrblSettings, clock: SessionClock, wire: Wire | None = None) -> None:
@@ -71,6 +74,7 @@ class GrblRail:
         self._clock = clock
         self._wire = wire
         self._link: GrblLink | None = None
+        self._outputs: GrblOutputs | None = None
         self._envelope = settings.envelope
         self._frame = MachineFrame(
             settings.travel_mm[0], settings.travel_mm[1] - settings.travel_mm[0], False
@@ -105,7 +109,8 @@ class GrblRail:
         """
         if self._wire is None:
             self._wire = SerialWire(self.settings.port, self._clock, baud=self.settings.baud)
-        self._link = GrblLink(self._wire, self._clock)
+        self._outputs = GrblOutputs(self._wire, self._clock)
+        self._link = GrblLink(self._wire, self._clock, on_restart=self._outputs.forget)
         banner = self._link.connect()
         self._homed = False
         self._emergency.clear()
@@ -117,7 +122,7 @@ class GrblRail:
         """Release the wire. Safe to call twice."""
         if self._wire is not None:
             self._wire.close()
-        self._wire = self._link = None
+        self._wire = self._link = self._outputs = None
         self._homed = False
 
     def home(self, *, timeout_s: float) -> None:
@@ -213,6 +218,8 @@ class GrblRail:
             return RailPoll(now_s, now_s, RailState.LOCKED, self._position_mm, None, fault=link.fault)
         if self._trouble():
             self._homed = False
+        if self._outputs is not None:
+            self._outputs.note(report, asked_s)
         self._position_mm, self._seen_s = self._frame.to_rail_mm(report.x_mm), asked_s
         feed = report.feed_mm_min
         return RailPoll(
@@ -240,6 +247,28 @@ class GrblRail:
         wire = self._wire
         if wire is not None:
             wire.write_realtime(protocol.HOLD + protocol.RESET)
+
+    def set_output(self, pin: str, *, on: bool) -> float:
+        """Switch ``flood`` or ``mist`` at once, or ``spindle`` at rest; returns when the command left.
+
+        The first two are thread-safe and do not disturb a motion; the spindle's command would, so that it is
+        the owner's and refused in motion. Every reset of the controller switches all of them off.
+
+        Raises:
+            DeviceError: The controller has no such output, or the rail moves.
+        """
+        if self._outputs is None:
+            raise DeviceError(f"{self.settings.port}: the rail is not open", next_step="open it first")
+        if pin in self.capabilities.outputs:
+            return self._outputs.switch(pin, on=on)
+        if pin != "spindle":
+            raise DeviceError(
+                f"{self.settings.port}: the controller has no output '{pin}'",
+                next_step=f"use one of {', '.join(sorted(self.capabilities.outputs))}, spindle",
+            )
+        self._require_state(self.poll(), RailState.IDLE)
+        self._linked().command(f"M3S{_SPINDLE_FULL}" if on else "M5")
+        return self._clock.now()
 
     def clear_fault(self) -> None:
         """Leave a hold (position kept) or unlock after an alarm (homing required).

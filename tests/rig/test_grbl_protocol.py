@@ -20,6 +20,8 @@ def test_a_full_report_is_read():
         free_blocks=14,
         pins="XZ",
         override_percent=110,
+        rapid_percent=100,
+        accessories="F",
     )
 
 

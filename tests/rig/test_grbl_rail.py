@@ -445,6 +445,74 @@ def test_one_spoiled_line_does_not_spoil_a_sweep(kind: str, nth: int):
     assert bench.rail.homed
 
 
+def lit(bench: Bench) -> set[str]:
+    """What the simulated controller's outputs truly are."""
+    bench.controller.advance(bench.clock.now())
+    return {{"M8": "flood", "M7": "mist"}[code] for code in bench.controller._machine.modes.coolant}
+
+
+def test_an_output_toggles_in_motion_and_leaves_the_speed_alone():
+    bench = stepped()
+    bench.rail.prepare(SWEEP)
+    t_s = bench.rail.kickoff(SWEEP)
+    bench.clock.sleep(1.0)
+
+    left_s = bench.rail.set_output("flood", on=True)
+    bench.rail.poll()
+    on = lit(bench)
+    bench.rail.set_output("flood", on=False)
+    bench.rail.set_output("flood", on=False)
+    bench.rail.complete(timeout_s=20.0)
+    t = np.linspace(t_s, bench.clock.now(), 20_001)
+    x, v = bench.controller.position_mm(t), bench.controller.velocity_mm_s(t)
+
+    assert left_s == pytest.approx(t_s + 1.0, abs=1e-6)
+    assert on == {"flood"}
+    assert not lit(bench)
+    assert v[(x >= 60) & (x <= 200)] == pytest.approx(40.0, abs=1e-9)
+
+
+def test_an_output_that_toggled_by_itself_is_put_right_by_the_next_reports():
+    bench = stepped()
+    bench.rail.set_output("mist", on=True)
+    bench.rail.poll()
+    assert bench.wire is not None
+
+    bench.wire.write_realtime(b"\xa0\xa1")
+    bench.clock.sleep(0.1)
+    for _ in range(3):
+        bench.rail.poll()
+
+    assert lit(bench) == {"mist"}
+
+
+def test_a_reset_switches_outputs_off_and_that_is_known():
+    bench = stepped()
+    bench.rail.set_output("flood", on=True)
+    bench.rail.emergency_stop()
+    bench.rail.clear_fault()
+
+    bench.rail.set_output("flood", on=True)
+    bench.clock.sleep(0.1)
+
+    assert lit(bench) == {"flood"}
+
+
+def test_the_spindle_switches_at_rest_only():
+    """Its command would drain the planner first."""
+    bench = stepped()
+    bench.rail.set_output("spindle", on=True)
+    bench.rail.prepare(SWEEP)
+    bench.rail.kickoff(SWEEP)
+
+    with pytest.raises(DeviceError, match="moving"):
+        bench.rail.set_output("spindle", on=False)
+    with pytest.raises(DeviceError, match="no output 'lamp'"):
+        bench.rail.set_output("lamp", on=True)
+
+    assert bench.controller._machine.modes.spindle == "M3"
+
+
 SPEEDS = st.just(5.0) | st.floats(20, 150)
 COMMANDS = st.one_of(
     st.tuples(st.just("move_to"), st.floats(-50, 450), SPEEDS),
