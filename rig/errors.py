@@ -98,6 +98,18 @@ class TakeVoidError(RigError):
     code = "RIG-TAKE-001"
 
 
+class TakeStoppedError(TakeVoidError):
+    """A take was ended by the operator before its end; it is void, the carriage was slowed down and held."""
+
+    code = "RIG-TAKE-002"
+
+
+class CameraLostError(DeviceError):
+    """A camera went away in the middle of a session; it is looked for by its serial number."""
+
+    code = "RIG-DEV-006"
+
+
 class SessionInterruptedError(RigError):
     """A session stopped before its end; `next_step` is the command that resumes it."""
 

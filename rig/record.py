@@ -14,6 +14,7 @@ from pathlib import Path
 
 from catalog.session_folder import SessionFolder, SessionRecord
 from rig.assembly import Rig
+from rig.control import SessionControl
 from rig.errors import DiskSpaceError, NotArmedError, PlanError
 from rig.events import AnyEvent
 from rig.forecast import forecast, require_runnable
@@ -84,7 +85,9 @@ def resume_session(
 
 def _run(rig: Rig, recorder: SessionRecorder, emit: Callable[[AnyEvent], None]) -> None:
     with stop_on_signal() as stop:
-        SessionRunner(rig, recorder, emit=emit, stop=stop).run()
+        control = SessionControl()
+        control.stop = stop
+        SessionRunner(rig, recorder, emit=emit, control=control).run()
 
 
 @contextmanager

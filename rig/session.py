@@ -14,7 +14,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -102,6 +103,22 @@ class SessionRecorder:
         self._file.flush()
         os.fsync(self._file.fileno())
 
+    @contextmanager
+    def act(self, what: str, **members: Any) -> Iterator[None]:
+        """Journal what is about to be done, let the block do it, journal what came of it.
+
+        Args:
+            what: Name of the act, e.g. ``sweep``.
+            members: What it is done with; numbers carry their unit in the name.
+        """
+        self.note("intent", act=what, **members)
+        try:
+            yield
+        except BaseException as error:
+            self.note("outcome", act=what, ok=False, reason=str(error) or type(error).__name__)
+            raise
+        self.note("outcome", act=what, ok=True)
+
     def begin_take(self, round_: RoundRecord) -> TakeRecorder:
         """Journal the intent and make the folder of the round's next take."""
         used = [t.number for t in SessionFolder(self.folder).takes() if t.round.name == round_.name]
@@ -131,6 +148,13 @@ class TakeRecorder:
     def on_saved(self, callback: SavedCallback) -> None:
         """Call ``callback(path relative to the session, file)`` after each acknowledged file."""
         self._on_saved.append(callback)
+
+    def begin_folder(self, name: str) -> Path:
+        """Make a folder inside the take's, e.g. for the stills of one camera."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        sync_folder(self.folder)
+        return folder
 
     def adopt(self, path: Path, sha256: str) -> FileRecord:
         """Acknowledge a file that stands synced at its final place in the take's folder."""

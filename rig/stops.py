@@ -1,0 +1,108 @@
+"""Stop-and-shoot: go to a place, stand until nothing shakes, take a still, go on while it is copied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from catalog.session_folder import ColourTags, FrameTime, TelemetrySample
+from rig.camera_thread import CameraThread
+from rig.devices.camera import Camera, CardFile, FetchedFile
+from rig.errors import TakeVoidError
+from rig.passage import Passage, Sweeping
+from rig.session import TakeRecorder
+
+Keep = Callable[[Sequence[FetchedFile], Sequence[CardFile]], None]
+RAW_SUFFIXES = frozenset({".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".raf"})
+"""Of two files of one still the raw one is its frame; the other is kept beside it."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One still."""
+
+    file: str
+    """Path relative to the take's folder."""
+    requested_s: float
+
+
+@dataclass(frozen=True)
+class StillSeries:
+    """The stills of a round."""
+
+    shots: tuple[Shot, ...]
+    size: tuple[int, int]
+    colour: ColourTags
+    sweeping: Sweeping
+
+    @property
+    def frames(self) -> list[FrameTime]:
+        """The frame table: one row per still; `pts` is its number."""
+        return [FrameTime(k, k, "1/1", shot.requested_s) for k, shot in enumerate(self.shots)]
+
+
+class StopSeries:
+    """Takes the stills of one stop-and-shoot round.
+
+    Args:
+        take: Receives the files.
+        camera: The camera.
+        passage: Moves the carriage.
+        keep: Acknowledges fetched files and clears the card of them.
+    """
+
+    def __init__(self, take: TakeRecorder, camera: CameraThread, passage: Passage, *, keep: Keep) -> None:
+        self._take, self._camera, self._passage, self._keep = take, camera, passage, keep
+        self._folder = take.begin_folder(camera.name)
+        self._copying: Future[tuple[FetchedFile, ...]] | None = None
+        self._on_card: tuple[CardFile, ...] = ()
+        self._telemetry: list[TelemetrySample] = []
+
+    def shoot(self) -> StillSeries:
+        """Go from stop to stop.
+
+        Raises:
+            TakeVoidError: A still is missing.
+            TakeStoppedError, CameraLostError, RailLockedError: As the acts raise them.
+        """
+        shots = [self._shot(number, stop_mm) for number, stop_mm in enumerate(self._take.round.stops_mm)]
+        self._collect()
+        first, last = self._telemetry[0], self._telemetry[-1]
+        size, colour = self._camera.call(lambda _: _look_at(self._take.folder / shots[0].file))
+        sweeping = Sweeping(first.t_host_s, last.t_host_s, tuple(self._telemetry))
+        return StillSeries(tuple(shots), size, colour, sweeping)
+
+    def _shot(self, number: int, stop_mm: float) -> Shot:
+        if number:
+            self._passage.go(stop_mm)
+        self._passage.stand(self._take.round.settle_s)
+        self._collect()
+        before = self._passage.look(self._take.round)
+        self._on_card = self._camera.call(lambda camera: camera.capture_still())
+        self._telemetry += [before, self._passage.look(self._take.round)]
+        if not self._on_card:
+            raise TakeVoidError(f"the camera delivered no still at {stop_mm:.2f} mm")
+        targets = [self._folder / f"{number:06d}{Path(f.name).suffix.lower()}" for f in self._on_card]
+        on_card = self._on_card
+        self._copying = self._camera.start(lambda camera: _copy(camera, on_card, targets))
+        chosen = next((t for t in targets if t.suffix in RAW_SUFFIXES), targets[0])
+        return Shot(chosen.relative_to(self._take.folder).as_posix(), before.t_host_s)
+
+    def _collect(self) -> None:
+        if self._copying is not None:
+            fetched = self._camera.wait(self._copying)
+            self._keep(fetched, self._on_card)
+            self._copying = None
+
+
+def _copy(camera: Camera, files: Sequence[CardFile], targets: Sequence[Path]) -> tuple[FetchedFile, ...]:
+    return tuple(camera.fetch(f, target) for f, target in zip(files, targets, strict=True))
+
+
+def _look_at(path: Path) -> tuple[tuple[int, int], ColourTags]:
+    from alignment.decode import read_still
+
+    height, width = read_still(path).shape[:2]
+    return (width, height), ColourTags()
