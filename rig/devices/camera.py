@@ -52,12 +52,24 @@ class CameraStatus:
 
 
 @dataclass(frozen=True)
+class ArrivalLog:
+    """When the frames of a file reached the host, for sources whose container cannot tell when they were exposed."""
+
+    arrived_s: tuple[float, ...]
+    """Session time of every frame in the file, in order."""
+    duplicated: tuple[int, ...] = ()
+    """Frames of the file with the same content as the one before."""
+
+
+@dataclass(frozen=True)
 class CardFile:
     """A file on the camera's card."""
 
     folder: str
     name: str
     size_bytes: int
+    arrivals: ArrivalLog | None = None
+    """None where the container's own times count."""
 
 
 @dataclass(frozen=True)
