@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,7 +17,7 @@ from rig.devices.grbl_rail import GrblRail
 from rig.devices.rail import Rail
 from rig.errors import DeviceError
 from rig.profile import RigProfile
-from rig.session import hold_lock
+from rig.runtime import hold_rig_lock
 from rig.simulation import SimulatedRigProcess
 
 
@@ -36,6 +33,8 @@ class Rig:
         photos: Photographs for the simulated world, None for the bundled ones.
         data: Data folder.
         ask: Shows an operator what to do and returns when it is confirmed.
+        clock: The session clock; by default one that begins now on a simulated rig, the machine's on a real one.
+        holds_lock: The caller holds the rig's lock already, as an engine does.
     """
 
     def __init__(
@@ -46,10 +45,12 @@ class Rig:
         data: Path,
         photos: Path | None = None,
         ask: Callable[[str], None] | None = None,
+        clock: SessionClock | None = None,
+        holds_lock: bool = False,
     ) -> None:
         self.profile = profile
-        rate = profile.simulation.rate if profile.simulation else 1.0
-        self.clock = SessionClock(origin_s=time.monotonic() if profile.simulated else 0.0, rate=rate)
+        self.clock = clock or clock_of(profile)
+        self._holds_lock = holds_lock
         self._scene, self._data, self._photos = scene, data, photos
         self._ask = ask or _nobody_to_ask
         self._stack = ExitStack()
@@ -59,7 +60,8 @@ class Rig:
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:
-            opening.enter_context(hold_rig_lock(self.profile))
+            if not self._holds_lock:
+                opening.enter_context(hold_rig_lock(self.profile))
             simulator = self._start_simulator(opening)
             self.rail = self._open_rail(opening, simulator)
             for name in self.profile.cameras:
@@ -113,28 +115,14 @@ class Rig:
         self.rail.stop()
 
 
+def clock_of(profile: RigProfile) -> SessionClock:
+    """Return a session clock: the machine's monotonic one, or on a simulated rig one at its rate from now on."""
+    rate = profile.simulation.rate if profile.simulation else 1.0
+    return SessionClock(origin_s=time.monotonic() if profile.simulated else 0.0, rate=rate)
+
+
 def _nobody_to_ask(text: str) -> None:
     raise DeviceError(
         f"an operator is needed and nobody can be asked: {text}",
         next_step="run on a terminal, or give --yes-conditions when somebody has set them",
     )
-
-
-def runtime_folder() -> Path:
-    """Return this user's private folder for locks and sockets (0700)."""
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(base) / "cleanplate" if base else Path(tempfile.gettempdir()) / f"cleanplate-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    stat = folder.lstat()
-    if folder.is_symlink() or stat.st_uid != os.getuid():
-        raise DeviceError(
-            f"{folder} belongs to somebody else", next_step="set XDG_RUNTIME_DIR to a private folder"
-        )
-    folder.chmod(0o700)
-    return folder
-
-
-def hold_rig_lock(profile: RigProfile) -> FileIO:
-    """Make this process the only engine of a real rig; each simulated rig is a process's own, so it needs none."""
-    suffix = f"-{os.getpid()}" if profile.simulated else ""
-    return hold_lock(runtime_folder() / f"{profile.name}{suffix}.lock", what=f"rig '{profile.name}'")

@@ -7,12 +7,10 @@ after write, fsync, rename, fsync of the folder and a synced journal row, in thi
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
 import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -39,7 +37,8 @@ from catalog.session_folder import (
     take_folder_name,
 )
 from rig.clock import SessionClock
-from rig.errors import RigBusyError, RigError
+from rig.errors import RigError
+from rig.runtime import hold_lock
 
 LOCK_FILE = ".lock"
 SavedCallback = Callable[[str, FileRecord], None]
@@ -216,39 +215,6 @@ def _csv(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> bytes:
     writer.writerow(header)
     writer.writerows(rows)
     return out.getvalue().encode()
-
-
-def hold_lock(path: Path, *, what: str) -> io.FileIO:
-    """Take an advisory lock for this process and write into it who holds it; closing the file releases it.
-
-    Raises:
-        RigBusyError: Another process holds it; the message names pid and host.
-    """
-    file = io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "r+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = file.read(4096).decode(errors="replace") or "unknown"
-        file.close()
-        raise RigBusyError(
-            f"{what} is in use by {_describe_holder(holder)}", next_step="wait for it or stop that process"
-        ) from None
-    file.truncate(0)
-    file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "boot": _boot_id()}).encode())
-    return file
-
-
-def _describe_holder(holder: str) -> str:
-    try:
-        fields = json.loads(holder)
-        return f"process {fields['pid']} on {fields['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
-
-
-def _boot_id() -> str:
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.is_file() else ""
 
 
 def new_session_name(scene: str, sessions: Path) -> str:

@@ -19,7 +19,8 @@ from catalog.session_folder import (
 )
 from rig.clock import SessionClock
 from rig.errors import RigBusyError
-from rig.session import SessionRecorder, hold_lock
+from rig.runtime import hold_lock
+from rig.session import SessionRecorder
 
 ROUND = RoundRecord(number=1, name="gt", role="gt")
 
