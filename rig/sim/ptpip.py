@@ -113,7 +113,7 @@ class PtpIpCamera:
         while True:
             operation = packets.receive_operation()
             data_out = packets.receive_data() if operation.has_data_out else b""
-            if self.body.vanishes_at(operation):
+            if self.body.vanishes_at(operation, data_out):
                 self.vanish()
                 return
             code, parameters, data_in = self.body.answer(operation, data_out)

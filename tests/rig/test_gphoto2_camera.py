@@ -24,7 +24,7 @@ from rig.errors import (
     DeviceTimeoutError,
     SettingRefusedError,
 )
-from rig.sim import ptp_nikon
+from rig.sim import ptp_body
 from rig.sim import ptp_settings as prop
 from rig.sim.ptp_recorder import CameraFaults
 
@@ -186,7 +186,7 @@ def test_a_focus_motor_that_is_too_slow_for_the_library_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """At 100 steps a second a stride of 500 takes 5 s; the library waits one."""
-    monkeypatch.setattr(ptp_nikon, "_FOCUS_STEPS_PER_S", 100.0)
+    monkeypatch.setattr(ptp_body, "FOCUS_STEPS_PER_S", 100.0)
     with bench(tmp_path) as b:
         with pytest.raises(DeviceBusyError, match=r"lower focus\.stride_steps"):
             b.camera.configure(ExposureSettings(focus_m=2.0))
