@@ -149,12 +149,13 @@ def _open_port(port: str, baud: int) -> serial.Serial:
     try:
         opened = serial.Serial(port, baud, timeout=_POLL_S, write_timeout=_WRITE_TIMEOUT_S, exclusive=True)
     except (serial.SerialException, OSError, ValueError) as error:
-        raise _open_error(port, error) from error
+        raise open_error(port, error) from error
     _keep_running_on_close(opened)
     return opened
 
 
-def _open_error(port: str, error: Exception) -> DeviceError:
+def open_error(port: str, error: Exception) -> DeviceError:
+    """Return why a port cannot be opened, and what to do about it."""
     number = getattr(error, "errno", None)
     if number in {errno.ENOENT, errno.ENODEV, errno.ENXIO}:
         return DeviceNotFoundError(
