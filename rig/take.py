@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 from catalog.session_folder import (
@@ -24,6 +22,7 @@ from rig.assembly import Rig
 from rig.camera_thread import CameraThread
 from rig.devices.camera import Camera, CardFile, FetchedFile
 from rig.devices.condition import OFF
+from rig.devices.frame_audit import find_gaps
 from rig.errors import TakeVoidError
 from rig.events import AnyEvent, FramesLost, Step
 from rig.passage import Passage, Sweeping
@@ -32,9 +31,6 @@ from rig.stops import StopSeries
 
 if TYPE_CHECKING:
     from alignment.decode import StreamInfo
-
-_GAP_INTERVALS = 1.5
-"""A frame is missing where two follow each other by more than so many usual intervals."""
 
 
 @dataclass(frozen=True)
@@ -146,11 +142,12 @@ class TakeRunner:
 
     def _describe(self, take: TakeRecorder, movie: Movie, *, requested_s: float) -> CameraTake:
         first = movie.parts[0]
-        frames = frame_table(movie.parts, requested_s)
+        frames = frame_table(movie.parts, movie.on_card, requested_s=requested_s)
         if len(frames) < 2:
             raise TakeVoidError(f"{movie.fetched[0].path.name}: {len(frames)} frames in the movie")
-        dropped, missing = dropped_frames([f.t_host_s for f in frames])
-        self._tell_lost(take, dropped, missing=missing)
+        gaps = find_gaps([f.t_host_s for f in frames])
+        dropped, duplicated = tuple(g.after for g in gaps), duplicated_frames(movie.on_card)
+        self._tell_lost(take, dropped, missing=sum(g.missing for g in gaps), duplicated=duplicated)
         return CameraTake(
             kind="movie",
             files=tuple(f.path.name for f in movie.fetched),
@@ -160,6 +157,7 @@ class TakeRunner:
             frame_count=len(frames),
             measured_rate_hz=(len(frames) - 1) / (frames[-1].t_host_s - frames[0].t_host_s),
             dropped_frames=dropped,
+            duplicated_frames=duplicated,
             colour=first.colour,
             model=self._camera.camera.identity.model,
             serial=self._camera.camera.identity.serial,
@@ -197,49 +195,60 @@ class TakeRunner:
             files=take.files,
         )
 
-    def _tell_lost(self, take: TakeRecorder, dropped: tuple[int, ...], *, missing: int) -> None:
-        if not dropped:
+    def _tell_lost(
+        self, take: TakeRecorder, dropped: tuple[int, ...], *, missing: int, duplicated: tuple[int, ...]
+    ) -> None:
+        if not dropped and not duplicated:
             return
-        round_ = take.round.name
         self._recorder.note(
             "frames_lost",
-            round=round_,
+            round=take.round.name,
             take=take.number,
             dropped_after=dropped,
             missing=missing,
-            duplicated=(),
+            duplicated=duplicated,
         )
-        now_s = self._rig.clock.now()
-        self._emit(FramesLost(t_host_s=now_s, round=round_, take=take.number, dropped=missing, duplicated=0))
+        self._emit(
+            FramesLost(
+                t_host_s=self._rig.clock.now(),
+                round=take.round.name,
+                take=take.number,
+                dropped=missing,
+                duplicated=len(duplicated),
+            )
+        )
 
     def _step(self, round_: RoundRecord, text: str) -> None:
         self._emit(Step(t_host_s=self._rig.clock.now(), round=round_.name, text=text))
 
 
-def frame_table(parts: Sequence[StreamInfo], requested_s: float) -> list[FrameTime]:
-    """Number the frames of a movie's parts through; times count from the request to record."""
+def frame_table(
+    parts: Sequence[StreamInfo], on_card: Sequence[CardFile], *, requested_s: float
+) -> list[FrameTime]:
+    """Number the frames of a movie's parts through.
+
+    Times are those of arrival where the camera kept them; otherwise the container's, from the request to record on.
+    """
     frames: list[FrameTime] = []
-    for part in parts:
+    for part, file in zip(parts, on_card, strict=True):
         origin_s = requested_s if not frames else frames[-1].t_host_s + 1 / part.average_rate_hz
+        own_s = [origin_s + float(pts * part.time_base) for pts in part.pts]
+        times_s = own_s if file.arrivals is None else file.arrivals.arrived_s
         frames += [
-            FrameTime(len(frames) + k, pts, str(part.time_base), origin_s + float(pts * part.time_base))
-            for k, pts in enumerate(part.pts)
+            FrameTime(len(frames) + k, pts, str(part.time_base), time_s)
+            for k, (pts, time_s) in enumerate(zip(part.pts, times_s, strict=True))
         ]
     return frames
 
 
-def dropped_frames(times_s: Sequence[float]) -> tuple[tuple[int, ...], int]:
-    """Find gaps in a frame table.
-
-    Returns:
-        The frames after which at least one is missing, and how many are missing in all.
-    """
-    intervals = [b - a for a, b in pairwise(times_s)]
-    if not intervals:
-        return (), 0
-    usual_s = median(intervals)
-    gaps = {k: round(i / usual_s) - 1 for k, i in enumerate(intervals) if i > _GAP_INTERVALS * usual_s}
-    return tuple(gaps), sum(gaps.values())
+def duplicated_frames(on_card: Sequence[CardFile]) -> tuple[int, ...]:
+    """Number through the frames that the camera found to be the same as the one before."""
+    found: list[int] = []
+    first = 0
+    for arrivals in (f.arrivals for f in on_card if f.arrivals is not None):
+        found += [first + k for k in arrivals.duplicated]
+        first += len(arrivals.arrived_s)
+    return tuple(found)
 
 
 def _copy_movie(camera: Camera, files: Sequence[CardFile], targets: Sequence[Path]) -> Movie:

@@ -29,6 +29,7 @@ from rig.sim.carriage import Carriage
 from rig.sim.grbl import GrblController
 from rig.sim.grbl_mechanics import RailMechanics
 from rig.sim.grbl_pty import GrblPty
+from rig.sim.mjpeg import MjpegServer, paced
 from rig.sim.movie import RenderPool, Stage, jpeg, record_movie, record_still
 from rig.sim.ptpip import PtpIpCamera
 from rig.sim.weather import check_condition
@@ -85,6 +86,17 @@ class WorldBackend:
         )
         height = codes.shape[0] * PREVIEW_WIDTH_PX // codes.shape[1]
         return jpeg(np.asarray(cv2.resize(codes, (PREVIEW_WIDTH_PX, height), interpolation=cv2.INTER_AREA)))
+
+    def live(self) -> Iterator[bytes]:
+        """Yield what a UVC camera sees now as full-size JPEG, at the simulated frame rate or as fast as it renders."""
+        metered = ExposureSettings.model_validate(self._spec.metered.model_dump())
+
+        def frame(number: int) -> bytes:
+            now_s = np.array([self._setup.clock.now()])
+            shot = self._shot(metered, number)
+            return jpeg(self._pool.picture(self._stage, shot, self._carriage(0).poses(now_s), seed=number))
+
+        return paced(frame, rate_hz=self._spec.frame_rate_hz * self._setup.clock.rate)
 
     def still(self, settings: ExposureSettings) -> bytes:
         """Take one picture now; returns a JPEG file."""
@@ -158,9 +170,16 @@ def serve(setup: SimulatedRigSetup) -> Iterator[SimulatedRig]:
         controller = GrblController(mechanics, t_s=setup.clock.now(), seed=spec.seed)
         port = stack.enter_context(GrblPty(controller, setup.clock))
         backend = WorldBackend(setup, controller=controller, pool=pool, card=card)
-        camera = PtpIpCamera(backend, setup.clock, spec)
+        camera = _camera(setup, backend)
         stack.callback(camera.close)
         yield SimulatedRig(port.path, camera.address, backend)
+
+
+def _camera(setup: SimulatedRigSetup, backend: WorldBackend) -> PtpIpCamera | MjpegServer:
+    kinds = {settings.kind for settings in setup.profile.cameras.values()}
+    if kinds == {"uvc"}:
+        return MjpegServer(backend.live)
+    return PtpIpCamera(backend, setup.clock, simulation_of(setup.profile))
 
 
 def main() -> None:
