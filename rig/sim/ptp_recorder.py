@@ -28,6 +28,7 @@ from rig.profile import SimulationSpec
 SettingName = Literal["iso", "f_number", "exposure_s", "white_balance", "focus_mode"]
 Moment = Literal["set", "preview", "start_movie", "stop_movie", "capture", "fetch", "events", "ready"]
 _JOIN_S = 5.0
+_SHORTEST_BULB_S = 0.01
 _log = logging.getLogger(__name__)
 
 
@@ -126,6 +127,7 @@ class Recorder:
         self._stills = 0
         self._recording: Recording | None = None
         self._closing = threading.Event()
+        self._released = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self.state = Shutter.IDLE
@@ -153,9 +155,24 @@ class Recorder:
         """Begin to take a picture."""
         self._begin(Shutter.EXPOSING, self._take_still, settings)
 
+    def hold_open(self, settings: ExposureSettings) -> None:
+        """Open the shutter until `release`: a picture whose exposure time is how long that took (bulb)."""
+        self._released.clear()
+        self._begin(Shutter.EXPOSING, self._take_bulb, settings)
+
+    def expose_until_released(self, settings: ExposureSettings) -> None:
+        """Take pictures one after the other, one at least, until `release` (a burst)."""
+        self._released.clear()
+        self._begin(Shutter.EXPOSING, self._take_burst, settings)
+
+    def release(self) -> None:
+        """Let go of the button; the picture that is being exposed is finished."""
+        self._released.set()
+
     def close(self) -> None:
         """End what is going on and let go of the body's own files; a movie being rendered is abandoned."""
         self._closing.set()
+        self._released.set()
         self.stop_movie()
         if self._thread is not None:
             self._thread.join(_JOIN_S)
@@ -177,12 +194,27 @@ class Recorder:
 
     def _take_still(self, settings: ExposureSettings) -> None:
         self._clock.sleep(settings.exposure_s or 0.0, self._closing)
+        self._store_still(settings)
+
+    def _store_still(self, settings: ExposureSettings) -> None:
         self._stills += 1
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="cleanplate-stills-")
         path = Path(self._folder.name) / f"still-{self._stills:06d}.jpg"
         path.write_bytes(self._backend.still(settings))
         self._publish(path)
+
+    def _take_bulb(self, settings: ExposureSettings) -> None:
+        opened_s = self._clock.now()
+        self._released.wait()
+        held_s = max(self._clock.now() - opened_s, _SHORTEST_BULB_S)
+        self._store_still(settings.model_copy(update={"exposure_s": held_s}))
+
+    def _take_burst(self, settings: ExposureSettings) -> None:
+        while True:
+            self._take_still(settings)
+            if self._released.is_set() or self._closing.is_set():
+                return
 
     def _record(self, recording: Recording) -> None:
         self._await_end(recording)
