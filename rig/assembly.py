@@ -10,22 +10,36 @@ from types import TracebackType
 from typing import Self
 
 from rig.clock import SessionClock
+from rig.devices import rail_for
 from rig.devices.camera import Camera
-from rig.devices.condition import Condition, OperatorCondition, OperatorConditionSettings, SimulatedCondition
+from rig.devices.condition import (
+    Condition,
+    OperatorCondition,
+    OperatorConditionSettings,
+    SimulatedCondition,
+    SimulatedConditionSettings,
+)
 from rig.devices.gphoto2_camera import Gphoto2Camera
-from rig.devices.grbl_rail import GrblRail
+from rig.devices.grbl_rail import GrblSettings
+from rig.devices.modbus_relay import RelayBoards, RelayConditionSettings
+from rig.devices.opencv_camera import OpencvCamera, UvcSettings
+from rig.devices.output import OutputConditionSettings, RailOutput, SwitchedCondition, on_off_levels
 from rig.devices.rail import Rail
 from rig.errors import DeviceError
 from rig.profile import RigProfile
 from rig.runtime import hold_rig_lock
 from rig.simulation import SimulatedRigProcess
 
+SPOOL_FOLDER = "spool"
+"""In the data folder: what a camera without a card has recorded and nobody has fetched yet."""
+
 
 class Rig:
     """Everything a profile names, opened together.
 
     Entering takes the rig's lock, starts the simulator where the profile is a simulated one, and opens rail and
-    cameras. Leaving stops the carriage first, then closes cameras, then the wire, each even if another failed.
+    cameras. Leaving stops the carriage first, then switches off what was switched on, then closes cameras, then the
+    wire, each even if another failed.
 
     Args:
         profile: The rig.
@@ -54,6 +68,7 @@ class Rig:
         self._scene, self._data, self._photos = scene, data, photos
         self._ask = ask or _nobody_to_ask
         self._stack = ExitStack()
+        self._relays = RelayBoards(self.clock)
         self.rail: Rail
         self.cameras: dict[str, Camera] = {}
         self.conditions: dict[str, Condition] = {}
@@ -66,8 +81,10 @@ class Rig:
             self.rail = self._open_rail(opening, simulator)
             for name in self.profile.cameras:
                 self.cameras[name] = self._open_camera(opening, name, simulator)
+            opening.callback(self._relays.close)
+            for name in self.profile.conditions:
+                self.conditions[name] = self._condition(opening, name, simulator)
             opening.callback(self._stop_motion)  # last in, first out: motion stops before anything closes
-            self.conditions = {name: self._condition(name, simulator) for name in self.profile.conditions}
             self._stack = opening.pop_all()
         return self
 
@@ -88,28 +105,56 @@ class Rig:
     def _open_rail(self, stack: ExitStack, simulator: SimulatedRigProcess | None) -> Rail:
         settings = self.profile.rail
         if simulator is not None:
+            if not isinstance(settings, GrblSettings):
+                raise DeviceError(
+                    f"rig '{self.profile.name}' is simulated, and the simulator plays a GRBL rail only",
+                    next_step="set rail.kind to grbl, or simulated to false",
+                )
             settings = settings.model_copy(update={"port": simulator.rail_port})
-        rail = GrblRail(settings, self.clock)
+        rail = rail_for(settings, self.clock)
         stack.callback(rail.close)
         rail.open()
         return rail
 
     def _open_camera(self, stack: ExitStack, name: str, simulator: SimulatedRigProcess | None) -> Camera:
-        settings = self.profile.cameras[name]
-        if simulator is not None:
-            settings = settings.model_copy(update={"address": simulator.camera_address})
-        camera = Gphoto2Camera(settings, self.clock)
+        camera = self._camera(name, simulator)
         stack.callback(camera.close)
         camera.open()
         return camera
 
-    def _condition(self, name: str, simulator: SimulatedRigProcess | None) -> Condition:
+    def _camera(self, name: str, simulator: SimulatedRigProcess | None) -> Camera:
+        settings = self.profile.cameras[name]
+        at = "path" if isinstance(settings, UvcSettings) else "address"
+        if simulator is not None:
+            settings = settings.model_copy(update={at: simulator.camera_address})
+        if isinstance(settings, UvcSettings):
+            return OpencvCamera(settings, self.clock, spool=self._data / SPOOL_FOLDER)
+        return Gphoto2Camera(settings, self.clock)
+
+    def _condition(self, stack: ExitStack, name: str, simulator: SimulatedRigProcess | None) -> Condition:
         settings = self.profile.conditions[name]
         if isinstance(settings, OperatorConditionSettings):
-            return OperatorCondition(name, settings, ask=self._ask)
-        if simulator is None:
-            raise DeviceError(f"condition '{name}' is simulated but rig '{self.profile.name}' is real")
-        return SimulatedCondition(name, send=simulator.set_condition)
+            return OperatorCondition(name, settings, ask=self._ask, clock=self.clock)
+        if isinstance(settings, SimulatedConditionSettings):
+            if simulator is None:
+                raise DeviceError(f"condition '{name}' is simulated but rig '{self.profile.name}' is real")
+            return SimulatedCondition(name, send=simulator.set_condition)
+        switched = self._switched(name, settings)
+        stack.callback(switched.release)
+        return switched
+
+    def _switched(
+        self, name: str, settings: OutputConditionSettings | RelayConditionSettings
+    ) -> SwitchedCondition:
+        if isinstance(settings, OutputConditionSettings):
+            switches = {0: RailOutput(self.rail, settings.pin)}
+            levels = on_off_levels(inverted=settings.inverted)
+            return SwitchedCondition(name, switches, levels, settle_s=settings.settle_s, clock=self.clock)
+        if self.profile.simulated:
+            raise DeviceError(
+                f"condition '{name}' is a real relay but rig '{self.profile.name}' is simulated"
+            )
+        return self._relays.condition(name, settings)
 
     def _stop_motion(self) -> None:
         self.rail.stop()

@@ -1,4 +1,4 @@
-"""External conditions: rain, haze, blocked light, set by an operator or by the simulated world."""
+"""External conditions: rain, haze, blocked light, set by an operator, by a switch or by the simulated world."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from catalog.yaml_document import Document
+from rig.clock import SessionClock
 
 OFF = "off"
 
@@ -28,6 +29,8 @@ class OperatorConditionSettings(Document):
     kind: Literal["operator"]
     instruction: str = ""
     """What to do, shown to the operator; by default made from name and level."""
+    checklist: tuple[str, ...] = ()
+    """What to look at before confirming, one line each."""
     settle_s: float = 0.0
     """Waiting time after the confirmation, s."""
 
@@ -45,19 +48,34 @@ class OperatorCondition:
         name: The condition's name.
         settings: Instruction and settling time.
         ask: Shows a text and returns when the person has confirmed.
+        clock: The session clock.
     """
 
-    def __init__(self, name: str, settings: OperatorConditionSettings, *, ask: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: OperatorConditionSettings,
+        *,
+        ask: Callable[[str], None],
+        clock: SessionClock,
+    ) -> None:
         self.name = name
+        self._clock = clock
         self._settings = settings
         self._ask = ask
         self._level: str | None = None
 
     def set_level(self, level: str) -> None:
-        """Ask once per change."""
-        if level != self._level:
-            self._ask(self._settings.instruction or f"Set {self.name} to '{level}', wait until it is steady.")
-            self._level = level
+        """Ask once per change, then wait until it has settled."""
+        if level == self._level:
+            return
+        self._ask(self._request(level))
+        self._level = level
+        self._clock.sleep(self._settings.settle_s)
+
+    def _request(self, level: str) -> str:
+        what = self._settings.instruction or f"Set {self.name} to '{level}', wait until it is steady."
+        return "\n".join([what, *(f"[ ] {line}" for line in self._settings.checklist)])
 
 
 class SimulatedCondition:
