@@ -110,6 +110,12 @@ class CameraLostError(DeviceError):
     code = "RIG-DEV-006"
 
 
+class OtherDeviceError(DeviceNotFoundError):
+    """A device answers at the expected place, but it is another one than before."""
+
+    code = "RIG-DEV-007"
+
+
 class SessionInterruptedError(RigError):
     """A session stopped before its end; `next_step` is the command that resumes it."""
 

@@ -46,7 +46,7 @@ class CameraStatus:
     hot: bool = False
     """Whether the body says that it is overheating."""
     clock_offset_s: float | None = None
-    """Camera's clock less the host's wall clock as last synchronised; None where it has none."""
+    """Camera's clock less the host's wall clock, to the second; None where it has none."""
     unasked_changes: tuple[str, ...] = ()
     """Settings that changed on the body since `Camera.configure` without our asking, in plain words."""
 
@@ -88,9 +88,17 @@ class Camera(Protocol):
     capabilities: CameraCapabilities
 
     def open(self) -> None:
-        """Connect, identify, probe; capture target, focus mode, drive mode and clock are set and read back.
+        """Connect, identify, probe; capture target, focus mode, drive mode and clock are set and read back."""
 
-        After a lost link the same object is opened again: it finds the body by its serial number.
+    def reconnect(self, *, timeout_s: float) -> None:
+        """Find the body of before by its serial number, wherever it is connected now, and apply its settings again.
+
+        Tries again and again, waiting 0.5, 1, 2 and then 4 s, since a body that wakes up needs a while.
+
+        Raises:
+            OtherDeviceError: Another body is in its place.
+            DeviceError: It did not come back in time (as the last attempt said it).
+            SettingRefusedError: It is back and does not take its settings.
         """
 
     def close(self) -> None:

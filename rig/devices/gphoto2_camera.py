@@ -7,8 +7,9 @@ to end one that never returns. This process gives every call a deadline and neve
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,15 +18,19 @@ from pydantic import Field
 from catalog.session_folder import ExposureSettings, sync_folder
 from catalog.yaml_document import Document
 from rig.clock import SessionClock
-from rig.devices.camera import CameraIdentity, CameraStatus, CardFile, FetchedFile
-from rig.devices.gphoto2_body import Configured
+from rig.devices.camera import CameraCapabilities, CameraIdentity, CameraStatus, CardFile, FetchedFile
+from rig.devices.gphoto2_body import Opened, Wanted
+from rig.devices.gphoto2_exposure import Configured
 from rig.devices.gphoto2_focus import FocusMove, FocusTable
 from rig.devices.gphoto2_process import OwnerProcess
-from rig.errors import DeviceError
+from rig.devices.gphoto2_settings import StillFormat
+from rig.errors import DeviceError, OtherDeviceError, SettingRefusedError
 
 T = TypeVar("T")
 
-_OPEN_S = 60.0
+_BACK_OFF_S = (0.5, 1.0, 2.0, 4.0)
+_SHORTEST_OPEN_S = 3.0
+"""Less than this no body has ever needed, so the last attempt gets it, too."""
 _CONFIGURE_S = 90.0
 """Focus is driven to its stop first, which takes a slow lens half a minute."""
 _CLOSE_S = 5.0
@@ -34,6 +39,14 @@ _LONGEST_STILL_S = 60.0
 """Exposure time assumed where none was set from here."""
 _FETCH_BYTES_PER_S = 1e6
 _DISCOVERY_S = 30.0
+_NOTHING = CameraCapabilities(
+    movie=False,
+    stills=False,
+    live_view=False,
+    preview_while_recording=False,
+    focus_drive=False,
+    settable=frozenset(),
+)
 
 
 class Gphoto2Settings(Document):
@@ -44,10 +57,16 @@ class Gphoto2Settings(Document):
     """Serial number as the body reports it; empty takes the only camera connected."""
     address: str = ""
     """Port as libgphoto2 writes it (``ptpip:192.168.1.2``); empty finds the body by its serial number."""
+    more_addresses: tuple[str, ...] = ()
+    """Where else to look for it, such as the other addresses that a network camera is given."""
     focus: FocusTable = FocusTable()
     """How the focus motor's steps relate to distance."""
+    still_format: StillFormat | None = None
+    """Files of a still: ``raw``, ``jpeg``, ``raw+jpeg``; None leaves the body as it is set."""
     call_s: float = Field(default=25.0, gt=0)
     """How long an ordinary call may take, s; the library itself gives up on USB after 20 s."""
+    open_s: float = Field(default=60.0, gt=0)
+    """How long connecting and preparing may take, s."""
     movie_close_s: float = Field(default=180.0, gt=0)
     """How long a body may take to close its movie file after the stop, s."""
 
@@ -72,6 +91,7 @@ class Gphoto2Camera:
 
     Attributes:
         identity: Who the body is; empty until opened.
+        capabilities: What it can do; nothing until opened.
         last_focus: How the lens was driven last.
     """
 
@@ -79,24 +99,37 @@ class Gphoto2Camera:
         self._settings, self._clock = settings, clock
         self._owner: OwnerProcess | None = None
         self._exposure_s = _LONGEST_STILL_S
+        self._asked = ExposureSettings()
+        self._is_recording = False
         self.identity = CameraIdentity("", "", settings.serial)
+        self.capabilities = _NOTHING
         self.last_focus: FocusMove | None = None
 
     def open(self) -> None:
         """Start the owner process and connect."""
-        self.close()
-        self._owner = OwnerProcess()
-        wanted = self._settings
-        try:
-            self.identity = self._call(
-                "open", CameraIdentity, wanted.address, wanted.serial, wanted.focus, timeout_s=_OPEN_S
-            )
-        except BaseException:
-            self.close()
-            raise
+        self._open(self._settings.serial, self._settings.open_s)
+        self._asked = ExposureSettings()
+
+    def reconnect(self, *, timeout_s: float) -> None:
+        """Find the body of before again, and apply its settings."""
+        from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_chain, wait_fixed
+
+        began_s = time.monotonic()
+        attempts = Retrying(
+            wait=wait_chain(*map(wait_fixed, _BACK_OFF_S)),
+            stop=stop_after_delay(timeout_s),
+            retry=retry_if_exception(_may_pass),
+            reraise=True,
+        )
+        for attempt in attempts:
+            with attempt:
+                left_s = began_s + timeout_s - time.monotonic()
+                self._open(self.identity.serial, min(self._settings.open_s, max(left_s, _SHORTEST_OPEN_S)))
+        self.configure(self._asked)
 
     def close(self) -> None:
         """Let go of the body; ends the owner process by force when it does not answer."""
+        self._is_recording = False
         if self._owner is None:
             return
         with contextlib.suppress(DeviceError):
@@ -111,6 +144,7 @@ class Gphoto2Camera:
     def configure(self, settings: ExposureSettings) -> ExposureSettings:
         """Write settings and read them back."""
         done = self._call("configure", Configured, settings, timeout_s=_CONFIGURE_S)
+        self._asked = self._asked.model_copy(update=settings.model_dump(exclude_none=True))
         self.last_focus = done.focus or self.last_focus
         self._exposure_s = done.settings.exposure_s or _LONGEST_STILL_S
         return done.settings
@@ -119,11 +153,13 @@ class Gphoto2Camera:
         """Start recording to the card."""
         requested_s = self._clock.now()
         self._call("start_movie", type(None))
+        self._is_recording = True
         return requested_s
 
     def stop_movie(self) -> tuple[CardFile, ...]:
         """Stop recording and wait for the files."""
         close_s = self._settings.movie_close_s
+        self._is_recording = False
         return self._call("stop_movie", tuple, close_s, timeout_s=close_s + self._settings.call_s)
 
     def capture_still(self) -> tuple[CardFile, ...]:
@@ -131,9 +167,25 @@ class Gphoto2Camera:
         file_s = 2 * self._exposure_s + _STILL_S  # noise reduction takes as long as the exposure
         return self._call("capture_still", tuple, file_s, timeout_s=file_s + self._settings.call_s)
 
+    def capture_burst(self, count: int) -> tuple[CardFile, ...]:
+        """Take pictures as fast as the body goes."""
+        if count < 1:
+            raise ValueError(f"a burst of {count} pictures")
+        files_s = 2 * count * self._exposure_s + _STILL_S
+        return self._call("capture_burst", tuple, count, files_s, timeout_s=files_s + self._settings.call_s)
+
     def preview(self) -> bytes:
-        """Return one live-view frame."""
-        return self._call("preview", bytes)
+        """Return one live-view frame; a body that gives none while it records is not asked for one again."""
+        if self._is_recording and not self.capabilities.preview_while_recording:
+            raise DeviceError(
+                f"{self._name}: shows no live view while it records", next_step="wait for the end of the take"
+            )
+        try:
+            return self._call("preview", bytes)
+        except DeviceError:
+            if self._is_recording:
+                self.capabilities = replace(self.capabilities, preview_while_recording=False)
+            raise
 
     def fetch(
         self, file: CardFile, target: Path, *, progress: Callable[[int], None] | None = None
@@ -168,6 +220,19 @@ class Gphoto2Camera:
         """Remove a card file."""
         self._call("delete", type(None), file)
 
+    def _open(self, serial: str, timeout_s: float) -> None:
+        self.close()
+        self._owner = OwnerProcess()
+        settings = self._settings
+        addresses = tuple(a for a in (settings.address, *settings.more_addresses) if a)
+        wanted = Wanted(addresses, serial, settings.focus, settings.still_format)
+        try:
+            opened = self._call("open", Opened, wanted, timeout_s=timeout_s)
+        except BaseException:
+            self.close()
+            raise
+        self.identity, self.capabilities = opened.identity, opened.capabilities
+
     def _call(
         self,
         method: str,
@@ -194,6 +259,11 @@ class Gphoto2Camera:
     @property
     def _name(self) -> str:
         return f"camera {self.identity.model or self._settings.serial or self._settings.address or 'gphoto2'}"
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Tell whether waiting may help: not where another body is there, nor where the right one refuses."""
+    return isinstance(error, DeviceError) and not isinstance(error, OtherDeviceError | SettingRefusedError)
 
 
 def discover() -> Sequence[DiscoveredCamera]:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from rig.errors import DeviceBusyError, DeviceError, DeviceNotFoundError, SettingRefusedError
 
-LINK_LOST_CODES = frozenset({-7, -10, -52})
+LINK_LOST_CODES = frozenset({-7, -10, -52, -105})
 """After one of these the library's camera object is of no use any more, although config reads may still answer."""
+DOUBTFUL_CODES = frozenset({-1, -2})
+"""What the library says both when a body refuses and when it is gone: only asking it something tells which."""
 NOT_CLAIMED = -53
 
 _HOLDERS: Mapping[str, str] = {

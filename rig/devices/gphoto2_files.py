@@ -11,92 +11,135 @@ from typing import Any
 
 from rig.devices.camera import CardFile
 from rig.devices.gphoto2_link import CameraLink
+from rig.devices.gphoto2_wholeness import damage_of
 from rig.errors import DeviceError, DeviceTimeoutError
 
 _CHUNK_BYTES = 1 << 20
 _EVENT_WAIT_MS = 100
 _SETTLE_S, _SETTLE_BLINDLY_S = 0.05, 0.5
 """How long after a file another one may follow: where the body says when it is done, and where it does not."""
+_MEMORY_FOLDER = "/"
+"""Where the library shows objects in the body's memory, as capt0000.jpg."""
+HELD_FOLDER = "memory"
+"""Folder of a `CardFile` that is not on the card: taken out of the body's memory already."""
 _ANNOUNCED_S = 10.0
 """How long after its buffer is written a body may take to announce the file."""
 
 
-def await_files(
-    link: CameraLink, timeout_s: float, *, is_writing: Callable[[], bool | None]
-) -> tuple[CardFile, ...]:
-    """Collect announced files, each once, until the body has written all it had.
+class CardFiles:
+    """Waits for the files of a picture or movie, copies and deletes them.
+
+    A body whose capture target has flipped writes to its memory instead of the card. Such an object is volatile and
+    its name used again for the next one, so it is taken out at once and kept in a folder under a name of its own.
 
     Args:
         link: The connection.
-        timeout_s: How long the first file may take.
-        is_writing: Whether files are still to come; None where the body does not say.
-
-    Raises:
-        DeviceTimeoutError: No file was announced.
+        hold: Folder for what was taken out of the body's memory.
     """
-    import gphoto2 as gp
 
-    found: dict[tuple[str, str], None] = {}
-    last_found_s, deadline_s = 0.0, time.monotonic() + timeout_s
-    was_writing = False
-    while time.monotonic() < deadline_s:
-        kind, detail = link.event(_EVENT_WAIT_MS)
-        if kind == gp.GP_EVENT_FILE_ADDED:
-            found[detail.folder, detail.name] = None
-            last_found_s = time.monotonic()
-        writing = is_writing()
-        settle_s = _SETTLE_BLINDLY_S if writing is None else _SETTLE_S
-        if found and not writing and time.monotonic() - last_found_s > settle_s:
-            break
-        if was_writing and not writing:
-            deadline_s = min(deadline_s, time.monotonic() + _ANNOUNCED_S)
-        was_writing = bool(writing)
-    if not found:
-        raise _no_file(link.name)
-    return tuple(_card_file(link, folder, name) for folder, name in found)
+    def __init__(self, link: CameraLink, hold: Path) -> None:
+        self._link, self._hold = link, hold
+        self._held = 0
+        self._found: dict[tuple[str, str], CardFile] = {}
+
+    def note_events(self) -> None:
+        """Read the events that wait, keeping the files they announce for `arrivals`."""
+        for kind, detail in self._link.events(1):
+            self._note(kind, detail)
+
+    def forget_events(self) -> None:
+        """Read the events of before and forget them; files of a spoiled take stay on the card."""
+        self.note_events()
+        self._found.clear()
+
+    def arrivals(
+        self, timeout_s: float, *, is_writing: Callable[[], bool | None], expected: int = 1
+    ) -> tuple[CardFile, ...]:
+        """Collect announced files, each once, until the body has written all it had; in the camera's numbering.
+
+        Args:
+            timeout_s: How long the files may take.
+            is_writing: Whether files are still to come; None where the body does not say.
+            expected: How many must come at least.
+
+        Raises:
+            DeviceTimeoutError: Fewer were announced.
+        """
+        last_count, settled_s, deadline_s = 0, 0.0, time.monotonic() + timeout_s
+        was_writing = False
+        while time.monotonic() < deadline_s:
+            self._note(*self._link.event(_EVENT_WAIT_MS))
+            writing = is_writing()
+            if len(self._found) > last_count:
+                last_count = len(self._found)
+                settled_s = time.monotonic() + (_SETTLE_BLINDLY_S if writing is None else _SETTLE_S)
+            if last_count >= expected and not writing and time.monotonic() > settled_s:
+                break
+            if was_writing and not writing:
+                deadline_s = min(deadline_s, time.monotonic() + _ANNOUNCED_S)
+            was_writing = bool(writing)
+        files = sorted(self._found.values(), key=lambda f: (f.folder, f.name))
+        if len(files) < expected:
+            raise _too_few(self._link.name, [f.name for f in files], expected)
+        return tuple(files)
+
+    def copy(self, file: CardFile, part: Path, *, progress: Callable[[int], None]) -> str:
+        """Copy a file to a new one, make it durable and see that it is whole.
+
+        Returns:
+            The sha256 of the bytes as they arrived.
+
+        Raises:
+            DeviceError: Fewer bytes arrived than the body had told, or the file is damaged.
+        """
+        digest, received = hashlib.sha256(), 0
+        with part.open("xb") as out:
+            for chunk in self._chunks(file):
+                digest.update(chunk)
+                out.write(chunk)
+                received += len(chunk)
+                progress(len(chunk))
+            out.flush()
+            os.fsync(out.fileno())
+        if received != file.size_bytes:
+            raise _not_whole(self._link.name, file, f"{received} of {file.size_bytes} bytes arrived")
+        if damage := damage_of(part, Path(file.name).suffix):
+            raise _not_whole(self._link.name, file, damage)
+        return digest.hexdigest()
+
+    def delete(self, file: CardFile) -> None:
+        """Remove a file."""
+        if file.folder == HELD_FOLDER:
+            (self._hold / file.name).unlink(missing_ok=True)
+        else:
+            self._link.camera.file_delete(file.folder, file.name, self._link.context)
+
+    def _note(self, kind: int, detail: Any) -> None:
+        import gphoto2 as gp
+
+        if kind == gp.GP_EVENT_FILE_ADDED and (place := (detail.folder, detail.name)) not in self._found:
+            self._found[place] = self._taken_in(*place)
+
+    def _taken_in(self, folder: str, name: str) -> CardFile:
+        if folder != _MEMORY_FOLDER:
+            info = self._link.camera.file_get_info(folder, name, self._link.context)
+            return CardFile(folder, name, int(info.file.size))
+        self._held += 1
+        held = self._hold / f"{self._held:06d}-{name}"
+        content = _whole(self._link, CardFile(folder, name, 0))
+        held.write_bytes(content)
+        return CardFile(HELD_FOLDER, held.name, len(content))
+
+    def _chunks(self, file: CardFile) -> Iterator[memoryview]:
+        if file.folder == HELD_FOLDER:
+            return _chunks_of(self._hold / file.name)
+        return _chunks(self._link, file)
 
 
-def forget_events(link: CameraLink) -> None:
-    """Drop the events of before; files of a spoiled take stay on the card."""
-    for _ in link.events(1):
-        pass
-
-
-def copy_file(link: CameraLink, file: CardFile, part: Path, *, progress: Callable[[int], None]) -> str:
-    """Copy a card file to a new file and make it durable.
-
-    Returns:
-        The sha256 of the bytes as they arrived.
-
-    Raises:
-        DeviceError: Fewer or more bytes arrived than the body had told.
-    """
-    digest, received = hashlib.sha256(), 0
-    with part.open("xb") as out:
-        for chunk in _chunks(link, file):
-            digest.update(chunk)
-            out.write(chunk)
-            received += len(chunk)
-            progress(len(chunk))
-        out.flush()
-        os.fsync(out.fileno())
-    if received != file.size_bytes:
-        raise DeviceError(
-            f"{link.name}: {file.name}: {received} of {file.size_bytes} bytes arrived",
-            kept="the file on the card",
-            next_step="fetch it again; if it stays short, the card is failing",
-        )
-    return digest.hexdigest()
-
-
-def delete_file(link: CameraLink, file: CardFile) -> None:
-    """Remove a card file."""
-    link.camera.file_delete(file.folder, file.name, link.context)
-
-
-def _card_file(link: CameraLink, folder: str, name: str) -> CardFile:
-    info = link.camera.file_get_info(folder, name, link.context)
-    return CardFile(folder, name, int(info.file.size))
+def _chunks_of(path: Path) -> Iterator[memoryview]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield memoryview(chunk)
 
 
 def _chunks(link: CameraLink, file: CardFile) -> Iterator[memoryview]:
@@ -133,9 +176,18 @@ def _whole(link: CameraLink, file: CardFile) -> memoryview:
     return memoryview(content.get_data_and_size())
 
 
-def _no_file(name: str) -> DeviceTimeoutError:
+def _too_few(name: str, found: list[str], expected: int) -> DeviceTimeoutError:
+    came = f"only {', '.join(found)} of {expected} files" if found else "no file"
     return DeviceTimeoutError(
-        f"{name}: the body announced no file",
+        f"{name}: the body announced {came}",
         kept="what is on the card",
         next_step="check the card; a slow one closes long movies late (movie_close_s in the profile)",
+    )
+
+
+def _not_whole(name: str, file: CardFile, what: str) -> DeviceError:
+    return DeviceError(
+        f"{name}: {file.name}: {what}",
+        kept="the file on the card",
+        next_step="fetch it again; if it stays so, the card is failing",
     )

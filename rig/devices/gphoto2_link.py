@@ -9,12 +9,12 @@ import contextlib
 import errno
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rig.devices.camera import CameraIdentity
-from rig.devices.gphoto2_errors import LINK_LOST_CODES, translated
+from rig.devices.gphoto2_errors import DOUBTFUL_CODES, LINK_LOST_CODES, translated
 from rig.errors import DeviceBusyError, DeviceError
 
 _NETWORK_MODEL = "PTP/IP Camera"
@@ -30,12 +30,16 @@ class CameraLink:
         name: What to call the camera in messages.
         camera: The library's object; None while there is no connection.
         context: The library's context, which every call gets, so that its explanations are heard.
+        is_generic: Whether the library took the body for any network camera, so that it does not know the model.
+        reported: What the body told unasked, in the library's words; whoever reads it empties it.
     """
 
     def __init__(self) -> None:
         self.name = "camera"
         self.camera: Any = None
         self.context: Any = None
+        self.is_generic = False
+        self.reported: list[str] = []
         self._hearing: Any = None
         self._said: list[str] = []
 
@@ -44,14 +48,24 @@ class CameraLink:
         import gphoto2 as gp
 
         self.name = f"camera at {address}"
+        self.is_generic = address.startswith("ptpip:")
+        self.reported.clear()
         self.context = gp.Context()
         self._hearing = self.context.set_error_func(self._hear, None)
-        with self._translating("connecting"):
-            self.camera = _camera_at(address, self.context)
-            self._initialise()
-            identity = _identity(str(self.camera.get_summary(self.context)))
+        try:
+            with self._translating("connecting"):
+                self.camera = _camera_at(address, self.context)
+                self._initialise()
+                identity = _identity(self.summary())
+        except DeviceError:
+            self.release()
+            raise
         self.name = identity.model
         return identity
+
+    def summary(self) -> str:
+        """Return what the library says about the body: who it is and what it can do."""
+        return str(self.camera.get_summary(self.context))
 
     def release(self) -> None:
         """Let go of the body, whatever state the link is in. Safe to call twice."""
@@ -84,9 +98,10 @@ class CameraLink:
         except DeviceError:  # ours already; some of them are OSErrors, too
             raise
         except gp.GPhoto2Error as error:
-            if error.code in LINK_LOST_CODES:
+            wrong = translated(self.name, action, int(error.code), said=self._said)
+            if error.code in LINK_LOST_CODES or (error.code in DOUBTFUL_CODES and not self.answers()):
                 self.camera = None
-            raise translated(self.name, action, int(error.code), said=self._said) from None
+            raise wrong from None
         except OSError as error:
             full = error.errno in {errno.ENOSPC, errno.EDQUOT}
             raise DeviceError(
@@ -94,6 +109,22 @@ class CameraLink:
                 kept="the file on the card",
                 next_step="free space on this computer's disk" if full else "check the session's folder",
             ) from None
+
+    def answers(self) -> bool:
+        """Ask the body for something that no cache knows; False when the link is of no use any more."""
+        import gphoto2 as gp
+
+        if self.camera is None:
+            return False
+        try:
+            self.camera.get_storageinfo(self.context)
+        except gp.GPhoto2Error as error:
+            return error.code not in LINK_LOST_CODES | DOUBTFUL_CODES
+        return True
+
+    def first(self, entries: Iterable[str]) -> str | None:
+        """Return the first of these config entries that the body has."""
+        return next((e for e in entries if self.has(e)), None)
 
     def has(self, entry: str) -> bool:
         """Tell whether the body has a config entry."""
@@ -120,6 +151,10 @@ class CameraLink:
         """Return the value of a config entry as the library prints it."""
         return str(self.widget(entry).get_value())
 
+    def can_write(self, entry: str) -> bool:
+        """Tell whether the body lets a config entry be set from here."""
+        return not self.widget(entry).get_readonly()
+
     def write(self, entry: str, value: str | float) -> None:
         """Set a config entry."""
         widget = self.widget(entry)
@@ -129,15 +164,20 @@ class CameraLink:
     def switch_live_view(self, on: bool) -> None:
         """Start or end live view where the body has a switch for it; waits for a body that is busy."""
         if self.has("viewfinder"):
-            self._write_when_ready("viewfinder", int(on))
+            self.write_when_ready("viewfinder", int(on))
 
-    def _write_when_ready(self, entry: str, value: int) -> None:
+    def write_when_ready(self, entry: str, value: str | float) -> None:
+        """Set a config entry, waiting for a body that is busy with what it did before."""
+        self.when_ready(lambda: self.write(entry, value))
+
+    def when_ready(self, act: Callable[[], None]) -> None:
+        """Do something with the body, again and again while it is busy with what it did before."""
         import gphoto2 as gp
 
         deadline_s = time.monotonic() + _BUSY_S
         while True:
             try:
-                return self.write(entry, value)
+                return act()
             except gp.GPhoto2Error as error:
                 if error.code != gp.GP_ERROR_CAMERA_BUSY or time.monotonic() > deadline_s:
                     raise
@@ -159,6 +199,8 @@ class CameraLink:
             self.unhear()
             time.sleep(wait_ms / 1000)
             return int(gp.GP_EVENT_TIMEOUT), None
+        if kind == gp.GP_EVENT_UNKNOWN and detail:
+            self.reported.append(str(detail))
         return int(kind), detail
 
     def events(self, wait_ms: int) -> Iterator[tuple[int, Any]]:

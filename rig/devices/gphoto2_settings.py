@@ -11,23 +11,42 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
 from rig.errors import SettingRefusedError
 
 TOLERANCE_STOPS = 1 / 6
 
 NAMES: Mapping[str, tuple[str, ...]] = {
-    "iso": ("iso",),
-    "f_number": ("f-number", "aperture"),
-    "exposure_s": ("shutterspeed2", "shutterspeed"),
-    "white_balance": ("whitebalance",),
-    "battery": ("batterylevel",),
+    "iso": ("iso",),  # all
+    "f_number": ("f-number", "aperture"),  # f-number: Nikon, Sony; aperture: Nikon 1, Canon EOS, Fuji
+    "exposure_s": ("shutterspeed2", "shutterspeed"),  # shutterspeed2: Nikon; shutterspeed: the others
+    "white_balance": ("whitebalance",),  # all
+    "colour_temperature": ("colortemperature",),  # Canon EOS, Sony, Fuji
+    "exposure_mode": ("expprogram", "autoexposuremode"),  # autoexposuremode: Canon EOS
+    "focus_mode": ("focusmode", "focusmode2"),  # focusmode2: Nikon's own, beside the standard one
+    "focus_drive": ("manualfocusdrive", "manualfocus"),  # manualfocus: Sony, -7 to 7
+    "still_format": ("imageformat", "imagequality"),  # imageformat: Canon EOS, Fuji; the other: Nikon, Sony
+    "drive_mode": ("capturemode", "drivemode"),  # drivemode: Canon EOS
+    "burst_count": ("burstnumber",),  # Nikon
+    "bulb": ("bulb",),  # Nikon, Canon EOS, Sony
+    "release": ("eosremoterelease",),  # Canon EOS
+    "live_view": ("viewfinder",),  # Nikon, Canon EOS; Sony and Fuji show it unasked
+    "capture_target": ("capturetarget",),  # Nikon, Canon EOS, Sony
+    "movie_prohibit": ("movieprohibit",),  # Nikon
+    "live_view_prohibit": ("liveviewprohibit",),  # Nikon
+    "battery": ("batterylevel",),  # all
+    "shots_left": ("availableshots",),  # Canon EOS, some Nikon
+    "clock": ("datetimeutc", "datetime"),  # datetimeutc: Canon EOS of recent years
 }
-"""Config entries by our name, the preferred one first: Nikon, then Canon EOS, Sony and Fuji.
+"""Config entries by our name, the preferred one first; the first that a body has counts, whoever made it.
 
 Nikon's `shutterspeed` counts in 0.1 ms, too coarse below 1/2000 s; `shutterspeed2` is a fraction.
 """
 
+StillFormat = Literal["raw", "jpeg", "raw+jpeg"]
+
+COLOUR_TEMPERATURE = "colour temperature"
 _WHITE_BALANCE_WORDS: Mapping[str, tuple[str, ...]] = {
     "automatic": ("automatic", "auto", "awb"),
     "daylight": ("daylight", "sunny", "fine weather"),
@@ -36,8 +55,12 @@ _WHITE_BALANCE_WORDS: Mapping[str, tuple[str, ...]] = {
     "flash": ("flash",),
     "cloudy": ("cloudy",),
     "shade": ("shade", "shadow"),
+    COLOUR_TEMPERATURE: ("color temperature", "choose color temp.", "colour temperature", "color temp"),
 }
 """Our word for a white balance, and what makers call it."""
+
+_QUALITIES = ("extra fine", "x.fine", "super fine", "fine", "normal", "standard", "basic")
+"""What makers call little and much compression, the least first."""
 
 _STOPS_PER_OCTAVE = {"iso": 1.0, "f_number": 2.0, "exposure_s": 1.0}
 
@@ -57,7 +80,7 @@ MOVIE_SWITCHES: tuple[Switch, ...] = (
     Switch("movierecordtarget", "Card", "None", needs_live_view=True),
     Switch("movie", 1, 0),
 )
-"""Canon EOS; Nikon and Sony."""
+"""Canon EOS; Nikon and Sony. Fuji bodies have none."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +95,37 @@ class Preparation:
     mend: str = ""
     """What to do at the body when it cannot be set from here; empty where it does not matter."""
 
+    def is_met_by(self, choice: str) -> bool:
+        """Tell whether a choice will do."""
+        return any(_begins(choice, value) for value in self.values)
 
+    def best_of(self, choices: Sequence[str]) -> str | None:
+        """Return the choice that will do best; None where there is none."""
+        return next((c for value in self.values for c in choices if _begins(c, value)), None)
+
+
+FILES_TO_CARD = Preparation(
+    "files go to the card",
+    NAMES["capture_target"],
+    ("memory card", "card"),
+    "choose the card in its menu",
+)
+SINGLE_PICTURES = Preparation("one picture at a time", NAMES["drive_mode"], ("single",))
+BURST_WORDS = ("burst", "continuous high", "continuous", "super high", "high speed")
+"""Beginnings of the drive modes that take pictures as long as the button is held, the fastest first."""
 PREPARATIONS: tuple[Preparation, ...] = (
-    Preparation(
-        "files go to the card", ("capturetarget",), ("memory card", "card"), "choose the card in its menu"
-    ),
+    Preparation("settings are taken from here", ("prioritymode",), ("application", "usb")),  # Sony, Fuji
+    FILES_TO_CARD,
     Preparation("no autofocus before a picture", ("autofocus",), ("off",)),
+    Preparation("no autofocus in live view", ("continuousaf",), ("off",)),  # Canon EOS
+    Preparation("exposure is manual", NAMES["exposure_mode"], ("m", "manual"), "turn the mode dial to M"),
     Preparation(
-        "exposure is manual", ("expprogram", "autoexposuremode"), ("m", "manual"), "turn the mode dial to M"
-    ),
+        "sensitivity is manual", ("isoauto", "autoiso"), ("off",), "switch automatic ISO off"
+    ),  # Nikon
     Preparation(
-        "focus is manual", ("focusmode",), ("manual", "mf"), "set the switch on lens and body to M or MF"
+        "focus is manual", NAMES["focus_mode"], ("manual", "mf"), "set the switch on lens and body to M or MF"
     ),
-    Preparation("one picture at a time", ("capturemode", "drivemode"), ("single",)),
+    SINGLE_PICTURES,
 )
 
 
@@ -148,11 +189,62 @@ def nearest_word(name: str, wanted: str, choices: Sequence[str]) -> str:
     )
 
 
+def kelvin(word: str) -> int | None:
+    """Read a white balance given as a colour temperature; None for a word.
+
+    >>> kelvin("5600 K"), kelvin("daylight")
+    (5600, None)
+    """
+    found = re.fullmatch(r"(\d{4,5}) ?K", word.strip(), re.IGNORECASE)
+    return int(found.group(1)) if found else None
+
+
 def our_word(choice: str) -> str:
     """Return our word for what the maker calls a white balance; the maker's own where we have none."""
     return next(
         (ours for ours, theirs in _WHITE_BALANCE_WORDS.items() if choice.lower() in theirs), choice.lower()
     )
+
+
+def still_format(choice: str) -> StillFormat | None:
+    """Tell what files a picture of this format has; None for formats that are neither raw nor JPEG.
+
+    >>> still_format("NEF+Fine"), still_format("cRAW"), still_format("Large Fine JPEG"), still_format("TIFF (RGB)")
+    ('raw+jpeg', 'raw', 'jpeg', None)
+    """
+    words = choice.lower()
+    if "raw" in words or "nef" in words:
+        return "raw+jpeg" if "+" in words else "raw"
+    return None if any(w in words for w in ("tiff", "heif", "unknown")) else "jpeg"
+
+
+def nearest_format(wanted: StillFormat, choices: Sequence[str]) -> str:
+    """Choose the format with the wanted files and the least loss.
+
+    Raises:
+        SettingRefusedError: There is none; the message lists those there are.
+    """
+    fitting = [c for c in choices if still_format(c) == wanted]
+    if not fitting:
+        raise SettingRefusedError(
+            f"the camera has no picture format '{wanted}'; it has: {', '.join(choices)}",
+            next_step="take another still_format in the profile",
+        )
+    return min(fitting, key=_loss)
+
+
+def _begins(choice: str, value: str) -> bool:
+    """Compare beginnings; a single letter, as a mode dial has them, must be the whole."""
+    words = choice.lower()
+    return words == value or (len(value) > 1 and words.startswith(value))
+
+
+def _loss(choice: str) -> tuple[bool, int, bool]:
+    """Rank formats: whole raw files before small or compressed ones, then JPEG quality, then size."""
+    words = choice.lower()
+    reduced = any(w in words for w in ("craw", "mraw", "sraw", "small", "medium"))
+    quality = next((k for k, w in enumerate(_QUALITIES) if w in words), len(_QUALITIES))
+    return reduced, quality, "large" not in words
 
 
 def _stops(name: str, value: float, wanted: float) -> float:

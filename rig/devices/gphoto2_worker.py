@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from rig.devices.gphoto2_body import CameraBody
@@ -29,7 +30,7 @@ def main() -> None:
     pipe = Connection(int(sys.argv[1]))
     calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(pipe, calls), daemon=True).start()
-    body = CameraBody()
+    body = CameraBody(Path(sys.argv[2]))
     while (call := calls.get()) is not None:
         _answer(pipe, body, call)
     body.close()

@@ -90,7 +90,7 @@ def test_an_unknown_white_balance_is_refused_with_what_there_is():
 
 def test_words_of_our_own_come_back():
     assert our_word("Sunny") == "daylight"
-    assert our_word("Color Temperature") == "color temperature"
+    assert our_word("Color Temperature") == "colour temperature"
 
 
 @given(st.floats(min_value=0.5, max_value=1000))

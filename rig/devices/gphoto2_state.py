@@ -1,0 +1,143 @@
+"""What a body says of its own state: reasons against recording, card, battery, heat, clock, abilities."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection
+
+from rig.devices.camera import CameraCapabilities, CameraStatus
+from rig.devices.gphoto2_link import CameraLink
+from rig.devices.gphoto2_settings import MOVIE_SWITCHES, NAMES, Switch
+from rig.errors import DeviceError
+
+RECORDING = "Already in movie recording"
+WRITING = "Images / movies not yet record in buffer"
+CARD_REASONS = frozenset({"No card", "Card error", "Card not formatted", "Card full", "Card protected"})
+"""The ones that hold for stills, too."""
+_HARMLESS = frozenset({"Not in application mode"})
+"""The library switches to this mode itself when it starts a movie."""
+_TOO_HOT = "Temperature too high"
+_CLOCK_TOLERANCE_S = 1
+"""Camera clocks count whole seconds."""
+_BATTERY_WORDS = {"low": 5, "empty": 0, "full": 100}
+
+
+class BodyState:
+    """Reads the state of one body.
+
+    Args:
+        link: The connection.
+    """
+
+    def __init__(self, link: CameraLink) -> None:
+        self._link = link
+
+    def free_bytes(self) -> int | None:
+        """Ask the card for its free space; None where the body tells of no card."""
+        storages = self._link.camera.get_storageinfo(self._link.context)
+        return sum(s.freekbytes for s in storages) * 1024 if storages else None
+
+    def status(self, free_bytes: int | None, unasked_changes: tuple[str, ...]) -> CameraStatus:
+        """Read the rest and put it together."""
+        return CameraStatus(
+            battery_percent=self._battery_percent(),
+            free_bytes=free_bytes,
+            movie_prohibited=", ".join(self.reasons_against_movie()),
+            hot=_TOO_HOT in self._listed("live_view_prohibit"),
+            clock_offset_s=self._clock_offset_s(),
+            unasked_changes=unasked_changes,
+        )
+
+    def capabilities(self, *, settable: frozenset[str], focus_drive: bool) -> CameraCapabilities:
+        """Tell what the body can do, by its own account."""
+        movie, live_view = self.movie_switch() is not None, self._shows_live_view()
+        return CameraCapabilities(
+            movie=movie,
+            stills=self._takes_stills(),
+            live_view=live_view,
+            preview_while_recording=movie and live_view,
+            focus_drive=focus_drive,
+            settable=settable,
+        )
+
+    def synchronise_clock(self) -> None:
+        """Set the body's clock to this computer's where it is off; a body that lets nobody set it keeps its own."""
+        import gphoto2 as gp
+
+        entry = self._link.first(NAMES["clock"])
+        offset_s = self._clock_offset_s()
+        if entry is None or offset_s is None or abs(offset_s) <= _CLOCK_TOLERANCE_S:
+            return
+        try:
+            self._link.write(entry, round(time.time()))
+        except gp.GPhoto2Error as error:
+            if error.code not in {gp.GP_ERROR_BAD_PARAMETERS, gp.GP_ERROR_NOT_SUPPORTED}:
+                raise
+            self._link.unhear()
+
+    def reasons_against_movie(self) -> tuple[str, ...]:
+        """Return the body's reasons against a movie, in the library's words."""
+        return tuple(r for r in self._listed("movie_prohibit") if r not in _HARMLESS)
+
+    def says_whether_it_records(self) -> bool:
+        """Tell whether the body lists reasons at all; that it records is one of them."""
+        return self._link.first(NAMES["movie_prohibit"]) is not None
+
+    def is_recording(self) -> bool:
+        """Tell whether the body says that it records."""
+        return RECORDING in self._listed("movie_prohibit")
+
+    def is_writing(self) -> bool | None:
+        """Tell whether files are still to come; None where the body does not say."""
+        if not self.says_whether_it_records():
+            return None
+        return not {RECORDING, WRITING}.isdisjoint(self._listed("movie_prohibit"))
+
+    def movie_switch(self) -> Switch | None:
+        """Return how this body is told to record; None where it cannot be."""
+        return next((s for s in MOVIE_SWITCHES if self._link.has(s.entry)), None)
+
+    def require_none(self, reasons: Collection[str], what: str) -> None:
+        """Raise `DeviceError` when there are reasons against ``what``."""
+        if reasons:
+            raise DeviceError(
+                f"{self._link.name}: {what}: {', '.join(sorted(reasons))}",
+                kept="every file on the card",
+                next_step="mend this at the camera; a full card needs files deleted or another card",
+            )
+
+    def _listed(self, name: str) -> tuple[str, ...]:
+        entry = self._link.first(NAMES[name])
+        if entry is None:
+            return ()
+        _, _, reasons = self._link.read(entry).partition(": ")
+        return tuple(r for r in reasons.split(",") if r)
+
+    def _battery_percent(self) -> int | None:
+        entry = self._link.first(NAMES["battery"])
+        word = self._link.read(entry) if entry else ""
+        percent = re.match(r"\d+", word)
+        return int(percent.group()) if percent else _BATTERY_WORDS.get(word.lower())
+
+    def _clock_offset_s(self) -> float | None:
+        entry = self._link.first(NAMES["clock"])
+        return None if entry is None else float(self._link.widget(entry).get_value() - round(time.time()))
+
+    def _shows_live_view(self) -> bool:
+        import gphoto2 as gp
+
+        if self._link.first(NAMES["live_view"]):
+            return True
+        abilities = self._link.camera.get_abilities()
+        return bool(abilities.operations & gp.GP_OPERATION_CAPTURE_PREVIEW) and not self._link.is_generic
+
+    def _takes_stills(self) -> bool:
+        """Read the library's list of what the body can do, such as ``Generic Image Capture, No Open Capture``."""
+        import gphoto2 as gp
+
+        listed = re.search(r"Device Capabilities:\n(?:.*\n)?.*Capture.*", self._link.summary())
+        if listed is None:
+            return bool(self._link.camera.get_abilities().operations & gp.GP_OPERATION_CAPTURE_IMAGE)
+        items = (item.strip() for item in re.split(r"[,\n]", listed.group()))
+        return any("Capture" in item and not item.startswith("No ") for item in items)
