@@ -53,6 +53,8 @@ class SimulationSpec(Document):
     roll_deg: float = Field(default=0.003, ge=0)
     start_delay_s: tuple[float, float] = (0.15, 0.6)
     """Range of the delay from the start command to the first frame of a movie, s."""
+    camera_body: Literal["nikon", "canon"] = "nikon"
+    """Whose camera the simulated body plays: its settings, file names and habits towards libgphoto2."""
     movie_crf: int = Field(default=10, ge=0, le=40)
     """x264 quality of the movies (0 lossless)."""
     board_depths_mm: tuple[float, ...] = (1900.0, 2700.0)

@@ -32,7 +32,7 @@ Action = Callable[[Operation, bytes], Answer]
 
 
 class Reply(IntEnum):
-    """Response codes; those from 0xA000 on are Nikon's."""
+    """Response codes; from 0xA000 on they are the vendors' own."""
 
     OK = 0x2001
     GENERAL_ERROR = 0x2002
@@ -46,6 +46,7 @@ class Reply(IntEnum):
     INVALID_STATUS = 0xA004
     NOT_IN_LIVE_VIEW = 0xA00B
     FOCUS_STOP = 0xA00C
+    NO_FRAME_YET = 0xA102
 
 
 class Settings(Protocol):

@@ -14,7 +14,7 @@ FOLDER_NAME = "100CLEAN"
 _DCIM, _FOLDER = 1, 2
 _FIRST_FILE = 16
 _ASSOCIATION, _JPEG, _MOV = 0x3001, 0x3801, 0x300D
-_FORMATS = {".jpg": _JPEG, ".mov": _MOV}
+_FORMATS = {".jpg": _JPEG, ".mov": _MOV, ".cr3": 0xB108}
 _DATE = "20260101T000000"
 
 
@@ -30,6 +30,23 @@ class CardObject:
     def size_bytes(self) -> int:
         """Size of the file."""
         return self.path.stat().st_size
+
+
+@dataclass(frozen=True)
+class CardEntry:
+    """A file or folder as a listing tells it."""
+
+    handle: int
+    parent: int
+    kind: int
+    """PTP object format code."""
+    size_bytes: int
+    name: str
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it holds others."""
+        return self.kind == _ASSOCIATION
 
 
 class Card:
@@ -85,22 +102,30 @@ class Card:
             return [_DCIM]
         return {_DCIM: [_FOLDER], _FOLDER: list(self._files)}.get(parent, [])
 
-    def object_info(self, handle: int) -> bytes | None:
-        """Code the ObjectInfo dataset; None where there is no such object."""
+    def entries(self, parent: int) -> list[CardEntry]:
+        """List what is in the root (0xFFFFFFFF) or in a folder."""
+        return [entry for handle in self.handles(parent) if (entry := self.entry(handle))]
+
+    def entry(self, handle: int) -> CardEntry | None:
+        """Describe an object; None where there is no such one."""
         if handle == _DCIM:
-            return _object_info(_ASSOCIATION, 0, "DCIM", parent=0)
+            return CardEntry(_DCIM, 0, _ASSOCIATION, 0, "DCIM")
         if handle == _FOLDER:
-            return _object_info(_ASSOCIATION, 0, FOLDER_NAME, parent=_DCIM)
+            return CardEntry(_FOLDER, _DCIM, _ASSOCIATION, 0, FOLDER_NAME)
         item = self._files.get(handle)
         if item is None:
             return None
         kind = _FORMATS.get(item.path.suffix.lower(), _JPEG)
-        return _object_info(kind, item.size_bytes, item.name, parent=_FOLDER)
+        return CardEntry(handle, _FOLDER, kind, item.size_bytes, item.name)
+
+    def object_info(self, handle: int) -> bytes | None:
+        """Code the ObjectInfo dataset; None where there is no such object."""
+        entry = self.entry(handle)
+        return None if entry is None else _object_info(entry)
 
 
-def _object_info(kind: int, size_bytes: int, name: str, *, parent: int) -> bytes:
-    association = 1 if kind == _ASSOCIATION else 0
-    head = struct.pack("<IHHI", STORAGE_ID, kind, 0, min(size_bytes, 0xFFFFFFFF))
+def _object_info(entry: CardEntry) -> bytes:
+    head = struct.pack("<IHHI", STORAGE_ID, entry.kind, 0, min(entry.size_bytes, 0xFFFFFFFF))
     thumbnail_and_size = struct.pack("<HIIIIII", 0, 0, 0, 0, 0, 0, 0)
-    place = struct.pack("<IHII", parent, association, 0, 0)
-    return head + thumbnail_and_size + place + text(name) + text(_DATE) + text(_DATE) + text("")
+    place = struct.pack("<IHII", entry.parent, int(entry.is_folder), 0, 0)
+    return head + thumbnail_and_size + place + text(entry.name) + text(_DATE) + text(_DATE) + text("")

@@ -12,6 +12,7 @@ import threading
 
 from rig.clock import SessionClock
 from rig.profile import SimulationSpec
+from rig.sim.ptp_canon import CanonEosBody
 from rig.sim.ptp_nikon import NikonBody
 from rig.sim.ptp_packets import Packet, PacketSocket
 from rig.sim.ptp_recorder import CameraBackend, CameraFaults
@@ -30,7 +31,7 @@ class PtpIpCamera:
     Args:
         backend: Makes its pictures.
         clock: The session clock; movies start and end on it.
-        spec: Start delay of movies, and the seed it is drawn with.
+        spec: Maker of the body, start delay of movies, and the seed it is drawn with.
         serial: Serial number the body reports.
         faults: What goes wrong; `body` lets it change.
 
@@ -47,7 +48,8 @@ class PtpIpCamera:
         serial: str = "SIM0001",
         faults: CameraFaults | None = None,
     ) -> None:
-        self.body = NikonBody(backend, clock, spec, serial=serial, faults=faults or CameraFaults())
+        maker = CanonEosBody if spec.camera_body == "canon" else NikonBody
+        self.body = maker(backend, clock, spec, serial=serial, faults=faults or CameraFaults())
         self._session = threading.Lock()
         self._connections: set[PacketSocket] = set()
         self._port = 0
