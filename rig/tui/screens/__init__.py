@@ -1,0 +1,1 @@
+"""The screens: three modes and the modal cards."""

@@ -1,0 +1,1 @@
+"""Widgets of the operator's screens: each draws one part of a `Situation`."""

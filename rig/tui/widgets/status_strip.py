@@ -1,0 +1,40 @@
+"""StatusStrip: row 1 of every screen and modal; STOP comes first and is never pushed off."""
+
+from __future__ import annotations
+
+from textual import events
+
+from rig.tui.screens.surface import operator_app
+from rig.tui.situation import Situation
+from rig.tui.widgets.panel import Panel, Parts
+from rig.tui.wording import STYLES, Cell, strip_cells
+
+STOP_TEXT = " ■ SPACE=STOP "
+_SEPARATOR = " │ "
+
+
+class StatusStrip(Panel):
+    """Stop reminder, rig, devices; a click on the reminder stops."""
+
+    def picture(self, situation: Situation) -> Parts:
+        """Return the richest form that fits in the width."""
+        cells = strip_cells(situation)
+        room = self.size.width - len(STOP_TEXT)
+        for details, ages in ((True, True), (True, False), (False, True), (False, False)):
+            texts = [c.text(details=details, ages=ages) for c in cells]
+            if sum(len(t) + len(_SEPARATOR) for t in texts) <= room:
+                break
+        return [(STOP_TEXT, "$stop-text on $stop-back bold"), *_joined(cells, texts)]
+
+    def on_click(self, event: events.Click) -> None:
+        """Stop when the reminder is clicked."""
+        if event.x < len(STOP_TEXT):
+            event.stop()
+            operator_app(self).stop_now()
+
+
+def _joined(cells: list[Cell], texts: list[str]) -> Parts:
+    parts: Parts = []
+    for cell, text in zip(cells, texts, strict=True):
+        parts += [(_SEPARATOR if parts else " ", "$faint"), (text, STYLES[cell.level])]
+    return parts

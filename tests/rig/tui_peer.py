@@ -1,0 +1,159 @@
+"""What the screens are tested with: states that do not change, a link that replays events, fixed clocks."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from catalog.session_folder import ExposureSettings
+from rig.events import (
+    Attached,
+    CameraReading,
+    Choice,
+    Command,
+    EngineMode,
+    Event,
+    OperatorCard,
+    Preview,
+    RailReading,
+    RigState,
+    RoundProgress,
+    RoundStarted,
+    Saved,
+    SessionProgress,
+    Step,
+    TakeFinding,
+    TakeFinished,
+    Warned,
+)
+from rig.profile import RigProfile
+from rig.tui.app import OperatorApp
+from rig.tui.knowledge import Knowledge
+
+NOW_S = 1000.0
+"""This machine's monotonic clock, standing still; the session clock reads the same."""
+WALL_S = 1_700_000_000.0
+NAME = "tui-1"
+
+
+class ReplayLink:
+    """An engine's end that says what it was told to say, and remembers what it was asked."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self.sent: list[Command] = []
+        self.stops: list[bytes] = []
+        self._events = events
+        self.hear: Callable[[Event], None]
+        self.lost: Callable[[str], None]
+
+    def open(self, hear: Callable[[Event], None], lost: Callable[[str], None]) -> None:
+        self.hear, self.lost = hear, lost
+        for event in self._events:
+            hear(event)
+
+    def send(self, command: Command) -> None:
+        self.sent.append(command)
+
+    def stop(self, stop: bytes) -> None:
+        self.stops.append(stop)
+
+    def close(self) -> None:
+        pass
+
+
+def attached() -> Attached:
+    return Attached(
+        t_host_s=NOW_S, rig="bench-a", simulated=False, engine_pid=1, client_id=1, clock_origin_s=0.0, clock_rate=1.0
+    )
+
+
+def rail(**changes: object) -> RailReading:
+    values = {
+        "t_host_s": NOW_S - 0.1, "state": "run", "homed": True, "position_mm": 212.4, "velocity_mm_s": 40.02,
+    }  # fmt: skip
+    return RailReading.model_validate({**values, **changes})
+
+
+def camera(**changes: object) -> CameraReading:
+    values = {
+        "t_host_s": NOW_S - 0.2, "connected": True, "model": "Z 6", "battery_percent": 84, "free_bytes": 64 * 10**9,
+        "settings": ExposureSettings(iso=6400, f_number=8, exposure_s=0.005, focus_m=2.0, white_balance="daylight"),
+    }  # fmt: skip
+    return CameraReading.model_validate({**values, **changes})
+
+
+def rounds() -> tuple[RoundProgress, ...]:
+    checked = (
+        TakeFinding(what="velocity", verdict="ok", text="40.01 mm/s, ripple 0.21 %"),
+        TakeFinding(what="markers", verdict="ok", text="34 in view"),
+        TakeFinding(what="exposure", verdict="doubtful", text="mean 3 % above GT"),
+    )
+    return (
+        RoundProgress(number=1, name="gt", role="gt", setting="base", state="valid", takes=1, frames=612, ripple_percent=0.21, findings=checked),
+        RoundProgress(number=2, name="iso6400", role="internal", setting="ISO 6400", state="running", step="recording", takes=1, frames=204, expected_pairs=570, ripple_percent=0.23),
+        RoundProgress(number=3, name="rain", role="external", setting="rain light", state="waiting"),
+        RoundProgress(number=4, name="gt-close", role="gt", setting="base", state="waiting"),
+    )  # fmt: skip
+
+
+def session(**changes: object) -> SessionProgress:
+    values = {
+        "session": "bookshelf-03-20231114", "folder": "/nowhere", "scene": "bookshelf-03", "rounds": rounds(),
+        "remaining_s": 250.0, "uniform_mm": (60.0, 340.0),
+    }  # fmt: skip
+    return SessionProgress.model_validate({**values, **changes})
+
+
+def state(**changes: object) -> RigState:
+    values = {
+        "t_host_s": NOW_S - 0.1, "rig": "bench-a", "simulated": False, "mode": EngineMode.RUNNING,
+        "travel_mm": (0.0, 400.0), "rail": rail(), "cameras": {"main": camera()}, "disk_free_gb": 412.0,
+        "session": session(), "card_id": None, "card": None, "controller": NAME, "clients": 1,
+    }  # fmt: skip
+    return RigState.model_validate({**values, **changes})
+
+
+def picture(shade: int = 0) -> Preview:
+    """A picture with a bright frame and a ramp, so that proportions and colours can be seen."""
+    image = Image.new("RGB", (160, 96))
+    image.putdata([(min(x + shade, 255), 2 * y, 90) if 4 < x < 155 and 4 < y < 91 else (240, 240, 200) for y in range(96) for x in range(160)])  # fmt: skip
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=90)
+    return Preview(
+        t_host_s=NOW_S - 0.2, camera="main", jpeg_base64=base64.b64encode(out.getvalue()).decode(), width=160, height=96,
+        clipped_percent=0.2, sharpness=91.0, histogram=tuple(abs(16 - k) for k in range(32)), markers_seen=34,
+    )  # fmt: skip
+
+
+def happenings() -> list[Event]:
+    """A round's worth of events with a motion that ends at the present position."""
+    return [
+        RoundStarted(t_host_s=NOW_S - 5, round="iso6400", number=2, role="internal", duration_s=11.0),
+        Saved(t_host_s=NOW_S - 5, round="gt", take=1, path="rounds/01-gt.take1/main-01.mov", size_bytes=1_500_000_000, sha256="ab" * 32),
+        TakeFinished(t_host_s=NOW_S - 5, round="gt", take=1, state="valid", reason="", frames=612),
+        Warned(t_host_s=NOW_S - 5, round="iso6400", text="preview skipped 2 (recording complete)"),
+        Step(t_host_s=NOW_S - 4, round="iso6400", text="recording"),
+    ]  # fmt: skip
+
+
+def condition_card() -> OperatorCard:
+    return OperatorCard(
+        kind="condition",
+        round="rain",
+        title="Turn the rain on",
+        text="Set rain to light, wait until it is steady.",
+        checklist=("rain runs", "no drops on the lens", "nobody near the rail"),
+        choices=(Choice(name="done", label="Done"), Choice(name="skip", label="Leave this round out", needs_reason=True)),
+    )
+
+
+def app_showing(*events: Event, profile: str = "sim", data: Path = Path("/nowhere")) -> tuple[OperatorApp, ReplayLink]:
+    """Return an application in front of an engine that said these events; its clocks stand still."""
+    link = ReplayLink([attached(), *events])
+    knowledge = Knowledge("bench-a", NAME, now=lambda: NOW_S, wall=lambda: WALL_S)
+    app = OperatorApp(RigProfile.load(profile), link=link, knowledge=knowledge, data=data)
+    return app, link
