@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -174,16 +174,31 @@ def check_rig(console: Console, profile_name: str, *, arm: str | None, photos: P
 
     profile = RigProfile.load(profile_name)
     require_armed(profile, arm, interactive=sys.stdin.isatty(), prompt=_prompt)
+    confirm = _confirm_safety if sys.stdin.isatty() else None
     findings = []
-    for finding in check(profile, data=console.data, photos=photos):
+    for finding in check(profile, data=console.data, photos=photos, confirm=confirm):
         findings.append(finding)
         if not console.json:
-            console.put(f"{'✓' if finding.ok else '✕'} {finding.what}: {finding.text}")
-            if not finding.ok:
+            console.put(f"{_MARKS[finding.level]} {finding.what}: {finding.text}")
+            if finding.mend:
                 console.put(f"    mend: {finding.mend}")
+    fine = all(f.ok for f in findings)
     if console.json:
-        console.put_json({"findings": [vars(f) for f in findings], "ok": all(f.ok for f in findings)})
-    return ExitCode.OK if all(f.ok for f in findings) else ExitCode.MISSING
+        console.put_json({"findings": [{**asdict(f), "ok": f.ok} for f in findings], "ok": fine})
+    else:
+        to_mend = sum(not f.ok for f in findings)
+        console.say("ready to record" if fine else f"{to_mend} problem{'s' if to_mend > 1 else ''} to mend first")
+    return ExitCode.OK if fine else ExitCode.MISSING
+
+
+_MARKS = {"ok": "✓", "warning": "▲", "problem": "✕"}
+
+
+def _confirm_safety(checklist: Sequence[str]) -> bool:
+    print("Go through this list at the rig itself:", file=sys.stderr)  # noqa: T201
+    for item in checklist:
+        print(f"  - {item}", file=sys.stderr)  # noqa: T201
+    return _prompt("All of it is so: type SAFE").strip() == "SAFE"
 
 
 def serve_simulation(console: Console, profile_name: str, *, photos: Path | None) -> None:
