@@ -15,6 +15,8 @@ CRAWL_VELOCITY_MM_S = 5.0
 """Fastest motion while the position is unknown."""
 CRAWL_DISTANCE_MM = 10.0
 """Longest motion while the position is unknown."""
+RECOVERY_DISTANCE_MM = 20.0
+"""Longest motion away from a limit switch that is pressed."""
 _ROUNDING_MM = 1e-6
 
 
@@ -104,7 +106,7 @@ def check_sweep(sweep: SweepRecord, envelope: Envelope) -> Motion:
     return motion
 
 
-def check_motion(motion: Motion, envelope: Envelope, *, homed: bool, fault: str = "") -> None:
+def check_motion(motion: Motion, envelope: Envelope, *, homed: bool, fault: str = "", away: int = 0) -> None:
     """Let a motion pass, or say why it must not happen. No other route leads to the wire.
 
     While the position is unknown only a crawl is allowed. A carriage that stands inside an end margin
@@ -115,6 +117,7 @@ def check_motion(motion: Motion, envelope: Envelope, *, homed: bool, fault: str 
         envelope: The profile's limits.
         homed: Whether the position is known.
         fault: What locks the rail, in plain words; empty when nothing does.
+        away: While a limit switch is pressed, the sign of the only direction allowed: away from it; 0 otherwise.
 
     Raises:
         RailLockedError: A fault is pending, or the rail is not homed and this is more than a crawl.
@@ -127,9 +130,11 @@ def check_motion(motion: Motion, envelope: Envelope, *, homed: bool, fault: str 
             next_step="clear the fault, then home the rail",
         )
     _check_rates(motion, envelope)
+    if away:
+        _check_recovery(motion, away)
     if homed:
         _check_travel(motion, envelope)
-    else:
+    elif not away:
         _check_crawl(motion)
 
 
@@ -156,6 +161,18 @@ def _check_crawl(motion: Motion) -> None:
         f"(at most {CRAWL_DISTANCE_MM:g} mm at {CRAWL_VELOCITY_MM_S:g} mm/s)",
         kept="nothing moved",
         next_step="home the rail",
+    )
+
+
+def _check_recovery(motion: Motion, away: int) -> None:
+    way_mm = away * (motion.end_mm - motion.start_mm)
+    if 0 <= way_mm <= RECOVERY_DISTANCE_MM and motion.velocity_mm_s <= CRAWL_VELOCITY_MM_S:
+        return
+    raise RailLockedError(
+        f"a limit switch is pressed: only crawling {'upwards' if away > 0 else 'downwards'}, away from it, is "
+        f"allowed (at most {RECOVERY_DISTANCE_MM:g} mm at {CRAWL_VELOCITY_MM_S:g} mm/s)",
+        kept="nothing moved",
+        next_step="crawl away until the switch opens, then home the rail",
     )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rig.clock import SessionClock
 from rig.devices import grbl_protocol as protocol
 from rig.devices.grbl_protocol import LineKind, StatusReport
 from rig.devices.wire import Wire
-from rig.errors import DeviceError, DeviceTimeoutError, RailLockedError, SettingRefusedError
+from rig.errors import DeviceError, DeviceTimeoutError, RailLockedError
 
 _BANNER_S = 3.0
 _RESET_EVERY_S = 0.8
@@ -20,6 +20,12 @@ _ANSWER_S = 2.0
 _ASK_EVERY_S = 0.2
 _QUIET_S = 0.05
 _EEPROM_PAUSE_S = 0.05
+_STEP_ATTEMPTS = 3
+_BABBLE_LINES = 1000
+"""A device that says more than this at once is not listened to any longer."""
+
+Answer = tuple[StatusReport, float, float]
+"""A report with the session times of its request and its reply."""
 
 
 @dataclass
@@ -32,6 +38,10 @@ class LinkStatistics:
     """``ok`` that belonged to nothing."""
     lost_answers: int = 0
     """Lines whose ``ok`` never came."""
+    implausible_reports: int = 0
+    """Well-formed reports that could not be true."""
+    silences: int = 0
+    """How often a moving rail let more than 250 ms pass without a report."""
 
 
 class GrblRefusedError(DeviceError, ValueError):
@@ -69,6 +79,7 @@ class GrblLink:
         self._clock = clock
         self._on_restart = on_restart
         self._out_of_step = False
+        self._turn = threading.RLock()
 
     def patience_s(self, duration_s: float) -> float:
         """Return a deadline that is fair to the host in accelerated time, session seconds."""
@@ -95,6 +106,10 @@ class GrblLink:
         Raises:
             DeviceTimeoutError: It never came back.
         """
+        with self._turn:
+            self._restart()
+
+    def _restart(self) -> None:
         self._drain()
         if self._reset_for_banner(attempts=_RESET_ATTEMPTS) is None:
             raise DeviceTimeoutError(
@@ -105,81 +120,86 @@ class GrblLink:
         self._forget()
         self.fault = alarm
 
-    def command(self, line: str, *, timeout_s: float = _ANSWER_S) -> list[str]:
+    def command(self, line: str, *, timeout_s: float = _ANSWER_S, at_least_s: float = 0.0) -> list[str]:
         """Send one line and return the information that came before its ``ok``.
+
+        Args:
+            line: Without its end.
+            timeout_s: Session seconds until the answer is given up.
+            at_least_s: What the line takes at least: an ``ok`` before that is an older line's.
 
         Raises:
             GrblRefusedError: ``error:N``.
             RailLockedError: An alarm came instead, or the controller restarted.
             DeviceTimeoutError: No answer in time; whether the line was executed is unknown.
         """
-        self._get_in_step()
-        return self._exchange(line, timeout_s)
+        with self._turn:
+            self._get_in_step()
+            return self._exchange(line, timeout_s, at_least_s)
 
-    def status(self, *, timeout_s: float = _ANSWER_S) -> tuple[StatusReport, float, float]:
+    def status(
+        self, *, timeout_s: float = _ANSWER_S, accepts: Callable[[Answer], bool] = lambda _: True
+    ) -> Answer:
         """Ask for a status report; returns it with the session times of the first request and of the reply.
 
-        Torn reports are counted and asked for again.
+        Torn reports, and those that are not accepted, are counted and asked for again.
+
+        Args:
+            timeout_s: Session seconds until it is given up.
+            accepts: Judges whether a well-formed report can be true.
 
         Raises:
             RailLockedError: After a critical alarm nothing is answered before a restart.
             DeviceTimeoutError: No valid report in time.
         """
-        self._drain()  # a late report must not pass for the answer
-        asked_s = self._clock.now()
-        deadline_s = asked_s + self.patience_s(timeout_s)
-        while True:
-            if self.deaf:
-                raise RailLockedError(
-                    f"{self.wire.name}: {self.fault}", next_step="clear the fault, then home the rail"
-                )
-            self.wire.write_realtime(protocol.STATUS)
-            report = self._await_report(min(deadline_s, self._clock.now() + self.patience_s(_ASK_EVERY_S)))
-            if report is not None:
-                return report, asked_s, self._clock.now()
-            if self._clock.now() >= deadline_s:
-                raise DeviceTimeoutError(
-                    f"{self.wire.name}: no reply to '?' within {timeout_s:g} s",
-                    next_step="is the controller powered and its cable plugged in?",
-                )
+        with self._turn:
+            self._drain()  # a late report must not pass for the answer
+            asked_s = self._clock.now()
+            deadline_s = asked_s + self.patience_s(timeout_s)
+            while True:
+                report = self._ask_once(deadline_s)
+                answer = None if report is None else (report, asked_s, self._clock.now())
+                if answer is not None and accepts(answer):
+                    return answer
+                self.statistics.implausible_reports += answer is not None
+                if self._clock.now() >= deadline_s:
+                    raise DeviceTimeoutError(
+                        f"{self.wire.name}: no reply to '?' within {timeout_s:g} s",
+                        next_step="is the controller powered and its cable plugged in?",
+                    )
 
-    def assert_settings(self, wanted: Mapping[int, float]) -> dict[int, float]:
-        """Write the ``$`` settings that differ, read all of them back and return them.
-
-        A setting that the controller does not list (dialects) is left alone.
+    def write_setting(self, number: int, value: float, *, pause: bool) -> None:
+        """Write one setting at rest; a controller that writes its memory may lose what is sent meanwhile.
 
         Raises:
-            SettingRefusedError: A setting was not taken, or reads back another value.
+            GrblRefusedError: ``error:N``.
+            DeviceError: The rail is not at rest.
         """
-        found = protocol.parse_settings(self.command("$$"))
-        for number in _differing(found, wanted):
-            self._write_setting(number, wanted[number])
-        found = protocol.parse_settings(self.command("$$"))
-        for number in _differing(found, wanted):
-            raise SettingRefusedError(
-                f"{self.wire.name}: ${number} reads back {found[number]:g} instead of {wanted[number]:g}",
-                kept="nothing moved",
-                next_step="set it by hand, or correct the profile",
-            )
-        return found
-
-    def _write_setting(self, number: int, value: float) -> None:
-        """Write one setting at rest; while the controller writes its memory it loses what is sent to it."""
         state = self.status()[0].state
         if state not in {"Idle", "Alarm"}:
             raise DeviceError(f"{self.wire.name}: settings are written at rest only, the rail is in {state}")
-        try:
-            self.command(f"${number}={f'{value:.3f}'.rstrip('0').rstrip('.')}")
-        except GrblRefusedError as error:
-            raise SettingRefusedError(error.message, next_step="correct the profile") from error
-        self._clock.sleep(_EEPROM_PAUSE_S)
+        self.command(f"${number}={f'{value:.3f}'.rstrip('0').rstrip('.')}")
+        if pause:
+            self._clock.sleep(_EEPROM_PAUSE_S)
 
-    def _exchange(self, line: str, timeout_s: float) -> list[str]:
+    def _ask_once(self, deadline_s: float) -> StatusReport | None:
+        if self.deaf:
+            raise RailLockedError(
+                f"{self.wire.name}: {self.fault}", next_step="clear the fault, then home the rail"
+            )
+        self.wire.write_realtime(protocol.STATUS)
+        return self._await_report(min(deadline_s, self._clock.now() + self.patience_s(_ASK_EVERY_S)))
+
+    def _exchange(self, line: str, timeout_s: float, at_least_s: float) -> list[str]:
         self.wire.write_line(line)
-        deadline_s = self._clock.now() + self.patience_s(timeout_s)
+        sent_s = self._clock.now()
+        deadline_s = sent_s + self.patience_s(timeout_s)
         information: list[str] = []
-        while (text := self._read(deadline_s)) is not None:
+        for text in self._lines(deadline_s):
             kind = self._note(text)
+            if kind is LineKind.OK and self._clock.now() < sent_s + at_least_s:
+                self.statistics.stale_answers += 1
+                continue
             if kind is LineKind.OK:
                 return information
             if kind is LineKind.ERROR:
@@ -189,7 +209,7 @@ class GrblLink:
                     f"{self.wire.name}: {self.fault} after '{line}'",
                     next_step="clear the fault, then home the rail",
                 )
-            if kind is LineKind.INFO:
+            if kind is LineKind.INFO and len(information) < _BABBLE_LINES:
                 information.append(text)
         self._out_of_step = True
         self.statistics.lost_answers += 1
@@ -204,21 +224,25 @@ class GrblLink:
         self._drain()
         if not self._out_of_step:
             return
-        self.wire.write_line("$G")
-        self._await(lambda text: text.startswith("[GC:"), _ANSWER_S, "the modes after '$G'")
-        self._await(lambda text: text == "ok", _ANSWER_S, "'ok' after '$G'")
-        self._out_of_step = False
+        for _ in range(_STEP_ATTEMPTS):
+            self.wire.write_line("$G")
+            modes = self._await(_answers_modes, _ANSWER_S, "the modes after '$G'")
+            if modes.startswith("[GC:"):
+                self._await(lambda text: text == "ok", _ANSWER_S, "'ok' after '$G'")
+                self._out_of_step = False
+                return
+        raise DeviceTimeoutError(f"{self.wire.name}: the controller does not understand '$G'")
 
     def _await(self, wanted: Callable[[str], bool], timeout_s: float, what: str) -> str:
         deadline_s = self._clock.now() + self.patience_s(timeout_s)
-        while (text := self._read(deadline_s)) is not None:
+        for text in self._lines(deadline_s):
             if wanted(text):
                 return text
             self.statistics.stale_answers += self._note(text) is LineKind.OK
         raise DeviceTimeoutError(f"{self.wire.name}: {what} did not come within {timeout_s:g} s")
 
     def _await_report(self, deadline_s: float) -> StatusReport | None:
-        while (text := self._read(deadline_s)) is not None:
+        for text in self._lines(deadline_s):
             kind = self._note(text)
             if kind is LineKind.REPORT:
                 return protocol.parse_report(text)
@@ -231,7 +255,7 @@ class GrblLink:
 
     def _await_banner(self, timeout_s: float) -> str | None:
         deadline_s = self._clock.now() + self.patience_s(timeout_s)
-        while (text := self._read(deadline_s)) is not None:
+        for text in self._lines(deadline_s):
             if protocol.classify(text) is LineKind.BANNER:
                 return text
             self._note(text)
@@ -246,18 +270,31 @@ class GrblLink:
                 return banner
         return None
 
-    def _read(self, deadline_s: float) -> str | None:
-        return self.wire.read_line(timeout_s=max(deadline_s - self._clock.now(), 0.0))
+    def _lines(self, deadline_s: float) -> Iterator[str]:
+        """Yield lines until the deadline, and those that waited for a busy host; a device may babble, though."""
+        overdue = 0
+        while overdue < _BABBLE_LINES:
+            text = self.wire.read_line(timeout_s=max(deadline_s - self._clock.now(), 0.0))
+            if text is None:
+                return
+            overdue += self._clock.now() > deadline_s
+            yield text
 
     def _drain(self) -> None:
         """Note every line that is already there; an ``ok`` among them belongs to nothing."""
-        while (text := self.wire.read_line(timeout_s=0.0)) is not None:
+        for _ in range(_BABBLE_LINES):
+            text = self.wire.read_line(timeout_s=0.0)
+            if text is None:
+                return
             self.statistics.stale_answers += self._note(text) is LineKind.OK
 
     def _drain_until_quiet(self) -> str:
         """Note lines until none comes for a moment; returns the alarm among them, if any."""
         self.fault = ""
-        while (text := self.wire.read_line(timeout_s=self.patience_s(_QUIET_S))) is not None:
+        for _ in range(_BABBLE_LINES):
+            text = self.wire.read_line(timeout_s=self.patience_s(_QUIET_S))
+            if text is None:
+                break
             self._note(text)
         return self.fault
 
@@ -282,10 +319,6 @@ class GrblLink:
         return kind
 
 
-def _differing(found: Mapping[int, float], wanted: Mapping[int, float]) -> list[int]:
-    """Compare with what the controller prints: three decimals of a 32-bit number."""
-    return [
-        number
-        for number, value in wanted.items()
-        if number in found and not math.isclose(found[number], value, rel_tol=1e-5, abs_tol=1e-3)
-    ]
+def _answers_modes(text: str) -> bool:
+    """An error is an answer as well: '$G' was appended to a line whose end had been lost, and spoiled it."""
+    return text.startswith("[GC:") or protocol.classify(text) is LineKind.ERROR

@@ -25,6 +25,15 @@ class GrblSettings(Document):
     """Cap on the acceleration, mm/s²."""
     acceleration_mm_s2: float = Field(gt=0, le=10_000)
     """Acceleration of every ramp, mm/s²; written to the controller as ``$120``."""
+    steps_per_mm: float | None = Field(default=None, gt=0, le=10_000)
+    """Motor steps per mm; written to the controller as ``$100`` where it differs. None leaves what is there."""
+    trusts_controller_acceleration: bool = False
+    """Sweep although the controller does not tell its acceleration (FluidNC): its configuration file was checked
+    by hand to hold ``acceleration_mm_s2``."""
+    machine_home_mm: float | None = Field(default=None, ge=-10_000, le=10_000)
+    """The controller's X at the lower end of the travel; needed only where it tells neither ``$23`` nor ``$130``."""
+    machine_direction: Literal[1, -1] = 1
+    """Sign of the controller's X away from the home switch; counts together with ``machine_home_mm``."""
     baud: int = Field(default=115200, ge=9600, le=2_000_000)
     """Bits per second, 8N1."""
     end_margin_mm: float = Field(default=5.0, ge=0, le=100)
@@ -55,7 +64,9 @@ class GrblSettings(Document):
     @property
     def controller_settings(self) -> dict[int, float]:
         """What the controller's ``$`` settings must be, in the order they are written (homing before limits)."""
+        scale = {} if self.steps_per_mm is None else {100: self.steps_per_mm}
         return {
+            **scale,
             1: 255,  # keep the motor energised: the carriage must not drift at rest
             10: 3,
             13: 0,
@@ -74,21 +85,27 @@ class MachineFrame:
     """How rail coordinates and the controller's machine coordinates lie to each other."""
 
     lower_mm: float
-    travel_mm: float
-    homes_negative: bool
-    """Bit 0 of ``$23``: the home switch sits at the negative end of the axis."""
+    """Lower end of the travel, rail coordinates."""
+    machine_mm: float
+    """The same place in machine coordinates."""
+    direction: int
+    """Sign of machine motion for motion away from the home switch."""
 
-    @property
-    def direction(self) -> int:
-        """Sign of machine motion for motion away from the home switch."""
-        return 1 if self.homes_negative else -1
+    @classmethod
+    def homing(cls, lower_mm: float, travel_mm: float, *, negative: bool) -> MachineFrame:
+        """Return GRBL's: machine space lies between minus the travel and zero.
+
+        Args:
+            lower_mm: Lower end of the travel, rail coordinates.
+            travel_mm: ``$130``.
+            negative: Bit 0 of ``$23``: the home switch sits at the negative end of the axis.
+        """
+        return cls(lower_mm, -travel_mm if negative else 0.0, 1 if negative else -1)
 
     def to_machine_mm(self, position_mm: float) -> float:
         """Convert a rail position."""
-        offset_mm = self.travel_mm if self.homes_negative else 0.0
-        return self.direction * (position_mm - self.lower_mm) - offset_mm
+        return self.machine_mm + self.direction * (position_mm - self.lower_mm)
 
     def to_rail_mm(self, machine_mm: float) -> float:
         """Convert a machine position."""
-        offset_mm = self.travel_mm if self.homes_negative else 0.0
-        return self.lower_mm + self.direction * (machine_mm + offset_mm)
+        return self.lower_mm + self.direction * (machine_mm - self.machine_mm)

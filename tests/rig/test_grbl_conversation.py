@@ -29,6 +29,7 @@ ASSERTED = (
     "$23=1",
     "$27=2.000",
     "$32=0",
+    "$100=50.000",
     "$110=7200.000",
     "$120=200.000",
     "$130=400.000",
@@ -43,11 +44,10 @@ HOMING = (("?", "<Alarm|MPos:0.000,0.000,0.000|Bf:15,128|FS:0,0>"), ("$H", "ok")
 SWEEP = SweepRecord(start_mm=100, end_mm=300, velocity_mm_s=20, acceleration_mm_s2=200)
 
 
-def report(state: str, rail_mm: float, *fields: str) -> str:
+def report(state: str, rail_mm: float, *fields: str, mm_s: float = 0) -> str:
     """A report at a rail position; the machine's zero is the upper end of 400 mm."""
-    return (
-        "|".join((f"<{state}", f"MPos:{rail_mm - 400:.3f},0.000,0.000", "Bf:15,128", "FS:0,0", *fields)) + ">"
-    )
+    position = f"MPos:{rail_mm - 400:.3f},0.000,0.000"
+    return "|".join((f"<{state}", position, "Bf:15,128", f"FS:{mm_s * 60:.0f},0", *fields)) + ">"
 
 
 def opened(
@@ -146,14 +146,23 @@ def test_a_setting_that_reads_back_another_value_is_refused():
         GrblRail(SETTINGS, clock, wire).open()
 
 
-def test_a_dialect_without_some_settings_is_taken_as_it_is():
+def test_a_setting_that_noise_has_eaten_is_listed_again():
     clock = FakeClock()
-    listing = [line for line in ASSERTED if not line.startswith(("$1=", "$13=", "$32="))]
-    wire = ScriptedWire(*OPENING[:2], ("$$", *listing, "ok"), ("$$", *listing, "ok"), clock=clock)
+    torn = [line.replace("$21=1", "$2=1") for line in ASSERTED]
+    wire = ScriptedWire(*OPENING[:2], ("$$", *torn, "ok"), *OPENING[2:], clock=clock)
 
     GrblRail(SETTINGS, clock, wire).open()
 
     wire.assert_exhausted()
+
+
+def test_a_limit_that_grbl_does_not_list_is_refused():
+    clock = FakeClock()
+    listing = [line for line in ASSERTED if not line.startswith("$20=")]
+    wire = ScriptedWire(*OPENING[:2], *[("$$", *listing, "ok")] * 3, clock=clock)
+
+    with pytest.raises(SettingRefusedError, match=r"\$20 cannot be read"):
+        GrblRail(SETTINGS, clock, wire).open()
 
 
 def test_a_sweep_is_a_move_to_its_run_up_and_one_line():
@@ -161,11 +170,11 @@ def test_a_sweep_is_a_move_to_its_run_up_and_one_line():
     rail, wire = opened(
         ("?", report("Idle", 2.0)),
         ("G90G21G94G53G1X-306.000F7200.000", "ok"),
-        (0.5,),
-        ("?", report("Run", 50.0)),
-        (0.5,),
+        (0.7,),
+        ("?", report("Run", 48.0, mm_s=120)),
+        (0.8,),
         ("?", report("Idle", 94.0)),
-        ("\x90",),
+        ("\x90\x95",),
         ("?", report("Idle", 94.0)),
         ("?", report("Idle", 94.0, "Ov:100,100,100")),
         ("?", report("Idle", 94.0)),
@@ -195,13 +204,13 @@ def test_an_override_that_stays_stops_the_sweep_before_it_begins():
     rail, _ = opened(
         ("?", report("Idle", 2.0)),
         ("G90G21G94G53G1X-306.000F7200.000", "ok"),
-        (1.0,),
+        (2.0,),
         ("?", report("Idle", 94.0)),
-        ("\x90",),
+        ("\x90\x95",),
         *[("?", report("Idle", 94.0, "Ov:110,100,100"))] * 40,
     )
 
-    with pytest.raises(SettingRefusedError, match="110 %"):
+    with pytest.raises(SettingRefusedError, match=r"\(110, 100\) %"):
         rail.prepare(SWEEP)
 
 
@@ -235,15 +244,15 @@ def test_a_lost_ok_is_settled_by_looking_and_the_move_is_not_sent_again():
     rail, wire = opened(
         ("?", report("Idle", 2.0)),
         ("G90G21G94G53G1X-350.000F1200.000",),
-        ("?", report("Run", 30.0)),
-        (1.0,),
+        ("?", report("Run", 30.0, mm_s=20)),
+        (1.1,),
         ("?", report("Idle", 50.0)),
         ("$G", "ok", "[GC:G1 G54]", "ok"),
         ("$X", "ok"),
     )
 
     rail.move_to(50.0, velocity_mm_s=20.0)
-    rail._linked().command("$X")  # the late ok is not taken for this one's
+    rail._opened().link.command("$X")  # the late ok is not taken for this one's
 
     assert rail.statistics.lost_answers == 1
     assert rail.statistics.stale_answers == 1
@@ -267,7 +276,7 @@ def test_a_stale_ok_is_not_taken_for_the_answer():
     rail, _ = opened(("?", report("Idle", 2.0), "ok"), ("$I", "[VER:x:]", "ok"))
     rail.poll()
 
-    assert rail._linked().command("$I") == ["[VER:x:]"]
+    assert rail._opened().link.command("$I") == ["[VER:x:]"]
     assert rail.statistics.stale_answers == 1
 
 
@@ -277,7 +286,6 @@ def test_a_swallowed_reset_after_a_soft_limit_is_sent_again():
         ("G90G21G94G53G1X-350.000F7200.000", "ALARM:2"),
         ("\x18", "[MSG:Reset to continue]"),
         ("\x18", "ok", BANNER, "[MSG:'$H'|'$X' to unlock]"),
-        ("?", report("Alarm", 2.0)),
         ("?", report("Alarm", 2.0)),
         ("$X", "[MSG:Caution: Unlocked]", "ok"),
     )

@@ -155,7 +155,7 @@ def test_a_sweep_that_passes_can_stop_inside_the_travel(
 def test_coordinates_survive_the_way_to_the_machine_and_back(
     position_mm: float, lower_mm: float, negative: bool
 ):
-    frame = MachineFrame(lower_mm, 400.0, negative)
+    frame = MachineFrame.homing(lower_mm, 400.0, negative=negative)
 
     assert frame.to_rail_mm(frame.to_machine_mm(position_mm)) == pytest.approx(position_mm, abs=1e-9)
 
@@ -165,7 +165,7 @@ def test_after_homing_the_carriage_stands_a_pull_off_above_the_lower_end(
     homes_negative: bool, homed_at_mm: float
 ):
     """400 mm of travel, 2 mm of pull-off, both homing directions; machine space is never positive."""
-    frame = MachineFrame(0.0, 400.0, homes_negative)
+    frame = MachineFrame.homing(0.0, 400.0, negative=homes_negative)
 
     assert frame.to_rail_mm(homed_at_mm) == 2.0
     assert frame.to_machine_mm(400.0) in {0.0, -400.0}

@@ -1,0 +1,122 @@
+"""Whether a reported position can be true.
+
+A byte that flips within a number leaves a well-formed report, so that the strict pattern is not enough: what counts
+has to lie where the commanded motion can have brought the carriage since the last reading. What does not is asked
+again; only when two readings agree with each other against the last one is it the truth that has changed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rig.devices.envelope import Motion
+
+_REST_MM = 0.002
+_LAG_S = 0.08
+"""GRBL reports the speed of the segment that it prepares: six of 10 ms ahead of the motor, at most."""
+_SPEED_MM_S = 0.1
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A report in rail coordinates with the times of its request and reply."""
+
+    position_mm: float
+    speed_mm_s: float | None
+    asked_s: float
+    replied_s: float
+
+
+class PositionWatch:
+    """Follows the carriage and judges every reading.
+
+    Attributes:
+        believed: The last reading that was believed; None while the position is unknown.
+        motion: What is under way; None at rest.
+        jump_mm: By how much the position jumped when it changed beyond belief, else 0.
+    """
+
+    def __init__(self) -> None:
+        self.believed: Reading | None = None
+        self.motion: Motion | None = None
+        self.jump_mm = 0.0
+        self.tolerance_mm = 0.03
+        """A step and the rounding of the print."""
+        self._suspect: Reading | None = None
+
+    def forget(self) -> None:
+        """Know nothing: before homing, after a reset in motion."""
+        self.believed = self.motion = self._suspect = None
+        self.jump_mm = 0.0
+
+    def start_at(self, reading: Reading) -> None:
+        """Believe a position at rest that was verified otherwise."""
+        self.forget()
+        self.believed = reading
+
+    def follow(self, motion: Motion) -> None:
+        """Expect the carriage to make a motion from now on."""
+        self.motion, self._suspect = motion, None
+
+    def rest(self) -> None:
+        """Expect the carriage to stay where it is."""
+        self.motion = self._suspect = None
+
+    def accepts(self, reading: Reading) -> bool:
+        """Judge a reading; False asks for another one."""
+        if self.believed is None:
+            return True
+        if self._agree(self.believed, reading):
+            self._believe(reading)
+            return True
+        suspect, self._suspect = self._suspect, reading
+        if suspect is None or not self._agree(suspect, reading):
+            return False
+        if not self._is_reachable(self.believed, reading):
+            self.jump_mm = reading.position_mm - self.believed.position_mm
+        self._believe(reading)
+        return True
+
+    def _believe(self, reading: Reading) -> None:
+        self.believed, self._suspect = reading, None
+
+    def _agree(self, earlier: Reading, later: Reading) -> bool:
+        """Tell whether the motion leads from one reading to the other, as narrowly as the reports allow."""
+        motion = self.motion
+        if motion is None:
+            return abs(later.position_mm - earlier.position_mm) <= _REST_MM
+        if not self._is_on_way(later, motion):
+            return False
+        shortest_s = max(later.asked_s - earlier.replied_s, 0.0)
+        longest_s = later.replied_s - earlier.asked_s
+        slowest, fastest = 0.0, motion.velocity_mm_s
+        if earlier.speed_mm_s is not None and later.speed_mm_s is not None:
+            lag_mm_s = motion.acceleration_mm_s2 * _LAG_S
+            slowest = max(min(earlier.speed_mm_s, later.speed_mm_s) - lag_mm_s, 0.0)
+            gained_mm_s = motion.acceleration_mm_s2 * longest_s / 2
+            fastest = min(fastest, max(earlier.speed_mm_s, later.speed_mm_s) + gained_mm_s + lag_mm_s)
+        way_mm = _direction(motion) * (later.position_mm - earlier.position_mm)
+        return (
+            slowest * shortest_s - self.tolerance_mm
+            <= way_mm
+            <= fastest * longest_s * 1.01 + self.tolerance_mm
+        )
+
+    def _is_reachable(self, earlier: Reading, later: Reading) -> bool:
+        """Tell whether the motion can have led there at all: onward, no further than its speed allows."""
+        if self.motion is None:
+            return False
+        way_mm = _direction(self.motion) * (later.position_mm - earlier.position_mm)
+        longest_mm = self.motion.velocity_mm_s * (later.replied_s - earlier.asked_s)
+        return -self.tolerance_mm <= way_mm <= longest_mm * 1.01 + self.tolerance_mm
+
+    def _is_on_way(self, reading: Reading, motion: Motion) -> bool:
+        lower, upper = sorted((motion.start_mm, motion.end_mm))
+        inside = lower - self.tolerance_mm <= reading.position_mm <= upper + self.tolerance_mm
+        speed = reading.speed_mm_s or 0.0
+        return inside and speed <= motion.velocity_mm_s * 1.01 + _SPEED_MM_S
+
+
+def _direction(motion: Motion) -> float:
+    return math.copysign(1.0, motion.end_mm - motion.start_mm)
