@@ -36,7 +36,7 @@ _SET = 0x9110
 _JPEG_BLOB = 1
 _HALF, _FULL = 1, 2
 _FAR = 0x8000
-_LENS_STEPS = (5, 30, 150)
+_LENS_STEPS = (1, 8, 40)
 """Motor steps of the three strides that the lens can be told to make."""
 _BYTES_PER_SHOT = 30_000_000
 _BUSY_STATES = frozenset({Shutter.EXPOSING, Shutter.WRITING})

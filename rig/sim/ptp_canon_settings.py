@@ -51,7 +51,7 @@ _EXPOSURE_TIMES_S = (
     30, 25, 20, 15, 13, 10, 8, 6, 5, 4, 3.2, 2.5, 2, 1.6, 1.3, 1, 0.8, 0.6, 0.5, 0.4, 0.3, 1 / 4, 1 / 5, 1 / 6,
     1 / 8, 1 / 10, 1 / 13, 1 / 15, 1 / 20, 1 / 25, 1 / 30, 1 / 40, 1 / 50, 1 / 60, 1 / 80, 1 / 100, 1 / 125,
     1 / 160, 1 / 200, 1 / 250, 1 / 320, 1 / 400, 1 / 500, 1 / 640, 1 / 800, 1 / 1000, 1 / 1250, 1 / 1600,
-    1 / 2000, 1 / 2500, 1 / 3200, 1 / 4000, 1 / 5000, 1 / 6400, 1 / 8000, 1 / 10000, 1 / 12800, 1 / 16000,
+    1 / 2000, 1 / 2500, 1 / 3200, 1 / 4000, 1 / 5000, 1 / 6400, 1 / 8000,
 )  # fmt: skip
 
 
@@ -61,7 +61,8 @@ def _in_thirds(values: Sequence[float], first_code: int) -> dict[int, float]:
 
 ISO_BY_CODE = _in_thirds(_ISO_THIRDS, 0x48)
 F_NUMBER_BY_CODE = _in_thirds(_F_THIRDS, 0x18)
-SECONDS_BY_CODE = _in_thirds(_EXPOSURE_TIMES_S, 0x10)
+# The electronic shutter adds one full stop and nothing in between.
+SECONDS_BY_CODE = _in_thirds(_EXPOSURE_TIMES_S, 0x10) | {0xA8: 1 / 16000}
 WHITE_BALANCE_BY_CODE: Mapping[int, str] = {
     0: "automatic", 1: "daylight", 2: "cloudy", 3: "tungsten", 4: "fluorescent", 5: "flash", 8: "shade",
     9: "colour temperature",
@@ -132,16 +133,11 @@ def _coded(value: Value) -> bytes:
 
 @dataclass
 class EosSettings:
-    """All properties of the body, and the focus motor.
-
-    Attributes:
-        bulb_s: How long the shutter was held open by hand; what the exposure time is while it stands on bulb.
-    """
+    """All properties of the body, and the focus motor."""
 
     serial: str
     focus_steps: int = STEPS_PER_DIOPTRE // 2
     """Position from the infinity stop; where a lens stands at power-up is nobody's decision."""
-    bulb_s: float = 0.0
     properties: dict[int, EosProperty] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -167,11 +163,11 @@ class EosSettings:
         return wanted == self.focus_steps
 
     def exposure(self) -> ExposureSettings:
-        """Return the settings in photographers' units."""
+        """Return the settings in photographers' units; no exposure time while that stands on bulb."""
         return ExposureSettings(
             iso=round(ISO_BY_CODE[self.number(ISO)]),
             f_number=F_NUMBER_BY_CODE[self.number(APERTURE)],
-            exposure_s=SECONDS_BY_CODE.get(self.number(SHUTTER), self.bulb_s),
+            exposure_s=SECONDS_BY_CODE.get(self.number(SHUTTER)),
             focus_m=STEPS_PER_DIOPTRE / self.focus_steps if self.focus_steps else FARTHEST_M,
             white_balance=WHITE_BALANCE_BY_CODE[self.number(WHITE_BALANCE)],
         )

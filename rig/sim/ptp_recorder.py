@@ -11,11 +11,11 @@ import logging
 import random
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -26,9 +26,11 @@ from rig.clock import SessionClock
 from rig.profile import SimulationSpec
 
 SettingName = Literal["iso", "f_number", "exposure_s", "white_balance", "focus_mode"]
-Moment = Literal["set", "preview", "start_movie", "stop_movie", "capture", "fetch", "events", "ready"]
+Moment = Literal["open", "set", "preview", "start_movie", "stop_movie", "capture", "fetch", "events", "ready"]
 _JOIN_S = 5.0
 _SHORTEST_BULB_S = 0.01
+_BURST_PAUSE_S = 0.1
+"""Session seconds between the pictures of a burst."""
 _log = logging.getLogger(__name__)
 
 
@@ -45,6 +47,14 @@ class CameraBackend(Protocol):
         """Return a finished movie file of what happened between two past session times."""
 
 
+@runtime_checkable
+class RawBackend(Protocol):
+    """Makes raw files, too."""
+
+    def raw(self, settings: ExposureSettings) -> bytes:
+        """Return the picture that `CameraBackend.still` gave last as a raw file."""
+
+
 class CameraFaults(Document):
     """What goes wrong with the body."""
 
@@ -56,8 +66,26 @@ class CameraFaults(Document):
     """Settings that accept a value and take the choice beside it."""
     freezes_at: Moment | None = None
     """From this operation on the body answers nothing, as firmware that hangs."""
+    freeze_s: float | None = Field(default=None, gt=0)
+    """How long such a freeze lasts, s of the machine; None until somebody thaws the body."""
     vanishes_at: Moment | None = None
-    """At this operation the body drops every connection, as an unplugged cable does."""
+    """At this operation the body drops every connection, as an unplugged cable does. It does so once."""
+    returns_after_s: float | None = Field(default=None, ge=0)
+    """A body that vanished is back so many seconds (of the machine) later, as at power-up."""
+    returns_at_port: int | None = Field(default=None, gt=0, le=65535)
+    """It is back at this port; None at its old one."""
+    returns_as: str | None = None
+    """Another body, with this serial number, is there instead of it."""
+    is_claimed: bool = False
+    """Whoever asks for a connection is turned away, as when another program has it."""
+    drifting: tuple[SettingName, ...] = ()
+    """Settings that move to the choice beside theirs while a movie runs, and tell so, as a turned dial does."""
+    clock_off_s: float = 0.0
+    """The body's clock is off by this much, and does not let itself be set."""
+    battery_percent: int | None = Field(default=None, ge=0, le=100)
+    """What the battery is down to; None for a good one."""
+    is_hot: bool = False
+    """The body has overheated and refuses live view and movies."""
     movie_never_starts: bool = False
     movie_ends_after_s: float | None = Field(default=None, gt=0)
     """Every movie ends by itself after so many session seconds, as after heat or with a slow card."""
@@ -71,11 +99,22 @@ class CameraFaults(Document):
     """Every new file is announced twice."""
     announced_late_s: float = Field(default=0.0, ge=0)
     """A closed file is announced so many seconds (of the machine) later."""
+    announced_in_disorder: bool = False
+    """Files of one movie or picture are told of last first."""
+    pictures_to_memory: bool = False
+    """Stills go to the body's memory, whatever the capture target says; the next one takes the place of the last."""
+    pictures_cut: bool = False
+    """Every JPEG, live view included, ends in its middle."""
     busy_answers: int = Field(default=0, ge=0)
     """So many times in a row the body is busy after an action."""
     bytes_missing: int = Field(default=0, ge=0)
     """Every file ends so many bytes before the size that the body tells."""
+    size_error_bytes: int = 0
+    """Every file's size is told wrong by this much."""
     card_bytes: int = Field(default=64_000_000_000, ge=0)
+    """Size of the card."""
+    card_fills_bytes_s: float = Field(default=0.0, ge=0)
+    """The card's free space shrinks by this much a second (of the machine); full, it ends a movie."""
 
 
 class Shutter(Enum):
@@ -109,6 +148,9 @@ class Recorder:
         spec: Start delay and frame rate of movies, and the seed the delays are drawn with.
         announce: Called with the path of every finished file.
         faults: What goes wrong; asked each time, so that it can change.
+
+    Attributes:
+        suffixes: Files of a still, in the order in which they are written; others than ``.jpg`` are raw.
     """
 
     def __init__(
@@ -131,6 +173,7 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self.state = Shutter.IDLE
+        self.suffixes: tuple[str, ...] = (".jpg",)
 
     def start_movie(self, settings: ExposureSettings) -> None:
         """Begin to record; the first frame comes a random delay later."""
@@ -164,6 +207,10 @@ class Recorder:
         """Take pictures one after the other, one at least, until `release` (a burst)."""
         self._released.clear()
         self._begin(Shutter.EXPOSING, self._take_burst, settings)
+
+    def expose_several(self, settings: ExposureSettings, count: int) -> None:
+        """Begin to take so many pictures, one after the other."""
+        self._begin(Shutter.EXPOSING, self._take_several, [settings] * count)
 
     def release(self) -> None:
         """Let go of the button; the picture that is being exposed is finished."""
@@ -200,9 +247,18 @@ class Recorder:
         self._stills += 1
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="cleanplate-stills-")
-        path = Path(self._folder.name) / f"still-{self._stills:06d}.jpg"
-        path.write_bytes(self._backend.still(settings))
-        self._publish(path)
+        picture = self.cut(self._backend.still(settings))
+        for suffix in self.suffixes:
+            path = Path(self._folder.name) / f"still-{self._stills:06d}{suffix}"
+            path.write_bytes(picture if suffix == ".jpg" else self._raw(settings))
+            self._publish(path)
+
+    def cut(self, picture: bytes) -> bytes:
+        """Return a JPEG as this body delivers it."""
+        return picture[: len(picture) // 2] if self._faults().pictures_cut else picture
+
+    def _raw(self, settings: ExposureSettings) -> bytes:
+        return self._backend.raw(settings) if isinstance(self._backend, RawBackend) else b""
 
     def _take_bulb(self, settings: ExposureSettings) -> None:
         opened_s = self._clock.now()
@@ -210,10 +266,15 @@ class Recorder:
         held_s = max(self._clock.now() - opened_s, _SHORTEST_BULB_S)
         self._store_still(settings.model_copy(update={"exposure_s": held_s}))
 
+    def _take_several(self, pictures: Sequence[ExposureSettings]) -> None:
+        for settings in pictures:
+            self._take_still(settings)
+
     def _take_burst(self, settings: ExposureSettings) -> None:
         while True:
             self._take_still(settings)
-            if self._released.is_set() or self._closing.is_set():
+            self._clock.sleep(_BURST_PAUSE_S, self._released)
+            if self._released.is_set():
                 return
 
     def _record(self, recording: Recording) -> None:

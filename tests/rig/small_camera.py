@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -76,12 +76,18 @@ def count_frames(path: Path) -> int:
 
 @contextmanager
 def small_body(
-    folder: Path, *, render_s: float = 0.0, rate: float = 1.0, serial: str = "SIM0001", **faults: Any
+    folder: Path,
+    *,
+    maker: Literal["nikon", "canon"] = "nikon",
+    render_s: float = 0.0,
+    rate: float = 1.0,
+    serial: str = "SIM0001",
+    **faults: Any,
 ) -> Iterator[tuple[PtpIpCamera, SmallBackend, SessionClock]]:
     """Run a simulated body; ``faults`` are members of `CameraFaults`."""
     clock = SessionClock(origin_s=time.monotonic(), rate=rate)
     backend = SmallBackend(folder, render_s)
-    spec = SimulationSpec(start_delay_s=START_DELAY_S, frame_rate_hz=FRAME_RATE_HZ)
+    spec = SimulationSpec(start_delay_s=START_DELAY_S, frame_rate_hz=FRAME_RATE_HZ, camera_body=maker)
     body = PtpIpCamera(backend, clock, spec, serial=serial, faults=CameraFaults(**faults))
     try:
         yield body, backend, clock
@@ -120,6 +126,7 @@ class Bench:
 def bench(
     folder: Path,
     *,
+    maker: Literal["nikon", "canon"] = "nikon",
     render_s: float = 0.0,
     rate: float = 1.0,
     settings: dict[str, Any] | None = None,
@@ -127,7 +134,7 @@ def bench(
 ) -> Iterator[Bench]:
     """Put driver and body together."""
     with (
-        small_body(folder, render_s=render_s, rate=rate, **faults) as (body, backend, clock),
+        small_body(folder, maker=maker, render_s=render_s, rate=rate, **faults) as (body, backend, clock),
         driver(body, clock, **(settings or {})) as camera,
     ):
         yield Bench(camera, body, backend, clock)
