@@ -127,17 +127,16 @@ class CameraLink:
         return next((e for e in entries if self.has(e)), None)
 
     def has(self, entry: str) -> bool:
-        """Tell whether the body has a config entry."""
+        """Tell whether the body has a config entry; the library answers -2 or, for Canon EOS, with nothing."""
         import gphoto2 as gp
 
         try:
-            self.widget(entry)
+            return self.widget(entry) is not None
         except gp.GPhoto2Error as error:
             if error.code != gp.GP_ERROR_BAD_PARAMETERS:
                 raise
             self.unhear()
             return False
-        return True
 
     def widget(self, entry: str) -> Any:
         """Return the library's widget of a config entry."""
