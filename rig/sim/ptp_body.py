@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -25,6 +26,7 @@ FOCUS_STEPS_PER_S = 6000.0
 """The lens crosses its whole range in 0.3 s."""
 _JPEG, _MOV = 0x3801, 0x300D
 _WHOLE_FILE = 0xFFFFFFFF
+_GET_DEVICE_INFO = 0x1001
 
 Answer = tuple["Reply", tuple[int, ...], "bytes | FileRange | None"]
 """Response code, response parameters, data of a data-in phase."""
@@ -103,6 +105,7 @@ class CameraBody(ABC):
         self.thaw = threading.Event()
         self.thaw.set()
         self._card = Card(capacity_bytes=faults.card_bytes)
+        self._aging_since = faults, time.monotonic()
         self._recorder = Recorder(
             backend, clock, spec=spec, announce=self._announce, faults=lambda: self.faults
         )
@@ -124,18 +127,44 @@ class CameraBody(ABC):
 
     def answer(self, operation: Operation, data_out: bytes) -> Answer:
         """Carry out one operation."""
-        moment = self._moment(operation, data_out)
-        if moment is not None and moment == self.faults.freezes_at:
-            self.thaw.clear()
+        self._freeze_where_due(self._moment(operation, data_out))
         self.thaw.wait()
+        self._age_card()
         action = self._operations.get(operation.code)
         try:
             return answer(Reply.UNSUPPORTED) if action is None else action(operation, data_out)
         except (CleanplateError, OSError):
             return answer(Reply.GENERAL_ERROR)
 
+    def return_from(self, faults: CameraFaults) -> None:
+        """Come back after having vanished by these faults; files stay on the card."""
+        if faults.returns_as is not None:
+            self._identity = replace(self._identity, serial=faults.returns_as)
+
+    def _freeze_where_due(self, moment: Moment | None) -> None:
+        faults = self.faults
+        if moment is None or moment != faults.freezes_at:
+            return
+        self.thaw.clear()
+        if faults.freeze_s is not None:
+            self.faults = faults.model_copy(update={"freezes_at": None})  # one freeze, not one at every call
+            timer = threading.Timer(faults.freeze_s, self.thaw.set)
+            timer.daemon = True
+            timer.start()
+
+    def _age_card(self) -> None:
+        """Let the card fill as the faults say, and end a movie that finds it full."""
+        faults = self.faults
+        if faults is not self._aging_since[0]:
+            self._aging_since = faults, time.monotonic()
+        filled = faults.card_fills_bytes_s * (time.monotonic() - self._aging_since[1])
+        self._card.capacity_bytes, self._card.foreign_bytes = faults.card_bytes, round(filled)
+        self._card.size_error_bytes = faults.size_error_bytes
+        if faults.card_fills_bytes_s and not self._card.free_bytes:
+            self._recorder.stop_movie()
+
     def _moment(self, operation: Operation, _data_out: bytes) -> Moment | None:
-        return self.moments.get(operation.code)
+        return "open" if operation.code == _GET_DEVICE_INFO else self.moments.get(operation.code)
 
     @abstractmethod
     def _vendor_operations(self) -> dict[int, Action]:
@@ -151,7 +180,7 @@ class CameraBody(ABC):
 
     def _standard_operations(self) -> dict[int, Action]:
         return {
-            0x1001: lambda _op, _: answer(data=self._device_info()),
+            _GET_DEVICE_INFO: lambda _op, _: answer(data=self._device_info()),
             0x1002: lambda _op, _: answer(),  # open session
             0x1003: lambda _op, _: answer(),  # close session
             0x1004: lambda _op, _: answer(data=array([STORAGE_ID], ValueType.UINT32)),

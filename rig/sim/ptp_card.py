@@ -9,12 +9,14 @@ from pathlib import Path
 
 from rig.sim.ptp_packets import text
 
+MEMORY_OBJECT = 0xFFFF0001
+"""Handle of the one object in the body's memory, as Nikon numbers it."""
 STORAGE_ID = 0x00010001
 FOLDER_NAME = "100CLEAN"
 _DCIM, _FOLDER = 1, 2
 _FIRST_FILE = 16
 _ASSOCIATION, _JPEG, _MOV = 0x3001, 0x3801, 0x300D
-_FORMATS = {".jpg": _JPEG, ".mov": _MOV, ".cr3": 0xB108}
+_FORMATS = {".jpg": _JPEG, ".mov": _MOV, ".nef": 0x3000, ".cr3": 0xB108}
 _DATE = "20260101T000000"
 
 
@@ -54,22 +56,38 @@ class Card:
 
     Args:
         capacity_bytes: Size of the card.
+
+    Attributes:
+        capacity_bytes: Size of the card.
+        foreign_bytes: Space taken by files that are not ours.
+        size_error_bytes: By how much the body tells every file's size wrong.
     """
 
     def __init__(self, *, capacity_bytes: int) -> None:
-        self._capacity_bytes = capacity_bytes
+        self.capacity_bytes = capacity_bytes
         self._files: dict[int, CardObject] = {}
         self._next = _FIRST_FILE
+        self._number, self._stem = 0, ""
+        self.foreign_bytes = 0
+        self.size_error_bytes = 0
         self._lock = threading.Lock()
 
     def add(self, path: Path) -> CardObject:
-        """Put a finished file on the card under the camera's next number."""
+        """Put a finished file on the card under the camera's next number, which files of one picture share."""
         with self._lock:
             handle, self._next = self._next, self._next + 1
-            name = f"CLN_{handle - _FIRST_FILE + 1:04d}{path.suffix.upper()}"
+            self._number += path.stem != self._stem
+            self._stem = path.stem
+            name = f"CLN_{self._number:04d}{path.suffix.upper()}"
             item = CardObject(handle, name, path)
             self._files[handle] = item
             return item
+
+    def keep_in_memory(self, path: Path) -> CardObject:
+        """Put a picture into the body's memory, which holds one: the one before it is lost."""
+        item = CardObject(MEMORY_OBJECT, path.name, path)
+        self._files[MEMORY_OBJECT] = item
+        return item
 
     def file(self, handle: int) -> CardObject | None:
         """Look a file up."""
@@ -87,20 +105,24 @@ class Card:
     @property
     def free_bytes(self) -> int:
         """Free space."""
-        return max(self._capacity_bytes - sum(f.size_bytes for f in list(self._files.values())), 0)
+        ours = sum(f.size_bytes for f in list(self._files.values()))
+        return max(self.capacity_bytes - self.foreign_bytes - ours, 0)
 
     def storage_info(self) -> bytes:
         """Code the StorageInfo dataset."""
-        head = struct.pack("<HHHQQI", 4, 3, 0, self._capacity_bytes, self.free_bytes, 9999)
+        head = struct.pack("<HHHQQI", 4, 3, 0, self.capacity_bytes, self.free_bytes, 9999)
         return head + text("simulated card") + text("SIM")
 
     def handles(self, parent: int) -> list[int]:
         """List object handles: of everything (0), of the root (0xFFFFFFFF) or of a folder."""
         if parent == 0:
-            return [_DCIM, _FOLDER, *self._files]
+            return [_DCIM, _FOLDER, *self._on_card()]
         if parent == 0xFFFFFFFF:
             return [_DCIM]
-        return {_DCIM: [_FOLDER], _FOLDER: list(self._files)}.get(parent, [])
+        return {_DCIM: [_FOLDER], _FOLDER: self._on_card()}.get(parent, [])
+
+    def _on_card(self) -> list[int]:
+        return [handle for handle in self._files if handle != MEMORY_OBJECT]
 
     def entries(self, parent: int) -> list[CardEntry]:
         """List what is in the root (0xFFFFFFFF) or in a folder."""
@@ -116,7 +138,7 @@ class Card:
         if item is None:
             return None
         kind = _FORMATS.get(item.path.suffix.lower(), _JPEG)
-        return CardEntry(handle, _FOLDER, kind, item.size_bytes, item.name)
+        return CardEntry(handle, _FOLDER, kind, item.size_bytes + self.size_error_bytes, item.name)
 
     def object_info(self, handle: int) -> bytes | None:
         """Code the ObjectInfo dataset; None where there is no such object."""

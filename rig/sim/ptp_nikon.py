@@ -13,11 +13,14 @@ from rig.profile import SimulationSpec
 from rig.sim import ptp_body
 from rig.sim import ptp_settings as prop
 from rig.sim.ptp_body import Action, Answer, CameraBody, Identity, Reply, answer
+from rig.sim.ptp_card import MEMORY_OBJECT
 from rig.sim.ptp_packets import Operation
-from rig.sim.ptp_recorder import CameraBackend, CameraFaults, Moment, Shutter
+from rig.sim.ptp_recorder import CameraBackend, CameraFaults, Moment, RawBackend, Shutter
 
 _NIKON = 0x0A
 _OBJECT_ADDED, _PROPERTY_CHANGED, _CAPTURE_COMPLETE = 0x4002, 0x4006, 0x400D
+_OBJECT_ADDED_IN_MEMORY = 0xC101
+_HOT = 1 << 17
 _CARD_FULL, _BUFFER_PENDING, _RECORDING, _WRONG_MODE = 1 << 3, 1 << 9, 1 << 10, 1 << 14
 _LIVE_VIEW_HEADER = b"\0" * 128
 _TOWARDS_NEAR = 1
@@ -51,7 +54,8 @@ class NikonBody(CameraBody):
         serial: str,
         faults: CameraFaults,
     ) -> None:
-        self.settings = prop.BodySettings()
+        self.settings = prop.BodySettings.of_body(with_raw=isinstance(backend, RawBackend))
+        self._written: list[int] = []
         self._events: deque[tuple[int, int]] = deque()
         self._live_view = False
         self._focus_stop_hit = False
@@ -64,7 +68,14 @@ class NikonBody(CameraBody):
         """End live view and recording, as a body does when its cable is pulled; files stay on the card."""
         self._live_view = False
         self._recorder.stop_movie()
+        self._recorder.release()
         self.settings.properties[prop.APPLICATION_MODE].value = 0
+
+    def return_from(self, faults: CameraFaults) -> None:
+        """Come back as at power-up; files stay on the card."""
+        super().return_from(faults)
+        self.settings = prop.BodySettings.of_body(with_raw=isinstance(self._backend, RawBackend))
+        self._events.clear()
 
     def _listed_properties(self) -> Sequence[int]:
         return tuple(self.settings.properties)
@@ -87,6 +98,7 @@ class NikonBody(CameraBody):
             0x9207: self._capture,
             0x920A: lambda _op, _: self._start_movie(),
             0x920B: lambda _op, _: self._stop_movie(),
+            0x920C: lambda _op, _: self._end_bulb(),
         }
 
     def _describe_property(self, operation: Operation, _: bytes) -> Answer:
@@ -97,16 +109,14 @@ class NikonBody(CameraBody):
     def _get_property(self, operation: Operation, _: bytes) -> Answer:
         self._refresh()
         item = self.settings.properties.get(operation.parameter(0))
-        return (
-            answer(Reply.NO_SUCH_PROPERTY) if item is None else answer(data=item.value_type.pack(item.value))
-        )
+        return answer(Reply.NO_SUCH_PROPERTY) if item is None else answer(data=item.coded())
 
     def _set_property(self, operation: Operation, data: bytes) -> Answer:
         code = operation.parameter(0)
         item = self.settings.properties.get(code)
         if item is None:
             return answer(Reply.NO_SUCH_PROPERTY)
-        value = item.value_type.unpack(data)
+        value = item.decoded(data)
         if self._is_among(code, self.faults.refused):
             return answer(Reply.BAD_VALUE)
         if self._is_among(code, self.faults.ignored):
@@ -121,8 +131,37 @@ class NikonBody(CameraBody):
 
     def _refresh(self) -> None:
         """Bring the read-only properties up to date."""
-        self.settings.properties[prop.MOVIE_PROHIBIT].value = self._movie_prohibit_bits()
-        self.settings.properties[prop.LIVE_VIEW_STATUS].value = int(self._live_view)
+        properties, faults = self.settings.properties, self.faults
+        properties[prop.MOVIE_PROHIBIT].value = self._movie_prohibit_bits()
+        properties[prop.LIVE_VIEW_PROHIBIT].value = _HOT if faults.is_hot else 0
+        properties[prop.LIVE_VIEW_STATUS].value = int(self._live_view)
+        if faults.battery_percent is not None:
+            properties[prop.BATTERY].value = faults.battery_percent
+        if faults.clock_off_s:
+            properties[prop.CLOCK].value = round(faults.clock_off_s)
+
+    def _drift(self) -> None:
+        """Change a setting while a movie runs, once, and tell so."""
+        names = self.faults.drifting
+        if not names or self._recorder.state is not Shutter.RECORDING:
+            return
+        self.faults = self.faults.model_copy(update={"drifting": ()})
+        for code in (code for name in names for code in prop.CODES_BY_SETTING[name][-1:]):
+            item = self.settings.properties[code]
+            self.settings.write(code, item.neighbour(item.value))
+            self._events.append((_PROPERTY_CHANGED, code))
+
+    def _tell_of_files(self) -> None:
+        """Tell of the files that were written; in disorder only when all are."""
+        disorder = self.faults.announced_in_disorder
+        if disorder and self._recorder.state is not Shutter.IDLE:
+            return
+        handles, self._written = self._written, []
+        for handle in reversed(handles) if disorder else handles:
+            code = _OBJECT_ADDED_IN_MEMORY if handle == MEMORY_OBJECT else _OBJECT_ADDED
+            self._events.extend([(code, handle)] * (2 if self.faults.announced_twice else 1))
+        if handles:
+            self._events.append((_CAPTURE_COMPLETE, 0))
 
     def _movie_prohibit_bits(self) -> int:
         state = self._recorder.state
@@ -135,6 +174,8 @@ class NikonBody(CameraBody):
         )
 
     def _get_events(self) -> Answer:
+        self._drift()
+        self._tell_of_files()
         waiting = [self._events.popleft() for _ in range(len(self._events))]
         body = b"".join(struct.pack("<HI", code, parameter) for code, parameter in waiting)
         return answer(data=struct.pack("<H", len(waiting)) + body)
@@ -156,13 +197,16 @@ class NikonBody(CameraBody):
         return answer()
 
     def _switch_live_view(self, on: bool) -> Answer:
+        if on and self.faults.is_hot:
+            return answer(Reply.INVALID_STATUS)
         self._live_view = on
         return self._act()
 
     def _live_view_frame(self) -> Answer:
         if not self._live_view:
             return answer(Reply.NOT_IN_LIVE_VIEW)
-        return answer(data=_LIVE_VIEW_HEADER + self._backend.preview(self.settings.exposure()))
+        frame = self._recorder.cut(self._backend.preview(self.settings.exposure()))
+        return answer(data=_LIVE_VIEW_HEADER + frame)
 
     def _drive_focus(self, operation: Operation, _: bytes) -> Answer:
         if not self._live_view:
@@ -177,14 +221,23 @@ class NikonBody(CameraBody):
             return answer(Reply.STORE_FULL)
         if self._recorder.state is not Shutter.IDLE:
             return answer(Reply.BUSY)
-        self._recorder.expose(self.settings.exposure())
+        self._recorder.suffixes = self.settings.still_suffixes
+        if self.settings.is_bulb:
+            self._recorder.hold_open(self.settings.exposure())
+            return answer()
+        in_a_row = self.settings.value(prop.DRIVE_MODE) == prop.CONTINUOUS
+        count = self.settings.value(prop.BURST_NUMBER) if in_a_row else 1
+        self._recorder.expose_several(self.settings.exposure(), count)
+        return self._act()
+
+    def _end_bulb(self) -> Answer:
+        self._recorder.release()
         return self._act()
 
     def _announce(self, path: Path) -> None:
-        item = self._card.add(path)
-        for _ in range(2 if self.faults.announced_twice else 1):
-            self._events.append((_OBJECT_ADDED, item.handle))
-        self._events.append((_CAPTURE_COMPLETE, 0))
+        in_memory = self.faults.pictures_to_memory and path.suffix != ".mov"
+        item = self._card.keep_in_memory(path) if in_memory else self._card.add(path)
+        self._written.append(item.handle)
 
     def _start_movie(self) -> Answer:
         if not self._live_view:

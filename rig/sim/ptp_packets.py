@@ -41,6 +41,7 @@ class ValueType(IntEnum):
     UINT8 = 2
     UINT16 = 4
     UINT32 = 6
+    STRING = 0xFFFF
 
     @property
     def format(self) -> str:

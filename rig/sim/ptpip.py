@@ -70,6 +70,21 @@ class PtpIpCamera:
         for connection in tuple(self._connections):
             connection.close()
 
+    def _vanish_by_fault(self) -> None:
+        """Vanish once, and come back when and as the faults say."""
+        faults = self.body.faults
+        self.body.faults = faults.model_copy(update={"vanishes_at": None})
+        self.vanish()
+        if faults.returns_after_s is not None:
+            timer = threading.Timer(faults.returns_after_s, self._return, [faults])
+            timer.daemon = True
+            timer.start()
+
+    def _return(self, faults: CameraFaults) -> None:
+        self.body.return_from(faults)
+        self._port = faults.returns_at_port or self._port
+        self.appear()
+
     def close(self) -> None:
         """Switch the body off. Safe to call twice."""
         self.vanish()
@@ -101,7 +116,7 @@ class PtpIpCamera:
             packets.close()
 
     def _admit(self, packets: PacketSocket) -> None:
-        if not self._session.acquire(timeout=_LEAVING_S):
+        if self.body.faults.is_claimed or not self._session.acquire(timeout=_LEAVING_S):
             packets.send(Packet.INIT_FAIL, struct.pack("<I", _REFUSED_BUSY))
             return
         try:
@@ -116,7 +131,7 @@ class PtpIpCamera:
             operation = packets.receive_operation()
             data_out = packets.receive_data() if operation.has_data_out else b""
             if self.body.vanishes_at(operation, data_out):
-                self.vanish()
+                self._vanish_by_fault()
                 return
             code, parameters, data_in = self.body.answer(operation, data_out)
             if data_in is not None:

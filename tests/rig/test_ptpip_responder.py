@@ -173,7 +173,7 @@ def test_marked_values_are_a_third_of_a_stop_apart():
         code = prop.CODES_BY_SETTING[name][-1]
         values = [float(v) for v in prop.BodySettings().properties[code].choices]
         if name == "exposure_s":
-            values = [(int(v) >> 16) / (int(v) & 0xFFFF) for v in values]
+            values = [(int(v) >> 16) / (int(v) & 0xFFFF) for v in values if v != prop.BULB]
         steps = [abs(octave * math.log2(b / a)) for a, b in itertools.pairwise(values)]
         assert all(1 / 3 - 0.15 < s < 1 / 3 + 0.15 for s in steps), name
 
