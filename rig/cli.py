@@ -66,15 +66,19 @@ def record(
 
 @app.command()
 def devices(
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=1, help="Longest wait for a kind of device, s.")
+    ] = 20,
     data: DataOption = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List serial ports and cameras that are connected, and the profiles that ship."""
+    """List what is connected by addresses that survive replugging, running engines, and the profiles that ship."""
     from rig.commands import list_devices
 
-    list_devices(open_console(data, json_output=json_output, quiet=quiet, debug=debug))
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    raise typer.Exit(list_devices(console, timeout_s=timeout))
 
 
 @app.command()

@@ -141,30 +141,32 @@ def _operator(yes_conditions: bool) -> Callable[[str], None] | None:
     return ask
 
 
-def list_devices(console: Console) -> None:
-    """List serial ports, cameras and shipped profiles."""
-    from rig.devices.gphoto2_camera import discover
-    from rig.devices.wire import serial_ports
+def list_devices(console: Console, *, timeout_s: float) -> int:
+    """List what is connected, running engines and shipped profiles; returns the exit code."""
+    from rig.discovery import discover
 
-    ports, cameras = serial_ports(), discover()
+    found = discover(timeout_s=timeout_s)
     profiles = [p.stem for p in shipped_profiles()]
     if console.json:
         console.put_json(
             {
-                "serial_ports": [vars(p) for p in ports],
-                "cameras": [vars(c) for c in cameras],
+                "devices": [asdict(d) for d in found.devices],
                 "profiles": profiles,
+                "problems": found.problems,
             }
         )
-        return
-    for port in ports:
-        console.put(f"serial   {port.port}  {port.description}")
-    for camera in cameras:
-        console.put(f"camera   {camera.model}  {camera.address}")
-    for name in profiles:
-        console.put(f"profile  {name}")
-    if not ports and not cameras:
-        console.say("no rail and no camera connected; `--profile sim` works without hardware")
+    else:
+        for device in found.devices:
+            console.put(f"{device.kind:<8} {device.name}  {device.address}")
+            if device.profile_line:
+                console.put(f"{'':<8} in a profile: {device.profile_line}")
+        for name in profiles:
+            console.put(f"profile  {name}")
+        if not found.devices:
+            console.say("no rail and no camera connected; `--profile sim` works without hardware")
+    for problem in found.problems:
+        console.say(f"✕ {problem}")
+    return ExitCode.MISSING if found.problems else ExitCode.OK
 
 
 def check_rig(console: Console, profile_name: str, *, arm: str | None, photos: Path | None) -> int:
@@ -187,7 +189,9 @@ def check_rig(console: Console, profile_name: str, *, arm: str | None, photos: P
         console.put_json({"findings": [{**asdict(f), "ok": f.ok} for f in findings], "ok": fine})
     else:
         to_mend = sum(not f.ok for f in findings)
-        console.say("ready to record" if fine else f"{to_mend} problem{'s' if to_mend > 1 else ''} to mend first")
+        console.say(
+            "ready to record" if fine else f"{to_mend} problem{'s' if to_mend > 1 else ''} to mend first"
+        )
     return ExitCode.OK if fine else ExitCode.MISSING
 
 
