@@ -1,0 +1,87 @@
+"""The doctor: everything opened together, each finding with how to mend it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from small_rig import run_rig, write_profile
+
+from rig.check import SAFETY_CHECKLIST, check
+from rig.profile import RigProfile, find_profile
+
+
+def findings_of(profile: Path, data: Path) -> tuple[int, dict[str, dict[str, Any]]]:
+    done = run_rig("check", profile, "--data", data, "--json")
+    document = json.loads(done.stdout)
+    return done.returncode, {f["what"]: f for f in document["findings"]}
+
+
+def test_a_sound_rig_is_ready_and_everything_was_measured(tmp_path):
+    code, findings = findings_of(write_profile(tmp_path), tmp_path)
+
+    assert code == 0
+    assert {what for what, f in findings.items() if f["level"] == "problem"} == set()
+    assert {
+        "disk space",
+        "disk speed",
+        "clock",
+        "rail",
+        "rail switches",
+        "camera main battery",
+        "markers",
+    } <= set(findings)
+    assert findings["camera main movie"]["text"].startswith("320x192 at 15.00 frames/s, h264")
+
+
+def test_without_boards_the_doctor_says_what_is_tracked_instead(tmp_path):
+    profile = RigProfile.load(str(write_profile(tmp_path)))
+
+    findings = {f.what: f for f in check(profile.model_copy(update={"boards": ()}), data=tmp_path)}
+
+    assert "the profile names no board" in findings["markers"].text
+
+
+def real_profile(tmp_path: Path) -> Path:
+    document = yaml.safe_load(find_profile("sim").read_text())
+    del document["simulation"]
+    document |= {"name": "bench", "simulated": False, "conditions": {}}
+    document["rail"]["port"] = "/dev/serial/by-id/none"
+    path = tmp_path / "bench.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def test_a_real_rig_without_devices_says_what_is_missing_and_how_to_mend_it(tmp_path):
+    done = run_rig("check", real_profile(tmp_path), "--data", tmp_path, "--arm", "bench")
+
+    assert done.returncode == 3
+    assert "✕ safety: the safety check list of this rig was never confirmed" in done.stdout
+    assert "✕ rig: /dev/serial/by-id/none: no such port" in done.stdout
+    assert "mend: plug the controller in" in done.stdout
+
+
+def test_a_real_rig_is_not_touched_without_its_word(tmp_path):
+    done = run_rig("check", real_profile(tmp_path), "--data", tmp_path)
+
+    assert done.returncode == 4
+    assert "--arm bench" in done.stderr
+
+
+def test_the_safety_list_is_asked_once_and_its_confirmation_kept(tmp_path):
+    profile = RigProfile.load(str(real_profile(tmp_path)))
+    asked = []
+
+    def confirm(items: object) -> bool:
+        asked.append(items)
+        return True
+
+    first = next(f for f in check(profile, data=tmp_path, confirm=confirm) if f.what == "safety")
+    again = next(f for f in check(profile, data=tmp_path, confirm=confirm) if f.what == "safety")
+
+    assert (first.level, again.level) == ("ok", "ok")
+    assert asked == [SAFETY_CHECKLIST]
+    kept = json.loads((tmp_path / "rigs" / "bench" / "safety.json").read_text())
+    assert kept["confirmed"] == list(SAFETY_CHECKLIST)
