@@ -5,7 +5,7 @@ SCENE ?=
 TESTS ?= tests
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test lint bench bench-render bench-kill setup clean
+.PHONY: demo test test-all lint bench bench-rig bench-render bench-kill setup clean
 
 demo: setup ## simulated rig to trained model, in minutes (SCENE=folder for your own photographs)
 	$(BIN)/python -P benchmarks/demo.py $(if $(SCENE),--scene $(SCENE))
@@ -13,16 +13,22 @@ demo: setup ## simulated rig to trained model, in minutes (SCENE=folder for your
 test: lint ## linters, types, import contracts and the fast test suite
 	$(BIN)/python -P -m pytest -n 2 --dist worksteal $(TESTS)
 
+test-all: lint ## the same with the nightly counts: a thousand kills, every fault in every phase, all seeds
+	CLEANPLATE_NIGHTLY=1 $(BIN)/python -P -m pytest -n 2 --dist worksteal --timeout 3600 $(TESTS)
+
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup bench-render bench-kill ## every benchmark; JSON into benchmarks/results
+bench: setup bench-render bench-rig ## every benchmark; JSON into benchmarks/results
 
 bench-render: setup
 	$(BIN)/python -P benchmarks/render.py
+
+bench-rig: setup ## stop latency, fuzzed serial lines, UVC, dead time, kills: results/rig.json (about 20 minutes)
+	$(BIN)/python -P benchmarks/rig.py
 
 bench-kill: setup ## kill -9 of rig record, twenty times
 	$(BIN)/python -P benchmarks/kill_record.py

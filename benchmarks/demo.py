@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import os
 import subprocess
 import sys
@@ -190,6 +191,7 @@ def summarise(demo: Demo, sessions: Sequence[SessionFolder], scores: dict[str, A
             key: _class_numbers(key, errors, scores) for key in sorted({e.degradation_key for e in errors})
         },
         "low_light_gain_gamma_psnr_db": scores["gain_gamma_psnr_db"].get("low_light"),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
         "steps": {name: round(seconds, 1) for name, seconds in demo.steps.items()},
     }
 
