@@ -12,18 +12,29 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rig.sim.grbl_eeprom import Eeprom
-from rig.sim.grbl_faults import PositionFault, RailFaults
+from rig.sim.grbl_faults import PositionFault, RailFaults, TimedFault
+from rig.sim.grbl_foreground import Program
 from rig.sim.grbl_machine import GrblMachine
 from rig.sim.grbl_mechanics import RailMechanics
-from rig.sim.grbl_program import GrblProgram, Program
+from rig.sim.grbl_program import GrblProgram
 
 BOOT_S = 1.5
 """The boot loader's silence after a reboot."""
+
+
+@dataclass(frozen=True)
+class _Passage:
+    """Something that happens when the carriage is somewhere, or when it is time."""
+
+    at_s: float
+    what: str
+    fault: PositionFault | TimedFault | None = None
 
 
 class GrblController:
@@ -35,6 +46,7 @@ class GrblController:
         faults: What goes wrong.
         t_s: Session time of power-up.
         seed: Decides noise on the wire.
+        mist: Whether the firmware was compiled with a mist output; as delivered it was not.
     """
 
     def __init__(
@@ -45,16 +57,20 @@ class GrblController:
         faults: RailFaults | None = None,
         t_s: float = 0.0,
         seed: int = 1,
+        mist: bool = False,
     ) -> None:
         self._lock = threading.RLock()
         self._mechanics = mechanics or RailMechanics()
-        self._machine = GrblMachine(self._mechanics, Eeprom(settings), seed=seed)
+        self._machine = GrblMachine(self._mechanics, Eeprom(settings), seed=seed, mist=mist)
         self._machine.now_s = t_s
-        self._position_faults: list[PositionFault] = []
+        self._faults = RailFaults()
+        self._faults_since_s = t_s
+        self._pending: list[PositionFault | TimedFault] = []
         self._mute_until_s = self._blackout_until_s = -math.inf
+        self._mended_s = math.inf
         self._frozen = False
         self.vanished = False
-        """True once the port has gone for good."""
+        """True while the port is gone."""
         self._program = self._power_up()
         self._wake_s = t_s
         self.set_faults(faults or RailFaults())
@@ -63,10 +79,13 @@ class GrblController:
         """Let other things go wrong from now on; what was wrong before is mended."""
         with self._lock:
             m = self._machine
-            self._position_faults = list(faults.at)
+            self._faults, self._faults_since_s = faults, m.now_s
+            self._pending = [*faults.at, *faults.timed]
             self._frozen = self.vanished = False
+            self._mended_s = math.inf
             m.carriage.powered, m.carriage.slip_fraction = True, faults.slip_fraction
-            m.uart.set_faults(faults.replies)
+            m.carriage.speed_drift_per_s, m.carriage.drifts_since_s = faults.speed_drift_per_s, m.now_s
+            m.uart.set_faults(faults)
             before = m.switch_pressed()
             m.switch_fault = faults.home_switch
             if m.switch_pressed() and not before:
@@ -89,6 +108,12 @@ class GrblController:
         with self._lock:
             self.advance(t_s)
             return self._machine.uart.take(t_s)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes on their way to the controller: what a serial driver's buffer holds."""
+        with self._lock:
+            return self._machine.uart.backlog
 
     @property
     def next_event_s(self) -> float:
@@ -115,10 +140,12 @@ class GrblController:
         return self._machine.carriage.log.evaluate(np.asarray(t_s, np.float64))[1]
 
     def _power_up(self) -> Program:
-        return GrblProgram(self._machine, self._blackout).run()
+        return GrblProgram(self._machine, self._black_out).run()
 
-    def _blackout(self, duration_s: float) -> None:
+    def _black_out(self) -> float:
+        duration_s = self._faults.eeprom_blackout_s
         self._blackout_until_s = self._machine.now_s + duration_s
+        return duration_s
 
     def _restart(self) -> None:
         m = self._machine
@@ -130,36 +157,57 @@ class GrblController:
 
     def _next_inner_event_s(self) -> float:
         m = self._machine
-        times = [m.uart.next_arrival_s, m.engine.next_event_s, self._wake_s, m.report_due_s]
-        times += [crossing_s for crossing_s, _, _ in self._crossings()] if m.engine.running else []
+        times = [m.uart.next_arrival_s, m.engine.next_event_s, self._wake_s, m.report_due_s, self._mended_s]
+        times += [p.at_s for p in self._passages()]
         return max(min(times), m.now_s)
 
-    def _crossings(self) -> Iterator[tuple[float, str, PositionFault | None]]:
-        """List when the carriage next passes a place where something happens, and what."""
-        m = self._machine
-        carriage, now_s = m.carriage, m.now_s
-        if m.switch_fault == "good":
-            yield carriage.next_crossing_s(0.0, now_s, direction=-1), "switch", None
-        yield carriage.next_crossing_s(carriage.lower_stop_mm, now_s, direction=-1), "stop", None
-        yield carriage.next_crossing_s(carriage.upper_stop_mm, now_s, direction=1), "stop", None
-        for fault in self._position_faults:
-            yield carriage.next_crossing_s(fault.at_mm - self._mechanics.lower_mm, now_s), fault.kind, fault
+    def _passages(self) -> Iterator[_Passage]:
+        """List what happens next by time, and by place while something moves."""
+        for fault in self._pending:
+            if isinstance(fault, TimedFault):
+                yield _Passage(self._faults_since_s + fault.after_s, fault.kind, fault)
+        if self._machine.engine.running:
+            yield from self._crossings()
+
+    def _crossings(self) -> Iterator[_Passage]:
+        carriage, now_s = self._machine.carriage, self._machine.now_s
+        if self._machine.switch_fault in {"good", "bouncing"}:
+            yield _Passage(carriage.next_crossing_s(0.0, now_s, direction=-1), "switch")
+        if self._machine.switch_fault == "bouncing":
+            yield _Passage(carriage.next_crossing_s(0.0, now_s, direction=1), "limit_glitch")
+        yield _Passage(carriage.next_crossing_s(carriage.lower_stop_mm, now_s, direction=-1), "stop")
+        yield _Passage(carriage.next_crossing_s(carriage.upper_stop_mm, now_s, direction=1), "stop")
+        if spacing_mm := self._faults.limit_noise_mm:
+            index = math.floor(carriage.place_mm(now_s) / spacing_mm)
+            for k in (index, index + 1):
+                yield _Passage(carriage.next_crossing_s(k * spacing_mm, now_s), "limit_glitch")
+        for fault in self._pending:
+            if isinstance(fault, PositionFault):
+                place_mm = fault.at_mm - self._mechanics.lower_mm
+                yield _Passage(carriage.next_crossing_s(place_mm, now_s), fault.kind, fault)
 
     def _step_to(self, t_s: float) -> None:
         m = self._machine
-        due = [(what, fault) for crossing_s, what, fault in self._crossings() if crossing_s <= t_s]
+        due = [p for p in self._passages() if p.at_s <= t_s]
         m.now_s = t_s
-        for what, fault in due:
-            self._pass(what, fault)
+        for passage in due:
+            self._pass(passage)
+        if self._mended_s <= t_s:
+            self._mend()
         m.engine.advance(t_s)
         m.settle()
         while m.uart.next_arrival_s <= t_s:
             self._take_byte(m.uart.next_byte())
         if m.report_due_s <= t_s:
-            m.report_due_s = math.inf
-            if self._answers() and not m.ignores_questions:
-                m.send(m.report())
+            self._report()
         self._run_program()
+
+    def _report(self) -> None:
+        """Answer a question; with the transmit buffer full the firmware gets to it later."""
+        m = self._machine
+        m.report_due_s = m.uart.writable_s if m.uart.writable_s > m.now_s else math.inf
+        if m.report_due_s == math.inf and self._answers() and not m.ignores_questions:
+            m.send(m.reporter.report())
 
     def _answers(self) -> bool:
         return not self._frozen and self._machine.now_s >= self._mute_until_s
@@ -170,18 +218,19 @@ class GrblController:
             return
         self._wake_s = next(self._program) if self._answers() else self._mute_until_s
 
-    def _take_byte(self, byte: int) -> None:
+    def _take_byte(self, byte: int | None) -> None:
         m = self._machine
-        if not self._answers() or m.now_s < self._blackout_until_s:
+        if byte is None or not self._answers() or m.now_s < self._blackout_until_s:
             return
+        m.uart.echo(byte, m.now_s)
         if not m.realtime(byte):
             m.uart.buffer(byte)
 
-    def _pass(self, what: str, fault: PositionFault | None) -> None:
-        """Let happen what the carriage triggers at a place."""
-        m = self._machine
+    def _pass(self, passage: _Passage) -> None:
+        """Let happen what is due at a place or a time."""
+        m, what, fault = self._machine, passage.what, passage.fault
         if fault is not None:
-            self._position_faults.remove(fault)
+            self._pending.remove(fault)
         if what == "switch":
             m.on_switch()
         elif what in {"stop", "stall"}:
@@ -192,13 +241,22 @@ class GrblController:
             m.trip_limit()
         elif what == "reset":
             self._restart()
-        else:
-            self._fail(what)
+        elif fault is not None:
+            self._fail(what, fault.for_s)
 
-    def _fail(self, what: str) -> None:
+    def _fail(self, what: str, for_s: float) -> None:
         m = self._machine
         if what in {"motor_power_loss", "power_loss"}:
             m.carriage.powered = False
             m.carriage.halt(m.now_s)
         self._frozen = what in {"freeze", "power_loss"}
         self.vanished = what == "vanish"
+        self._mended_s = m.now_s + for_s if for_s else math.inf
+
+    def _mend(self) -> None:
+        """Come back: from a power loss with a reboot, from the rest as if nothing had been."""
+        self._mended_s = math.inf
+        if self._frozen and not self._machine.carriage.powered:
+            self._restart()
+        self._frozen = self.vanished = False
+        self._machine.carriage.powered = True

@@ -1,44 +1,38 @@
-"""State of the simulated GRBL controller and what its real-time bytes, switches and reports do to it."""
+"""State of the simulated GRBL controller and what its real-time bytes and switches do to it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import StrEnum
 
 from rig.sim.grbl_eeprom import MAX_STEP_RATE_HZ, Eeprom
-from rig.sim.grbl_gcode import MM_PER_INCH, Modes
+from rig.sim.grbl_gcode import Frame, Modes
 from rig.sim.grbl_mechanics import Carriage, Leg, RailMechanics
-from rig.sim.grbl_planner import PLANNER_BLOCKS, Axes, Block, MotionEngine, Overrides, Steps
-from rig.sim.grbl_uart import RX_REPORTED, Uart
+from rig.sim.grbl_planner import Axes, Block, MotionEngine, Overrides, Steps
+from rig.sim.grbl_report import StatusReporter
+from rig.sim.grbl_state import (
+    COOLANT_TOGGLES,
+    FEED_RESET,
+    FEED_STEPS,
+    JOG_CANCEL,
+    RAPIDS,
+    SAFETY_DOOR,
+    SOFT_RESET,
+    SPINDLE_RESET,
+    SPINDLE_STEPS,
+    SPINDLE_STOP,
+    Outputs,
+    State,
+)
+from rig.sim.grbl_uart import Uart
 
 REPORT_DELAY_S = 0.005
-_WCO_EVERY = {True: 30, False: 10}
-_OVERRIDES_EVERY = {True: 20, False: 10}
-_FEED_STEPS = {0x91: 10, 0x92: -10, 0x93: 1, 0x94: -1}
-_RAPIDS = {0x95: 100, 0x96: 50, 0x97: 25}
-_SPINDLE_STEPS = {0x9A: 10, 0x9B: -10, 0x9C: 1, 0x9D: -1}
-_COOLANTS = {0xA0: "M8", 0xA1: "M7"}
-SOFT_RESET = 0x18
 ZERO: Axes = (0.0, 0.0, 0.0)
-
-
-class State(StrEnum):
-    """The words of the status report."""
-
-    IDLE = "Idle"
-    RUN = "Run"
-    HOLD = "Hold"
-    JOG = "Jog"
-    ALARM = "Alarm"
-    DOOR = "Door"
-    CHECK = "Check"
-    HOME = "Home"
-    SLEEP = "Sleep"
-
-
-_BUSY = frozenset({State.HOME, State.RUN, State.HOLD, State.JOG, State.DOOR})
+_LEAST_STEPS_PER_MM = 1e-3
+_LEAST_ACCELERATION_MM_S2 = 1e-2
+_SOFT_LIMIT_ROUNDING_MM = 1e-6
+_TOGGLES = frozenset({State.IDLE, State.RUN, State.HOLD, State.JOG})
 
 
 class GrblMachine:
@@ -48,13 +42,16 @@ class GrblMachine:
         mechanics: The rail it drives.
         eeprom: Its settings.
         seed: Decides the noise on the wire.
+        mist: Whether the firmware was compiled with a mist output.
     """
 
-    def __init__(self, mechanics: RailMechanics, eeprom: Eeprom, *, seed: int) -> None:
+    def __init__(self, mechanics: RailMechanics, eeprom: Eeprom, *, seed: int, mist: bool = False) -> None:
+        self.mist = mist
         self.eeprom = eeprom
         self.uart = Uart(seed)
         self.carriage = Carriage(mechanics)
         self.engine = MotionEngine(self._move_carriage)
+        self.reporter = StatusReporter(self)
         self.now_s = 0.0
         self.state = State.IDLE
         self.alarm = 0
@@ -62,30 +59,35 @@ class GrblMachine:
         self.reset_pending = False
         self.deaf = False
         """After a critical alarm: nothing but a reset is noticed."""
+        self.homing = False
         self.approaching = False
         """Homing towards the switch."""
         self.switch_fault = "good"
         self.report_due_s = math.inf
-        self._cancelling_jog = False
         self.begin_session()
 
     def begin_session(self) -> None:
         """Initialise what a soft reset initialises; state and step counters survive it."""
-        self.modes = Modes()
-        self.g92: Axes = ZERO
+        self.modes, self.outputs = Modes(), Outputs()
+        self.g92, self.tool_mm = ZERO, 0.0
         self.uart.received.clear()
         self.alarm, self.reset_pending, self.deaf = 0, False, False
-        self.approaching = self._cancelling_jog = False
+        self.homing = self.approaching = self.sleep_requested = False
+        self.retracted = self.restoring = self.spindle_stopped = False
+        self._cancelling_jog = self._door_after_jog = False
+        self._bytes_while_homing: dict[int, None] = {}
+        self.probe: tuple[Axes, int] = ZERO, 0
         self.report_due_s = math.inf
-        self._wco_countdown = self._overrides_countdown = 0
-        self.engine.halt(self.engine.position_steps(self.now_s, self.steps_per_mm))
+        self.reporter.restart()
+        self.engine.halt(self._steps_now())
         self.engine.overrides = Overrides()
         self.position_mm = self.machine_mm()
 
     @property
     def steps_per_mm(self) -> Axes:
         """``$100`` to ``$102``."""
-        return self.eeprom.axes(100)
+        x, y, z = (max(k, _LEAST_STEPS_PER_MM) for k in self.eeprom.axes(100))
+        return x, y, z
 
     @property
     def suspended(self) -> bool:
@@ -95,20 +97,20 @@ class GrblMachine:
     @property
     def ignores_questions(self) -> bool:
         """Whether only a reset is noticed: during homing and after a critical alarm."""
-        return self.deaf or self.state is State.HOME
+        return self.deaf or self.homing
 
     def machine_mm(self) -> Axes:
         """Return the step counters in mm."""
-        steps = self.engine.position_steps(self.now_s, self.steps_per_mm)
-        x, y, z = (s / k for s, k in zip(steps, self.steps_per_mm, strict=True))
+        x, y, z = (s / k for s, k in zip(self._steps_now(), self.steps_per_mm, strict=True))
         return x, y, z
+
+    def frame(self) -> Frame:
+        """Return what the next line's numbers are relative to."""
+        return Frame(self.modes, self.position_mm, self.eeprom.coordinates, self.g92, self.tool_mm, self.mist)
 
     def work_offset_mm(self) -> Axes:
         """Return machine position minus work position."""
-        x, y, z = (
-            a + b for a, b in zip(self.eeprom.coordinates[self.modes.coordinates], self.g92, strict=True)
-        )
-        return x, y, z
+        return self.frame().work_offset_mm(self.modes.coordinates)
 
     def send(self, line: str) -> None:
         """Send a line to the host."""
@@ -116,19 +118,39 @@ class GrblMachine:
 
     def outside_travel(self, target_mm: Axes) -> bool:
         """Tell whether a machine position lies beyond the soft limits."""
+        slack = _SOFT_LIMIT_ROUNDING_MM
         travel = self.eeprom.axes(130)
-        return any(not -t - 1e-6 <= x <= 1e-6 for x, t in zip(target_mm, travel, strict=True))
+        return any(not -t - slack <= x <= slack for x, t in zip(target_mm, travel, strict=True))
 
-    def queue(self, target_mm: Axes, rate_mm_s: float, *, rapid: bool = False, system: bool = False) -> bool:
-        """Put a straight move into the planner; returns False when it is shorter than a step."""
-        block = self._block(target_mm, rate_mm_s, rapid, system)
-        if block is not None:
-            self.engine.append(block, junction_deviation_mm=self.eeprom[11], t_s=self.now_s)
-        return block is not None
+    def queue(
+        self,
+        target_mm: Axes,
+        rate_mm_s: float,
+        *,
+        rapid: bool = False,
+        overridable: bool = True,
+        moves_per_s: float | None = None,
+    ) -> bool:
+        """Put a straight move into the planner; returns False when it is shorter than a step.
+
+        Args:
+            target_mm: Machine position.
+            rate_mm_s: Programmed speed.
+            rapid: As fast as the axes allow, under the override of rapids.
+            overridable: Whether the override of the feed applies.
+            moves_per_s: Inverse time: replaces the speed.
+        """
+        block = self._block(target_mm, rate_mm_s, rapid, overridable)
+        if block is None:
+            return False
+        if moves_per_s is not None:
+            block.rate_mm_s = min(moves_per_s * block.length_mm, block.rate_limit_mm_s)
+        self.engine.append(block, junction_deviation_mm=self.eeprom[11], t_s=self.now_s)
+        return True
 
     def start(self, state: State = State.RUN) -> None:
         """Begin executing what is queued."""
-        if self.engine.blocks and self.state in {State.IDLE, State.HOME}:
+        if self.engine.blocks and (self.state is State.IDLE or self.homing):
             self.state = state
             self.engine.start(self.now_s)
 
@@ -139,14 +161,14 @@ class GrblMachine:
         if self.state is State.RUN and not self.engine.blocks:
             self.state = State.IDLE
         elif self.state is State.JOG:
-            self._cancelling_jog = False
-            self.engine.halt(self.engine.position_steps(self.now_s, self.steps_per_mm))
-            self.position_mm = self.machine_mm()
-            self.state = State.IDLE
+            self._end_jog()
+        if self.state is State.DOOR and not self.retracted:
+            self.retracted = True
+            self.set_outputs(Outputs())
 
     def halt(self) -> None:
         """Stop dead, as the interrupts do."""
-        self.engine.halt(self.engine.position_steps(self.now_s, self.steps_per_mm))
+        self.engine.halt(self._steps_now())
         self.carriage.halt(self.now_s)
 
     def set_steps(self, steps: Steps) -> None:
@@ -156,13 +178,13 @@ class GrblMachine:
 
     def switch_pressed(self) -> bool:
         """Return the level of the home switch's input."""
-        if self.switch_fault != "good":
+        if self.switch_fault in {"stuck_open", "stuck_closed"}:
             return self.switch_fault == "stuck_closed"
         return self.carriage.presses_switch(self.now_s)
 
     def on_switch(self) -> None:
         """React to the home switch closing."""
-        if self.state is State.HOME:
+        if self.homing:
             if self.approaching:
                 self.halt()
         elif self.eeprom.is_on(21):
@@ -170,7 +192,7 @@ class GrblMachine:
 
     def trip_limit(self) -> None:
         """Hard limit: stop dead, lose the position."""
-        if self.state is not State.ALARM and not self.alarm:
+        if self.eeprom.is_on(21) and not self.homing and self.state is not State.ALARM and not self.alarm:
             self.reset()
             self.alarm = 1
 
@@ -179,20 +201,39 @@ class GrblMachine:
         if self.reset_pending:
             return
         self.reset_pending = True
+        self.outputs = Outputs()
         if self.state in {State.RUN, State.JOG, State.HOME} or self.engine.decelerating:
             self.alarm = self.alarm or (6 if self.state is State.HOME else 3)
             self.halt()
+
+    def finish_homing(self) -> None:
+        """Act on what was sent meanwhile: one report, still of the old state, and the last overrides."""
+        self.homing = self.approaching = False
+        if ord("?") in self._bytes_while_homing:
+            self.send(self.reporter.report())
+        for byte in self._bytes_while_homing:
+            self._override(byte)
+        self._bytes_while_homing.clear()
 
     def realtime(self, byte: int) -> bool:
         """Act on a real-time byte; returns False for bytes that belong to a line."""
         if byte == SOFT_RESET:
             self.reset()
         elif byte in b"?!~" or byte >= 0x80:
-            if not self.ignores_questions:
+            if self.homing:
+                self._note_while_homing(byte)
+            elif not self.deaf:
                 self._act(byte)
         else:
             return False
         return True
+
+    def _note_while_homing(self, byte: int) -> None:
+        if byte == SAFETY_DOOR:
+            self.alarm = self.alarm or 7
+            self.reset()
+        elif byte == ord("?") or FEED_RESET <= byte < SPINDLE_STOP:
+            self._bytes_while_homing[byte] = None
 
     def _act(self, byte: int) -> None:
         if byte == ord("?"):
@@ -201,12 +242,14 @@ class GrblMachine:
             self.hold()
         elif byte == ord("~"):
             self._resume()
-        elif byte == 0x84:
+        elif byte == SAFETY_DOOR:
             self._open_door()
-        elif byte == 0x85 and self.state is State.JOG:
+        elif byte == JOG_CANCEL and self.state is State.JOG:
             self._cancel_jog()
-        elif byte in _COOLANTS:
-            self._toggle(_COOLANTS[byte])
+        elif byte in COOLANT_TOGGLES:
+            self._toggle_coolant(COOLANT_TOGGLES[byte])
+        elif byte == SPINDLE_STOP:
+            self._toggle_spindle()
         else:
             self._override(byte)
 
@@ -219,109 +262,110 @@ class GrblMachine:
             self.state = State.HOLD
 
     def _resume(self) -> None:
-        if self.state not in {State.HOLD, State.DOOR, State.IDLE} or self.engine.decelerating:
+        if self.engine.decelerating:
             return
+        if self.state is State.DOOR:
+            self.restoring = self.retracted
+        elif self.state is State.HOLD:
+            if self.spindle_stopped:
+                self._toggle_spindle()
+            self.go_on()
+        elif self.state is State.IDLE:
+            self.start()
+
+    def go_on(self) -> None:
+        """Leave a hold or the door: with what is queued, or idle."""
         self.state = State.IDLE
+        self.retracted = self.restoring = False
         self.start()
 
     def _open_door(self) -> None:
-        if self.state in {State.ALARM, State.CHECK, State.SLEEP}:
+        """Stop and switch everything off; a jog is cancelled first, and its rest forgotten."""
+        if self.state in {State.ALARM, State.CHECK}:
             return
-        self.engine.hold(self.now_s)
-        self.state = State.DOOR
         self.send("[MSG:Check Door]")
+        if self.state is State.JOG:
+            self._door_after_jog = True
+            self._cancel_jog()
+        elif self.state is not State.SLEEP:
+            self.engine.hold(self.now_s)
+            self.spindle_stopped = self.restoring = self.retracted = False
+            self.state = State.DOOR
 
     def _cancel_jog(self) -> None:
         self.engine.hold(self.now_s)
         self._cancelling_jog = True
 
-    def _toggle(self, code: str) -> None:
-        if self.state in {State.IDLE, State.RUN, State.HOLD, State.JOG}:
-            self.modes = replace(self.modes, coolant=self.modes.coolant ^ {code})
-            self._overrides_countdown = 0
+    def _end_jog(self) -> None:
+        self.engine.halt(self._steps_now())
+        self.position_mm = self.machine_mm()
+        self.state = State.DOOR if self._door_after_jog else State.IDLE
+        self._cancelling_jog = self._door_after_jog = False
+
+    def set_outputs(self, outputs: Outputs) -> None:
+        """Switch spindle and coolant; the next report tells."""
+        self.outputs = outputs
+        self.reporter.overrides_changed()
+
+    def _toggle_coolant(self, code: str) -> None:
+        if self.state in _TOGGLES and (code != "M7" or self.mist):
+            coolant = self.modes.coolant ^ {code}
+            self.modes = replace(self.modes, coolant=coolant)
+            self.set_outputs(replace(self.outputs, coolant=coolant))
+
+    def _toggle_spindle(self) -> None:
+        """Spindle stop: in a hold only, and only what is on."""
+        if self.state is not State.HOLD or self.engine.decelerating or self.modes.spindle == "M5":
+            return
+        self.spindle_stopped = not self.spindle_stopped
+        if self.spindle_stopped:
+            self.set_outputs(replace(self.outputs, spindle="M5", rpm=0.0))
+        else:
+            self.send("[MSG:Restoring spindle]")
+            self.set_outputs(replace(self.outputs, spindle=self.modes.spindle, rpm=self.modes.spindle_rpm))
+
+    def spindle_rpm(self) -> float:
+        """Return the speed the spindle is given: under its override, within ``$31`` to ``$30``."""
+        on, slowest, fastest = self.outputs.spindle, self.eeprom[31], self.eeprom[30]
+        follows_speed = self.eeprom.is_on(32) and on == "M4"  # a laser in M4 is dark at rest
+        if on == "M5" or (follows_speed and not self.engine.running):
+            return 0.0
+        rpm = self.outputs.rpm * self.engine.overrides.spindle / 100
+        if slowest >= fastest or rpm >= fastest:
+            return fastest
+        return max(rpm, slowest) if rpm else 0.0
 
     def _override(self, byte: int) -> None:
         before = self.engine.overrides
         after = before
-        if byte == 0x90:
+        if byte == FEED_RESET:
             after = replace(before, feed=100)
-        elif byte in _FEED_STEPS:
-            after = replace(before, feed=_within(before.feed + _FEED_STEPS[byte]))
-        elif byte in _RAPIDS:
-            after = replace(before, rapid=_RAPIDS[byte])
-        elif byte == 0x99:
+        elif byte in FEED_STEPS:
+            after = replace(before, feed=_within(before.feed + FEED_STEPS[byte]))
+        elif byte in RAPIDS:
+            after = replace(before, rapid=RAPIDS[byte])
+        elif byte == SPINDLE_RESET:
             after = replace(before, spindle=100)
-        elif byte in _SPINDLE_STEPS:
-            after = replace(before, spindle=_within(before.spindle + _SPINDLE_STEPS[byte]))
+        elif byte in SPINDLE_STEPS:
+            after = replace(before, spindle=_within(before.spindle + SPINDLE_STEPS[byte]))
         if after != before:
-            self._overrides_countdown = 0
+            self.reporter.overrides_changed()
             self.engine.set_overrides(after, self.now_s)
 
-    def refresh_offsets(self) -> None:
-        """Make the next report carry the work offset, as every change of it does."""
-        self._wco_countdown = 0
-
-    def report(self) -> str:
-        """Return a status report; offset and overrides come now and then only."""
-        inches = self.eeprom.is_on(13)
-        mask = int(self.eeprom[10])
-        machine, offset = self.machine_mm(), self.work_offset_mm()
-        work = tuple(m - o for m, o in zip(machine, offset, strict=True))
-        fields = [self._state_word()]
-        fields.append(
-            f"MPos:{coordinates(machine, inches)}" if mask & 1 else f"WPos:{coordinates(work, inches)}"
-        )
-        if mask & 2:
-            free = PLANNER_BLOCKS - len(self.engine.blocks)
-            fields.append(f"Bf:{free},{RX_REPORTED - len(self.uart.received)}")
-        feed = self.engine.reported_speed_mm_s(self.now_s) * 60 / (MM_PER_INCH if inches else 1)
-        fields.append(f"FS:{feed:.0f},{self._spindle_rpm():.0f}")
-        if pins := self._pins():
-            fields.append(f"Pn:{pins}")
-        fields += self._occasional(offset, inches)
-        return f"<{'|'.join(fields)}>"
-
-    def _occasional(self, offset: Axes, inches: bool) -> list[str]:
-        busy = self.state in _BUSY
-        if self._wco_countdown == 0:
-            self._wco_countdown = _WCO_EVERY[busy] - 1
-            self._overrides_countdown = max(self._overrides_countdown, 1)
-            self._overrides_countdown -= 1
-            return [f"WCO:{coordinates(offset, inches)}"]
-        self._wco_countdown -= 1
-        if self._overrides_countdown > 0:
-            self._overrides_countdown -= 1
-            return []
-        self._overrides_countdown = _OVERRIDES_EVERY[busy] - 1
-        now = self.engine.overrides
-        accessories = self._accessories()
-        return [f"Ov:{now.feed},{now.rapid},{now.spindle}", *([f"A:{accessories}"] if accessories else [])]
-
-    def _accessories(self) -> str:
-        spindle = {"M3": "S", "M4": "C"}.get(self.modes.spindle, "")
-        return spindle + "".join(
-            letter for code, letter in (("M8", "F"), ("M7", "M")) if code in self.modes.coolant
-        )
-
-    def _spindle_rpm(self) -> float:
-        return 0.0 if self.modes.spindle == "M5" else self.modes.spindle_rpm
-
-    def _pins(self) -> str:
+    def pins(self) -> str:
+        """Return the letters of the inputs that are active; nothing is wired to the probe, Y and Z."""
         inverted = self.eeprom.is_on(5)
-        return ("X" if self.switch_pressed() != inverted else "") + ("YZ" if inverted else "")
+        switches = ("X" if self.switch_pressed() != inverted else "") + ("YZ" if inverted else "")
+        return ("P" if self.eeprom.is_on(6) else "") + switches
 
-    def _state_word(self) -> str:
-        if self.state is State.HOLD:
-            return f"Hold:{int(self.engine.decelerating)}"
-        if self.state is State.DOOR:
-            return f"Door:{2 if self.engine.decelerating else 0}"
-        return str(self.state)
+    def _steps_now(self) -> Steps:
+        return self.engine.position_steps(self.now_s, self.steps_per_mm)
 
     def _move_carriage(self, t_s: float, legs: Sequence[Leg], direction_x: float) -> None:
-        gain = self.eeprom[100] / self.carriage.mechanics.steps_per_mm * direction_x
+        gain = self.steps_per_mm[0] / self.carriage.mechanics.steps_per_mm * direction_x
         self.carriage.follow(t_s, legs, gain=-gain if int(self.eeprom[3]) & 1 else gain)
 
-    def _block(self, target_mm: Axes, rate_mm_s: float, rapid: bool, system: bool) -> Block | None:
+    def _block(self, target_mm: Axes, rate_mm_s: float, rapid: bool, overridable: bool) -> Block | None:
         per_mm = self.steps_per_mm
         begin = self.engine.blocks[-1].target_steps if self.engine.blocks else self.engine.steps
         target = tuple(round(t * k) for t, k in zip(target_mm, per_mm, strict=True))
@@ -340,17 +384,10 @@ class GrblMachine:
             length_mm=length,
             rate_mm_s=limit if rapid else min(rate_mm_s, limit),
             rate_limit_mm_s=limit,
-            acceleration_mm_s2=_axis_limit(unit, self.eeprom.axes(120)),
+            acceleration_mm_s2=max(_axis_limit(unit, self.eeprom.axes(120)), _LEAST_ACCELERATION_MM_S2),
             rapid=rapid,
-            system=system,
+            overridable=overridable,
         )
-
-
-def coordinates(values_mm: Sequence[float], inches: bool) -> str:
-    """Print coordinates as the firmware does: three decimals, four in inches."""
-    if inches:
-        return ",".join(f"{v / MM_PER_INCH:.4f}" for v in values_mm)
-    return ",".join(f"{v + 0.0:.3f}" for v in values_mm)
 
 
 def _axis_limit(unit: Sequence[float], limits: Sequence[float]) -> float:

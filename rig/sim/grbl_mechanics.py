@@ -21,6 +21,9 @@ from catalog.yaml_document import Document
 
 _BEGINNING_S = -1e9
 _SWITCH_TOLERANCE_MM = 1e-6
+_MOST_ROWS = 100_000
+_FORGOTTEN_ROWS = 10_000
+_LEAST_SPEED_LEFT = 0.2
 
 
 class RailMechanics(Document):
@@ -85,6 +88,14 @@ class MotionLog:
             self._rows[keep:] = rows
             self._times[keep:] = [row.t_s for row in self._rows[keep:]]
             self._table = None
+            if len(self._rows) > _MOST_ROWS:
+                self._forget(_FORGOTTEN_ROWS)
+
+    def _forget(self, count: int) -> None:
+        """Drop the oldest rows: a controller that runs for days must not fill the memory."""
+        x_mm = self._rows[count].x_mm
+        self._rows[:count] = [MotionRow(_BEGINNING_S, x_mm, 0.0, 0.0)]
+        self._times[:count] = [_BEGINNING_S]
 
     def at(self, t_s: float) -> tuple[float, float]:
         """Return position and velocity at one time."""
@@ -116,6 +127,9 @@ class Carriage:
         self.mechanics = mechanics
         self.log = MotionLog(mechanics.start_mm)
         self.slip_fraction = 0.0
+        self.speed_drift_per_s = 0.0
+        """Share of the commanded speed lost per second since `drifts_since_s`."""
+        self.drifts_since_s = 0.0
         self.powered = True
         self._blocked_direction = 0.0
 
@@ -136,7 +150,23 @@ class Carriage:
             self._blocked_direction = 0.0
         x_mm, _ = self.log.at(t_s)
         held = not self.powered or self._blocked_direction != 0.0
-        self.log.rewrite(t_s, _rows(t_s, x_mm, legs, 0.0 if held else gain * (1 - self.slip_fraction)))
+        self.log.rewrite(t_s, self._rows(t_s, x_mm, legs, 0.0 if held else gain * (1 - self.slip_fraction)))
+
+    def _rows(self, t_s: float, x_mm: float, legs: Sequence[Leg], gain: float) -> list[MotionRow]:
+        """Turn legs into rows; a drift bends what was meant to be uniform."""
+        rows = []
+        for leg in legs:
+            left, then = self._speed_left(t_s), self._speed_left(t_s + leg.duration_s)
+            bend = (left - then) / leg.duration_s if not leg.acceleration_mm_s2 and leg.duration_s else 0.0
+            a_mm_s2 = gain * (left * leg.acceleration_mm_s2 - bend * leg.speed_mm_s)
+            row = MotionRow(t_s, x_mm, gain * left * leg.speed_mm_s, a_mm_s2)
+            t_s += leg.duration_s
+            x_mm = row.at(t_s)[0]
+            rows.append(row)
+        return [*rows, MotionRow(t_s, x_mm, 0.0, 0.0)]
+
+    def _speed_left(self, t_s: float) -> float:
+        return max(1 - self.speed_drift_per_s * (t_s - self.drifts_since_s), _LEAST_SPEED_LEFT)
 
     def halt(self, t_s: float) -> None:
         """Stop dead."""
@@ -159,7 +189,11 @@ class Carriage:
 
     def presses_switch(self, t_s: float) -> bool:
         """Tell whether the carriage stands on the home switch."""
-        return self.log.at(t_s)[0] <= _SWITCH_TOLERANCE_MM
+        return self.place_mm(t_s) <= _SWITCH_TOLERANCE_MM
+
+    def place_mm(self, t_s: float) -> float:
+        """Return where the carriage truly is, from the home switch."""
+        return self.log.at(t_s)[0]
 
     def next_crossing_s(self, level_mm: float, t_s: float, *, direction: int = 0) -> float:
         """Return when the planned trajectory next passes ``level_mm`` after ``t_s``; infinity for never.
@@ -178,15 +212,6 @@ class Carriage:
                 if passes and t_s < crossing_s <= end_s:
                     return crossing_s
         return math.inf
-
-
-def _rows(t_s: float, x_mm: float, legs: Sequence[Leg], gain: float) -> list[MotionRow]:
-    rows = []
-    for leg in legs:
-        rows.append(MotionRow(t_s, x_mm, gain * leg.speed_mm_s, gain * leg.acceleration_mm_s2))
-        t_s += leg.duration_s
-        x_mm += gain * leg.distance_mm(leg.duration_s)
-    return [*rows, MotionRow(t_s, x_mm, 0.0, 0.0)]
 
 
 def _roots(row: MotionRow, level_mm: float) -> list[float]:

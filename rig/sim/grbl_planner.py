@@ -18,6 +18,8 @@ from rig.sim.grbl_mechanics import Leg
 SEGMENT_S = 0.010
 HOLD_DELAY_SEGMENTS = 4
 PLANNER_BLOCKS = 15
+SLOWEST_MM_S = 1 / 60
+"""The firmware plans nothing slower than 1 mm/min, whatever a line or ``$110`` says."""
 Axes = tuple[float, float, float]
 Steps = tuple[int, int, int]
 
@@ -36,8 +38,8 @@ class Block:
     """What the axes allow in this direction."""
     acceleration_mm_s2: float
     rapid: bool = False
-    system: bool = False
-    """Homing: overrides do not apply."""
+    overridable: bool = True
+    """False for homing, jogging and probing: overrides of the feed do not apply."""
     entry_limit_mm_s: float = 0.0
     """Speed the corner before it allows."""
     entry_mm_s: float = field(default=0.0, init=False)
@@ -222,10 +224,10 @@ class MotionEngine:
         return queue[1].entry_mm_s if len(queue) > 1 else 0.0
 
     def _nominal(self, block: Block) -> float:
-        if block.system:
-            return block.rate_mm_s
+        if not block.overridable:
+            return max(min(block.rate_mm_s, block.rate_limit_mm_s), SLOWEST_MM_S)
         percent = self.overrides.rapid if block.rapid else self.overrides.feed
-        return min(block.rate_mm_s * percent / 100, block.rate_limit_mm_s)
+        return max(min(block.rate_mm_s * percent / 100, block.rate_limit_mm_s), SLOWEST_MM_S)
 
 
 def trapezoid_legs(

@@ -6,9 +6,12 @@ import contextlib
 import ctypes
 import os
 import select
+import shutil
 import struct
+import tempfile
 import threading
 import tty
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +21,8 @@ from rig.sim.grbl import GrblController
 _HANG_UP_POLL_S = 0.005
 _LONGEST_WAIT_S = 0.05
 _READ_BYTES = 4096
+_MOST_UNDER_WAY = 4096
+"""Bytes that a serial driver takes off the host's hands; more than that has to wait."""
 _CLOSED = 0x08 | 0x10
 _OPENED = 0x20
 
@@ -26,28 +31,24 @@ class GrblPty:
     """Serves a controller in a thread of its own until closed.
 
     A client that opens the port while nobody has it open reboots the controller, as DTR does on a real board.
+    A port that vanishes takes its name along; when it comes back it has the same name again and the controller
+    has lost its power meanwhile, as with an adapter that is unplugged.
 
     Args:
         controller: What is behind the port.
         clock: The session clock it runs on.
 
     Attributes:
-        path: Device path for the client.
+        path: Device path for the client; stays the same however often the port comes and goes.
     """
 
     def __init__(self, controller: GrblController, clock: SessionClock) -> None:
         self._controller = controller
         self._clock = clock
-        self._master, slave = os.openpty()
-        self.path = os.ttyname(slave)
-        tty.setraw(
-            slave
-        )  # stays so when the client opens it: raw before its first byte, and never touched again
-        os.close(slave)
-        os.set_blocking(self._master, False)
-        self._openings = _Openings(self.path)
+        self._folder = tempfile.mkdtemp(prefix="cleanplate-rail-")
+        self.path = str(Path(self._folder) / "grbl")
+        self._port: _Port | None = _Port(self.path)
         self._wake_reader, self._wake_writer = os.pipe()
-        self._attended = False
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="grbl-pty", daemon=True)
         self._thread.start()
@@ -69,54 +70,93 @@ class GrblPty:
         self._thread.join()
         os.close(self._wake_reader)
         os.close(self._wake_writer)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _serve(self) -> None:
         try:
-            while not self._closed.is_set() and not self._controller.vanished:
+            while not self._closed.is_set():
                 self._turn()
         finally:
-            os.close(self._master)
-            self._openings.close()
+            self._unplug()
 
     def _turn(self) -> None:
         """Wait for something to do and do it."""
-        self._notice_client()
-        if not self._attended:
+        port = self._plugged()
+        if port is None or not self._notice_client(port):
             self._closed.wait(_HANG_UP_POLL_S)
             self._controller.transmit(self._clock.now())  # said to nobody
             return
-        watched = [self._master, self._wake_reader, self._openings.descriptor]
+        watched = [self._wake_reader, port.openings.descriptor]
+        if self._controller.backlog < _MOST_UNDER_WAY:
+            watched.append(port.master)
         readable, _, _ = select.select(watched, [], [], self._time_to_event_s())
-        if self._master in readable:
-            self._receive()
-        self._transmit()
+        if port.master in readable:
+            self._receive(port)
+        self._transmit(port)
 
-    def _notice_client(self) -> None:
+    def _plugged(self) -> _Port | None:
+        """Let the port come and go as the controller's faults say."""
+        if self._controller.vanished:
+            self._unplug()
+        elif self._port is None:
+            self._port = _Port(self.path)
+        return self._port
+
+    def _unplug(self) -> None:
+        if self._port is not None:
+            self._port.close()
+            self._port = None
+
+    def _notice_client(self, port: _Port) -> bool:
         """Reboot for a client that came; talk to nobody before that, or it would hear two banners."""
-        if self._hung_up():
-            self._attended = False
-            self._openings.forget_clients()
-        if self._openings.client_came():
-            self._attended = True
+        if port.hung_up():
+            port.attended = False
+            port.openings.forget_clients()
+        if port.openings.client_came():
+            port.attended = True
             self._controller.reboot(self._clock.now())
+        return port.attended
 
     def _time_to_event_s(self) -> float:
         wait_s = (self._controller.next_event_s - self._clock.now()) / self._clock.rate
         return min(max(wait_s, 0.0), _LONGEST_WAIT_S)
 
-    def _receive(self) -> None:
+    def _receive(self, port: _Port) -> None:
         with contextlib.suppress(OSError):  # the client has hung up meanwhile
-            self._controller.receive(os.read(self._master, _READ_BYTES), self._clock.now())
+            self._controller.receive(os.read(port.master, _READ_BYTES), self._clock.now())
 
-    def _transmit(self) -> None:
+    def _transmit(self, port: _Port) -> None:
         data = self._controller.transmit(self._clock.now())
         with contextlib.suppress(OSError):  # nobody reads: a real UART loses the bytes, too
-            os.write(self._master, data)
+            os.write(port.master, data)
 
-    def _hung_up(self) -> bool:
+
+class _Port:
+    """One pseudo-terminal under a lasting name, raw before its first byte and without a reader of our own."""
+
+    def __init__(self, path: str) -> None:
+        self.master, slave = os.openpty()
+        name = os.ttyname(slave)
+        tty.setraw(slave)
+        os.close(slave)
+        os.set_blocking(self.master, False)
+        self.openings = _Openings(name)
+        self.attended = False
+        self._link = Path(path)
+        self._link.unlink(missing_ok=True)
+        self._link.symlink_to(name)
+
+    def hung_up(self) -> bool:
+        """Tell whether nobody has the port open."""
         poller = select.poll()
-        poller.register(self._master, 0)
+        poller.register(self.master, 0)
         return any(flags & select.POLLHUP for _, flags in poller.poll(0))
+
+    def close(self) -> None:
+        """Unplug: reading and writing fail for whoever has it open, and the name is gone."""
+        self._link.unlink(missing_ok=True)
+        os.close(self.master)
+        self.openings.close()
 
 
 class _Openings:

@@ -69,13 +69,16 @@ class CanonEosBody(CameraBody):
         serial: str,
         faults: CameraFaults,
     ) -> None:
-        self.settings = eos.EosSettings(serial)
         self._events: deque[bytes] = deque()
         self._status = 0
         self._busy_left = 0
         self._lens_ready_s = 0.0
         identity = Identity(_CANON, "Canon Inc.", "Canon EOS simulated body", serial.rjust(32, "0"))
         super().__init__(backend, clock, spec, identity=identity, faults=faults)
+        self.settings = self._delivery()
+
+    def _delivery(self) -> eos.EosSettings:
+        return eos.EosSettings(self._identity.serial.lstrip("0"))
 
     def initiator_left(self) -> None:
         """End live view and recording, as a body does when its cable is pulled; files stay on the card."""

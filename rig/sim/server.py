@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from catalog.errors import CleanplateError
 from catalog.session_folder import ExposureSettings
@@ -27,6 +28,7 @@ from rig.errors import RigError
 from rig.profile import RigProfile, SimulationSpec
 from rig.sim.carriage import Carriage
 from rig.sim.grbl import GrblController
+from rig.sim.grbl_faults import RailFaults
 from rig.sim.grbl_mechanics import RailMechanics
 from rig.sim.grbl_pty import GrblPty
 from rig.sim.mjpeg import MjpegServer, paced
@@ -149,6 +151,7 @@ class SimulatedRig:
     rail_port: str
     camera_address: str
     backend: WorldBackend
+    controller: GrblController
 
 
 def simulation_of(profile: RigProfile) -> SimulationSpec:
@@ -166,13 +169,17 @@ def serve(setup: SimulatedRigSetup) -> Iterator[SimulatedRig]:
     with ExitStack() as stack:
         card = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cleanplate-card-")))
         pool = stack.enter_context(RenderPool())
-        mechanics = RailMechanics(lower_mm=rail.travel_mm[0], travel_mm=rail.travel_mm[1] - rail.travel_mm[0])
-        controller = GrblController(mechanics, t_s=setup.clock.now(), seed=spec.seed)
+        controller = GrblController(_mechanics(rail.travel_mm), t_s=setup.clock.now(), seed=spec.seed)
         port = stack.enter_context(GrblPty(controller, setup.clock))
         backend = WorldBackend(setup, controller=controller, pool=pool, card=card)
         camera = _camera(setup, backend)
         stack.callback(camera.close)
-        yield SimulatedRig(port.path, camera.address, backend)
+        yield SimulatedRig(port.path, camera.address, backend, controller)
+
+
+def _mechanics(travel_mm: tuple[float, float]) -> RailMechanics:
+    """A rail whose switch can be overrun and that starts 10 mm above it, so that a stranger may try every limit."""
+    return RailMechanics(lower_mm=travel_mm[0], travel_mm=travel_mm[1] - travel_mm[0], below_mm=15.0)
 
 
 def _camera(setup: SimulatedRigSetup, backend: WorldBackend) -> PtpIpCamera | MjpegServer:
@@ -206,8 +213,11 @@ def _setup(request: dict[str, Any]) -> SimulatedRigSetup:
 
 def _obey(rig: SimulatedRig, request: dict[str, Any]) -> dict[str, Any]:
     try:
-        rig.backend.set_condition(request["condition"], request["level"])
-    except CleanplateError as error:
+        if "rail_faults" in request:
+            rig.controller.set_faults(RailFaults.model_validate(request["rail_faults"]))
+        else:
+            rig.backend.set_condition(request["condition"], request["level"])
+    except (CleanplateError, ValidationError) as error:
         return {"error": str(error)}
     return {"done_s": time.monotonic()}
 

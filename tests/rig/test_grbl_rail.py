@@ -473,7 +473,7 @@ def test_an_output_toggles_in_motion_and_leaves_the_speed_alone():
 
 
 def test_an_output_that_toggled_by_itself_is_put_right_by_the_next_reports():
-    bench = stepped()
+    bench = stepped(mist=True)
     bench.rail.set_output("mist", on=True)
     bench.rail.poll()
     assert bench.wire is not None
