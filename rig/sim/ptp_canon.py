@@ -24,12 +24,13 @@ from rig.sim.ptp_canon_records import (
     focus_info,
     folder_listing,
     object_added,
+    object_in_memory,
     record,
     stream,
 )
-from rig.sim.ptp_card import STORAGE_ID
+from rig.sim.ptp_card import MEMORY_OBJECT, STORAGE_ID
 from rig.sim.ptp_packets import Operation, ValueType, array
-from rig.sim.ptp_recorder import CameraBackend, CameraFaults, Moment, Shutter
+from rig.sim.ptp_recorder import CameraBackend, CameraFaults, Moment, RawBackend, Shutter
 
 _CANON = 0x0B
 _SET = 0x9110
@@ -39,6 +40,7 @@ _FAR = 0x8000
 _LENS_STEPS = (1, 8, 40)
 """Motor steps of the three strides that the lens can be told to make."""
 _BYTES_PER_SHOT = 30_000_000
+_SUFFIXES = {eos.JPEG_FILE: ".jpg", eos.RAW_FILE: ".cr3"}
 _BUSY_STATES = frozenset({Shutter.EXPOSING, Shutter.WRITING})
 
 
@@ -69,16 +71,15 @@ class CanonEosBody(CameraBody):
         serial: str,
         faults: CameraFaults,
     ) -> None:
+        self._with_raw = isinstance(backend, RawBackend)
+        self._written: list[int] = []
         self._events: deque[bytes] = deque()
         self._status = 0
         self._busy_left = 0
         self._lens_ready_s = 0.0
-        identity = Identity(_CANON, "Canon Inc.", "Canon EOS simulated body", serial.rjust(32, "0"))
+        self.settings = self._delivered(serial)
+        identity = Identity(_CANON, "Canon Inc.", "Canon EOS simulated body", _long_serial(serial))
         super().__init__(backend, clock, spec, identity=identity, faults=faults)
-        self.settings = self._delivery()
-
-    def _delivery(self) -> eos.EosSettings:
-        return eos.EosSettings(self._identity.serial.lstrip("0"))
 
     def initiator_left(self) -> None:
         """End live view and recording, as a body does when its cable is pulled; files stay on the card."""
@@ -86,7 +87,19 @@ class CanonEosBody(CameraBody):
         self._recorder.stop_movie()
         self.settings.properties[eos.MOVIE_TARGET].value = eos.RECORD_NOTHING
         self.settings.properties[eos.LIVE_VIEW_OUTPUT].value = 0
+
+    def return_from(self, faults: CameraFaults) -> None:
+        """Come back as at power-up; files stay on the card."""
+        self.settings = self._delivered(faults.returns_as or self.settings.serial)
+        told = None if faults.returns_as is None else _long_serial(faults.returns_as)
+        super().return_from(faults.model_copy(update={"returns_as": told}))
         self._events.clear()
+
+    def _delivered(self, serial: str) -> eos.EosSettings:
+        settings = eos.EosSettings(serial)
+        if not self._with_raw:
+            settings.properties[eos.IMAGE_FORMAT].choices = eos.JPEG_FORMATS
+        return settings
 
     def _moment(self, operation: Operation, data_out: bytes) -> Moment | None:
         if operation.code == _SET and len(data_out) >= 12:
@@ -143,6 +156,7 @@ class CanonEosBody(CameraBody):
             at = eos.AUTOFOCUS if "focus_mode" in spoiled else eos.MANUAL_FOCUS
             self.settings.properties[eos.FOCUS_MODE].value = at  # the switch on the lens; no command moves it
             self._status = 0
+            self.settings.tell_time(self.faults.clock_off_s)
             for item in self.settings.properties.values():
                 self._tell_value(item)
                 self._tell_choices(item)
@@ -169,13 +183,44 @@ class CanonEosBody(CameraBody):
 
     def _refresh(self) -> None:
         """Tell what changed by itself."""
-        status = int(self._recorder.state in _BUSY_STATES)
-        if status != self._status:
+        self._drift()
+        self._tell_of_files()
+        state = self._recorder.state
+        if (status := int(state in _BUSY_STATES)) != self._status:
             self._status = status
             self._events.append(record(EosEvent.STATUS_CHANGED, struct.pack("<I", status)))
-        if self._recorder.state is not Shutter.RECORDING:
+        if state is not Shutter.RECORDING:
             self._change(eos.MOVIE_TARGET, eos.RECORD_NOTHING)
         self._change(eos.AVAILABLE_SHOTS, min(self._card.free_bytes // _BYTES_PER_SHOT, 9999))
+        self._change(eos.TEMPERATURE_STATUS, int(self.faults.is_hot))
+        if self.faults.battery_percent is not None:
+            self._change(eos.BATTERY, eos.battery_code(self.faults.battery_percent))
+
+    def _drift(self) -> None:
+        """Change a setting while a movie runs, once, and tell so."""
+        names = self.faults.drifting
+        if not names or self._recorder.state is not Shutter.RECORDING:
+            return
+        self.faults = self.faults.model_copy(update={"drifting": ()})
+        for code in (code for name in names for code in eos.CODES_BY_SETTING[name]):
+            item = self.settings.properties[code]
+            self._change(code, item.neighbour(item.value))
+
+    def _tell_of_files(self) -> None:
+        """Tell of the files that were written; in disorder only when all are."""
+        disorder = self.faults.announced_in_disorder
+        if disorder and self._recorder.state is not Shutter.IDLE:
+            return
+        handles, self._written = self._written, []
+        entries = [e for handle in handles if (e := self._card.entry(handle))]
+        for entry in reversed(entries) if disorder else entries:
+            in_memory = entry.handle == MEMORY_OBJECT
+            told = (
+                record(EosEvent.TRANSFER_WANTED, object_in_memory(entry))
+                if in_memory
+                else record(EosEvent.OBJECT_ADDED, object_added(entry))
+            )
+            self._events.extend([told] * (2 if self.faults.announced_twice else 1))
 
     def _request_value(self, operation: Operation, _: bytes) -> Answer:
         item = self.settings.properties.get(operation.parameter(0))
@@ -185,25 +230,30 @@ class CanonEosBody(CameraBody):
         return answer()
 
     def _set_property(self, _: Operation, data: bytes) -> Answer:
-        if len(data) < 12:
-            return answer(Reply.BAD_VALUE)
-        code = struct.unpack_from("<I", data, 4)[0]
-        item = self.settings.properties.get(code)
+        item = self.settings.properties.get(struct.unpack_from("<I", data, 4)[0]) if len(data) >= 12 else None
         if item is None:
             return answer(Reply.NO_SUCH_PROPERTY)
-        if self._is_still_busy():
-            return answer(Reply.BUSY)
         value = item.read(data[8:])
-        if not item.accepts(value) or self._is_among(code, self.faults.refused):
+        if not item.accepts(value) or self._is_among(item.code, self.faults.refused):
             return answer(Reply.BAD_VALUE)
-        if code == eos.MOVIE_TARGET:
+        is_too_hot = item.code == eos.LIVE_VIEW_OUTPUT and value and self.faults.is_hot
+        if is_too_hot or self._is_still_busy():
+            return answer(Reply.BUSY)
+        if item.code == eos.MOVIE_TARGET:
             return self._switch_movie(value == eos.RECORD_TO_CARD)
-        if self._is_among(code, self.faults.rounded):
+        return self._take_over(item, value)
+
+    def _take_over(self, item: eos.EosProperty, value: eos.Value) -> Answer:
+        if self._is_among(item.code, self.faults.rounded):
             value = item.neighbour(value)
-        if not self._is_among(code, self.faults.ignored):
+        if not self._keeps_its_own(item.code):
             item.value = value
         self._tell_value(item)  # also where the body keeps its own: that is how the initiator learns of it
-        return self._act() if code == eos.LIVE_VIEW_OUTPUT else answer()
+        return self._act() if item.code == eos.LIVE_VIEW_OUTPUT else answer()
+
+    def _keeps_its_own(self, code: int) -> bool:
+        is_clock = code in {eos.CAMERA_TIME, eos.UTC_TIME}
+        return self._is_among(code, self.faults.ignored) or (is_clock and bool(self.faults.clock_off_s))
 
     @staticmethod
     def _is_among(code: int, names: tuple[str, ...]) -> bool:
@@ -226,7 +276,7 @@ class CanonEosBody(CameraBody):
     def _live_view_frame(self) -> Answer:
         if not self._is_live:
             return answer(Reply.NO_FRAME_YET)
-        jpeg = self._backend.preview(self.settings.exposure())
+        jpeg = self._recorder.cut(self._backend.preview(self.settings.exposure()))
         return answer(data=struct.pack("<II", 8 + len(jpeg), _JPEG_BLOB) + jpeg)
 
     def _drive_lens(self, stride: int) -> Answer:
@@ -273,6 +323,7 @@ class CanonEosBody(CameraBody):
             return answer(Reply.STORE_FULL)
         if self._recorder.state is not Shutter.IDLE or self._is_still_busy():
             return answer(Reply.BUSY)
+        self._recorder.suffixes = tuple(_SUFFIXES[kind] for kind, _, _ in self.settings.files)
         expose(self.settings.exposure())
         return self._act()
 
@@ -283,14 +334,20 @@ class CanonEosBody(CameraBody):
             return self._act()
         if self._is_card_full:
             return answer(Reply.STORE_FULL)
-        if not self._is_live or self.faults.movie_prohibit_bits or self._recorder.state is not Shutter.IDLE:
+        hindered = self.faults.movie_prohibit_bits or self.faults.is_hot
+        if hindered or not self._is_live or self._recorder.state is not Shutter.IDLE:
             return answer(Reply.BUSY)
         self._recorder.start_movie(self.settings.exposure())
         self._change(eos.MOVIE_TARGET, eos.RECORD_TO_CARD)
         return self._act()
 
     def _announce(self, path: Path) -> None:
-        entry = self._card.entry(self._card.add(path).handle)
-        if entry is not None:
-            times = 2 if self.faults.announced_twice else 1
-            self._events.extend([record(EosEvent.OBJECT_ADDED, object_added(entry))] * times)
+        to_host = self.settings.number(eos.CAPTURE_DESTINATION) == eos.TO_HOST
+        in_memory = (to_host or self.faults.pictures_to_memory) and path.suffix != ".mov"
+        item = self._card.keep_in_memory(path) if in_memory else self._card.add(path)
+        self._written.append(item.handle)
+
+
+def _long_serial(serial: str) -> str:
+    """Return what PTP's own description tells: longer than the number that is engraved on the body."""
+    return f"c{serial.rjust(31, '0')}"

@@ -22,10 +22,10 @@ class EosEvent(IntEnum):
 
     OBJECT_ADDED = 0xC181
     OBJECT_REMOVED = 0xC182
+    TRANSFER_WANTED = 0xC186
     VALUE_CHANGED = 0xC189
     CHOICES_CHANGED = 0xC18A
     STATUS_CHANGED = 0xC18B
-    BULB_TIME = 0xC194
 
 
 def record(code: EosEvent, payload: bytes) -> bytes:
@@ -42,6 +42,11 @@ def object_added(entry: CardEntry) -> bytes:
     """Code the payload that announces a file."""
     head = struct.pack("<IIIII", entry.handle, STORAGE_ID, entry.kind, 0, 0)
     return head + struct.pack("<III", entry.size_bytes, entry.parent, entry.handle) + _name(entry)
+
+
+def object_in_memory(entry: CardEntry) -> bytes:
+    """Code the payload that asks the initiator to fetch a picture out of the body's memory."""
+    return struct.pack("<IIIII", entry.handle, entry.kind, 0, entry.size_bytes, 0) + _name(entry)
 
 
 def folder_listing(entries: Iterable[CardEntry]) -> bytes:

@@ -7,6 +7,7 @@ and the choices it has at the moment as records in its event stream, never by PT
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -68,10 +69,15 @@ WHITE_BALANCE_BY_CODE: Mapping[int, str] = {
     9: "colour temperature",
 }  # fmt: skip
 
+BY_TEMPERATURE = 9
+_KELVIN = {"tungsten": 3200, "fluorescent": 4000, "daylight": 5200, "cloudy": 6000, "shade": 7000}
+_BATTERY_BY_CODE = {0: 5, 5: 25, 1: 50, 4: 75, 2: 100}
+
 ImageFormat = tuple[tuple[int, int, int], ...]
 """The files of one picture: kind (`JPEG_FILE` or `RAW_FILE`), size and compression of each."""
 _JPEG_FINE, _JPEG_NORMAL, _RAW = (JPEG_FILE, 0, 3), (JPEG_FILE, 0, 2), (RAW_FILE, 0, 4)
-IMAGE_FORMATS: tuple[ImageFormat, ...] = ((_JPEG_FINE,), (_JPEG_NORMAL,), (_RAW, _JPEG_FINE), (_RAW,))
+JPEG_FORMATS: tuple[ImageFormat, ...] = ((_JPEG_FINE,), (_JPEG_NORMAL,))
+IMAGE_FORMATS: tuple[ImageFormat, ...] = (*JPEG_FORMATS, (_RAW, _JPEG_FINE), (_RAW,))
 
 Value = int | str | ImageFormat
 
@@ -156,6 +162,11 @@ class EosSettings:
         value = self.properties[IMAGE_FORMAT].value
         return value if isinstance(value, tuple) else ()
 
+    def tell_time(self, off_s: float) -> None:
+        """Set what the clock shows now; a body tells it when asked for all it has, and not every second."""
+        for code in (CAMERA_TIME, UTC_TIME):
+            self.properties[code].value = round(time.time() + off_s)
+
     def drive_focus(self, steps: int) -> bool:
         """Move the focus motor, towards infinity by negative steps; False when a stop was reached first."""
         wanted = self.focus_steps + steps
@@ -169,8 +180,21 @@ class EosSettings:
             f_number=F_NUMBER_BY_CODE[self.number(APERTURE)],
             exposure_s=SECONDS_BY_CODE.get(self.number(SHUTTER)),
             focus_m=STEPS_PER_DIOPTRE / self.focus_steps if self.focus_steps else FARTHEST_M,
-            white_balance=WHITE_BALANCE_BY_CODE[self.number(WHITE_BALANCE)],
+            white_balance=self._white_balance(),
         )
+
+    def _white_balance(self) -> str:
+        """Return the name; for a colour temperature that of the preset nearest to it."""
+        code = self.number(WHITE_BALANCE)
+        if code != BY_TEMPERATURE:
+            return WHITE_BALANCE_BY_CODE[code]
+        wanted = 1e6 / self.number(COLOUR_TEMPERATURE)
+        return min(_KELVIN, key=lambda name: abs(1e6 / _KELVIN[name] - wanted))
+
+
+def battery_code(percent: int) -> int:
+    """Return the code of the charge, which the body tells in quarters."""
+    return min(_BATTERY_BY_CODE, key=lambda code: abs(_BATTERY_BY_CODE[code] - percent))
 
 
 def _delivery(serial: str) -> Sequence[EosProperty]:
