@@ -10,12 +10,8 @@ import typer
 
 from catalog.console import (
     Console,
-    DataOption,
-    DebugOption,
-    JsonOption,
-    QuietOption,
-    open_console,
     run_app,
+    verb,
 )
 
 if TYPE_CHECKING:
@@ -31,20 +27,16 @@ def _commands() -> None:
     """Turn sessions into pairs of frames that show the same view to a few hundredths of a pixel."""
 
 
-@app.command()
+@verb(app)
 def run(
+    console: Console,
     session: Annotated[str, typer.Argument(help="Name in the data folder, or a path.")],
     workers: WorkersOption = None,
-    data: DataOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Align a session: motion, matching, registration, gates, pairs."""
     from alignment.pairing import align_session
     from catalog.session_folder import SessionFolder
 
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     folder = SessionFolder.find(session, console.data)
     with console.progress(f"aligning {folder.path.name}", 1.0) as advance:
         alignment = align_session(folder, workers=workers, progress=advance)
@@ -113,23 +105,19 @@ def _table_line(row: dict[str, Any], width: int) -> str:
     ).rstrip()
 
 
-@app.command()
+@verb(app)
 def report(
+    console: Console,
     session: Annotated[str, typer.Argument(help="Name in the data folder, or a path.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The page to write.", show_default="report.html in the session"),
     ] = None,
-    data: DataOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Write one offline HTML page about a session; prints its path."""
     from alignment.report import write_report
     from catalog.session_folder import REPORT_FILE, SessionFolder
 
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     folder = SessionFolder.find(session, console.data)
     target = (output or folder.path / REPORT_FILE).absolute()
     write_report(folder, target)
@@ -139,20 +127,16 @@ def report(
         console.put(str(target))
 
 
-@app.command()
+@verb(app)
 def measure(
+    console: Console,
     gt: Annotated[Path, typer.Argument(help="Ground-truth picture.")],
     lq: Annotated[Path, typer.Argument(help="Degraded picture of the same size.")],
-    data: DataOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Measure the residual misalignment of two pictures."""
     from alignment.decode import read_still
     from alignment.misalignment import measure as measure_pictures
 
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     found = measure_pictures(read_still(gt), read_still(lq))
     numbers = {k: v for k, v in vars(found).items() if k not in {"registration", "blur"}}
     numbers |= {"blur": found.blur.model_dump()}

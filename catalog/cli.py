@@ -13,12 +13,8 @@ import typer
 from catalog import listing
 from catalog.console import (
     Console,
-    DataOption,
-    DebugOption,
-    JsonOption,
-    QuietOption,
-    open_console,
     run_app,
+    verb,
 )
 from catalog.errors import CatalogError, DamagedDataError, ExitCode
 
@@ -60,16 +56,12 @@ def catalog() -> None:
     """Keep, judge and query pairs, and export training sets."""
 
 
-@app.command()
+@verb(app)
 def init(
-    data: DataOption = None,
+    console: Console,
     catalog: CatalogOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Create the catalog; one that exists stays as it is."""
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     with _open(console, catalog) as opened:
         created = opened.init()
         path = str(opened.database.path)
@@ -79,17 +71,13 @@ def init(
         console.put(f"{path}  {'created' if created else 'is there already'}")
 
 
-@app.command()
+@verb(app)
 def add(
+    console: Console,
     sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Names or folders.")],
-    data: DataOption = None,
     catalog: CatalogOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Add sessions, or bring them up to date; any number of times equals once."""
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     with _open(console, catalog) as opened:
         opened.init()
         problems = [problem for session in sessions for problem in _add(console, opened, session)]
@@ -112,8 +100,9 @@ def _add(console: Console, opened: Catalog, session: str) -> tuple[str, ...]:
     return report.problems
 
 
-@app.command("list")
+@verb(app, "list")
 def list_pairs(
+    console: Console,
     where: WhereOption = None,
     order: Annotated[
         str, typer.Option(help="id, iso, residual_px, predicted_epe_px, mu …; -NAME downwards.")
@@ -121,14 +110,9 @@ def list_pairs(
     limit: Annotated[int, typer.Option(help="Pairs in the page.")] = 50,
     after: Annotated[str | None, typer.Option(help="Last pair of the page before.")] = None,
     split: SplitOption = "default",
-    data: DataOption = None,
     catalog: CatalogOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """List pairs, page by page."""
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     with _open(console, catalog) as opened:
         pairs = opened.find(where, order=order, limit=limit, after=after, split=split)
     following = pairs[-1].id if len(pairs) == limit else None
@@ -140,17 +124,13 @@ def list_pairs(
         console.say(f"more: --after {following}")
 
 
-@app.command()
+@verb(app)
 def show(
+    console: Console,
     pair: Annotated[str, typer.Argument(metavar="ID", help="SESSION/PAIR.")],
-    data: DataOption = None,
     catalog: CatalogOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Show all that is known of a pair, back to the shutter release."""
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     with _open(console, catalog) as opened:
         details = opened.show(pair)
     if console.json:
@@ -159,16 +139,12 @@ def show(
         _put_lines(console, listing.detail_lines(details))
 
 
-@app.command()
+@verb(app)
 def stats(
-    data: DataOption = None,
+    console: Console,
     catalog: CatalogOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Count pairs by class, scene and reject reason."""
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     with _open(console, catalog) as opened:
         statistics = opened.stats()
     if console.json:
@@ -177,71 +153,55 @@ def stats(
         _put_lines(console, listing.statistics_lines(statistics))
 
 
-@app.command()
+@verb(app)
 def accept(
+    console: Console,
     pairs: PairsArgument = None,
     where: WhereOption = None,
     reason: ReasonOption = "",
-    data: DataOption = None,
     catalog: CatalogOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Accept pairs by hand, whatever alignment said."""
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     with _open(console, catalog) as opened:
         report = opened.accept(_chosen(opened, pairs, where), reason=reason)
     _put_decision(console, "accepted", report.pairs)
 
 
-@app.command()
+@verb(app)
 def reject(
+    console: Console,
     pairs: PairsArgument = None,
     where: WhereOption = None,
     reason: ReasonOption = "",
-    data: DataOption = None,
     catalog: CatalogOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Reject pairs by hand."""
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     with _open(console, catalog) as opened:
         report = opened.reject(_chosen(opened, pairs, where), reason=reason)
     _put_decision(console, "rejected", report.pairs)
 
 
-@app.command()
+@verb(app)
 def undo(
+    console: Console,
     pairs: PairsArgument = None,
     reason: ReasonOption = "",
-    data: DataOption = None,
     catalog: CatalogOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Take back the last decision on each pair named, or the whole last accept or reject."""
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     with _open(console, catalog) as opened:
         report = opened.undo(pairs or (), reason=reason)
     _put_decision(console, "decision taken back", report.pairs)
 
 
-@app.command()
+@verb(app)
 def verify(
+    console: Console,
     session: Annotated[str | None, typer.Argument(metavar="[SESSION]", help="This session only.")] = None,
     budget: Annotated[str | None, typer.Option(help="Time to spend: 90s, 10min, 2h.")] = None,
-    data: DataOption = None,
     catalog: CatalogOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Read files back and compare them with their recorded hashes, longest unseen first."""
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     budget_s = None if budget is None else _seconds(budget)
     with _open(console, catalog) as opened, console.progress("verify", None) as advance:
         report = opened.verify(session, budget_s=budget_s, advance=advance)
@@ -257,16 +217,12 @@ def verify(
         )
 
 
-@app.command()
+@verb(app)
 def rebuild(
-    data: DataOption = None,
+    console: Console,
     catalog: CatalogOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Make the catalog anew from the session folders; the old one is kept beside it."""
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     with _open(console, catalog) as opened:
         report = opened.rebuild()
     if console.json:
@@ -281,16 +237,12 @@ def rebuild(
         )
 
 
-@app.command()
+@verb(app)
 def migrate(
-    data: DataOption = None,
+    console: Console,
     catalog: CatalogOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Bring a catalog of an older version up to date, after a backup."""
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     with _open(console, catalog) as opened:
         backup = opened.migrate()
     if console.json:
@@ -299,8 +251,9 @@ def migrate(
         console.put("is up to date already" if backup is None else f"up to date; backup: {backup}")
 
 
-@app.command()
+@verb(app)
 def split(
+    console: Console,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new split.")],
     train: Annotated[float, typer.Option(help="Share of the scene groups.")] = 0.8,
     val: Annotated[float, typer.Option(help="Share of the scene groups.")] = 0.1,
@@ -310,16 +263,11 @@ def split(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="SCENE=PART", help="Fix a scene's part.")
     ] = None,
-    data: DataOption = None,
     catalog: CatalogOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Divide scenes into train, val and test; a scene never stands in two parts, and keeps its part."""
     from catalog.splits import SplitRule
 
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     rule = SplitRule(train, val, test, seed, _fixed_scenes(test_scenes or (), assignments or ()))
     with _open(console, catalog) as opened:
         parts = opened.split(name, rule)
@@ -329,8 +277,9 @@ def split(
         _put_lines(console, listing.columns(("scene group", "part"), sorted(parts.items())))
 
 
-@app.command()
+@verb(app)
 def export(
+    console: Console,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Folder below exports in the data folder.")],
     layout: Annotated[Literal["folder", "foundir"], typer.Option("--format", help="Layout on disk.")],
     where: WhereOption = None,
@@ -339,11 +288,7 @@ def export(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Compare contents, not only sizes.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away an interrupted export.")] = False,
-    data: DataOption = None,
     catalog: CatalogOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Write accepted pairs as a training set: files, manifest.jsonl, checksums. Never overwrites.
 
@@ -352,7 +297,6 @@ def export(
     """
     from catalog.export_list import ExportRequest
 
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     request = ExportRequest(name, layout, where, split, balance)
     with _open(console, catalog) as opened, console.progress("export", None) as advance:
         report = opened.export(request, dry_run=dry_run, check=check, restart=restart, advance=advance)
@@ -363,24 +307,20 @@ def export(
     console.say(f"{'would be written to' if dry_run else 'written to'} {report.folder}")
 
 
-@app.command()
+@verb(app)
 def push(
+    console: Console,
     session: Annotated[str, typer.Argument(metavar="SESSION", help="Name or folder.")],
     url: Annotated[str, typer.Argument(metavar="URL", help="Path, or s3://bucket/prefix.")],
     free_local: Annotated[
         bool, typer.Option("--free-local", help="Delete the local files once the far ones were read back.")
     ] = False,
     workers: Annotated[int, typer.Option(min=1, max=32, help="Files at a time.")] = 4,
-    data: DataOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Copy a session to a store, reading every file back; give it again to go on after an interruption."""
     from catalog import transfer
     from catalog.session_folder import SessionFolder
 
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     folder = SessionFolder.find(session, console.data)
     total = 2 * sum(p.stat().st_size for p in folder.path.rglob("*") if p.is_file())
     with console.progress("push", total) as advance:
@@ -388,19 +328,15 @@ def push(
     _put_transfer(console, report)
 
 
-@app.command()
+@verb(app)
 def pull(
+    console: Console,
     url: Annotated[str, typer.Argument(metavar="URL", help="Address that push printed.")],
     workers: Annotated[int, typer.Option(min=1, max=32, help="Files at a time.")] = 4,
-    data: DataOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Copy a pushed session back into the data folder, verified; give it again after an interruption."""
     from catalog import transfer
 
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     with console.progress("pull", None) as advance:
         report = transfer.pull(url, console.data, workers=workers, advance=advance)
     _put_transfer(console, report)

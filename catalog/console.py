@@ -6,6 +6,7 @@ in the package that all others may import.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -84,6 +85,54 @@ def open_console(
         os.environ["CLEANPLATE_DEBUG"] = "1"
     folder = data if data is not None else Path("cleanplate-data")
     return Console(folder.absolute(), json_output, quiet, debug)
+
+
+def verb(
+    app: typer.Typer, name: str | None = None, *, takes_data: bool = True
+) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    """Register a function as a verb: it receives a `Console`, its command line gains the global options.
+
+    Args:
+        app: The command.
+        name: The verb, where the function's name cannot be it.
+        takes_data: Whether ``--data`` is the data folder here; otherwise the environment names it.
+    """
+
+    def register(function: Callable[..., object]) -> Callable[..., object]:
+        own = inspect.signature(function, eval_str=True)
+        shared = [p for p in _GLOBAL_OPTIONS if takes_data or p.name != "data"]
+        parameters = [p for p in own.parameters.values() if p.name != "console"]
+        keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*parameters, *shared)]
+
+        def run(**given: Any) -> object:
+            options = {p.name: given.pop(p.name) for p in shared}
+            options.setdefault("data", _data_from_environment())
+            return function(console=open_console(**options), **given)
+
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        run.__signature__ = own.replace(parameters=keyword_only)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in keyword_only}
+        app.command(name)(run)
+        return function
+
+    return register
+
+
+def _shared(name: str, annotation: object, default: object) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+_GLOBAL_OPTIONS = (
+    _shared("data", DataOption, None),
+    _shared("json_output", JsonOption, False),
+    _shared("quiet", QuietOption, False),
+    _shared("debug", DebugOption, False),
+)
+
+
+def _data_from_environment() -> Path | None:
+    named = os.environ.get("CLEANPLATE_DATA")
+    return Path(named) if named else None
 
 
 def plain_text(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +11,8 @@ import typer
 
 from catalog.console import (
     Console,
-    DataOption,
-    DebugOption,
-    JsonOption,
-    QuietOption,
-    open_console,
     run_app,
+    verb,
 )
 from models.registry import REGISTRY
 
@@ -31,15 +27,11 @@ def models() -> None:
     """Train restoration networks on exported pairs, score them, and restore pictures with them."""
 
 
-@app.command("list")
+@verb(app, "list")
 def list_models(
-    data: DataOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
+    console: Console,
 ) -> None:
     """List the models and the configurations that ship with them."""
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     if console.json:
         rows = [
             {"name": e.name, "kind": e.kind, "summary": e.summary, "configs": e.sizes()}
@@ -51,8 +43,9 @@ def list_models(
         console.put(f"{entry.name:14} {entry.kind:9} {', '.join(entry.sizes()):30} {entry.summary}")
 
 
-@app.command()
+@verb(app, takes_data=False)
 def train(
+    console: Console,
     model: Annotated[str, typer.Argument(help="A name from `models list`.")],
     export: ExportOption,
     config: Annotated[
@@ -72,12 +65,8 @@ def train(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Decoding threads; the result never depends on them.")
     ] = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Train a model on an export; stopped by a signal it saves and says how to resume."""
-    console = _console(json_output=json_output, quiet=quiet, debug=debug)
     from models.job import plan_training
 
     job = plan_training(
@@ -94,7 +83,7 @@ def train(
     )
     from models.train import train as run_training
 
-    result = run_training(job, console)
+    result = run_training(job, _of_this_rank(console))
     if not _leads():
         return
     if console.json:
@@ -104,8 +93,9 @@ def train(
     console.say(f"{result.steps} steps in {result.seconds:.0f} s, {result.seconds_per_step:.3f} s each")
 
 
-@app.command()
+@verb(app, takes_data=False)
 def evaluate(
+    console: Console,
     export: ExportOption,
     run: Annotated[str | None, typer.Argument(help="Run: a name in the data folder, or a path.")] = None,
     baseline: Annotated[bool, typer.Option("--baseline", help="Score the untouched input alone.")] = False,
@@ -115,12 +105,8 @@ def evaluate(
     ] = None,
     ssim: Annotated[bool, typer.Option(help="Measure SSIM too.")] = True,
     device: DeviceOption = "cpu",
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Score a run, or the untouched input, per degradation class: before and after restoration."""
-    console = _console(json_output=json_output, quiet=quiet, debug=debug)
     from models.evaluate import evaluate_export, table_lines
 
     document = evaluate_export(
@@ -140,21 +126,17 @@ def evaluate(
         console.put(line)
 
 
-@app.command()
+@verb(app)
 def restore(
+    console: Console,
     run: Annotated[str, typer.Argument(help="Run: a name in the data folder, or a path; or a checkpoint.")],
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the restored pictures (PNG).")],
     tile_px: Annotated[int, typer.Option(min=64, help="Larger pictures are restored in tiles, px.")] = 1536,
     overlap_px: Annotated[int, typer.Option(min=0, help="Overlap of the tiles, px.")] = 64,
     device: DeviceOption = "cpu",
-    data: DataOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Restore pictures of any size; depth, profile, orientation and alpha are kept."""
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     from models.restore import make_tiling, restore_with_run
 
     tiling = make_tiling(tile_px, overlap_px)
@@ -170,11 +152,9 @@ def _leads() -> bool:
     return os.environ.get("RANK", "0") == "0"  # one voice for all processes that `torchrun` started
 
 
-def _console(*, json_output: bool, quiet: bool, debug: bool) -> Console:
-    folder = os.environ.get("CLEANPLATE_DATA")  # --data names the export in these commands
-    return open_console(
-        Path(folder) if folder else None, json_output=json_output, quiet=quiet or not _leads(), debug=debug
-    )
+def _of_this_rank(console: Console) -> Console:
+    """Return the console, quiet in every process of a `torchrun` but the first."""
+    return console if _leads() else replace(console, quiet=True)
 
 
 def main() -> None:
