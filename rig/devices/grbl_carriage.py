@@ -69,6 +69,8 @@ class GrblCarriage:
         self.motion: Motion | None = None
         """What was commanded and has not been seen to end."""
         self.jogging = False
+        self.last_poll: RailPoll | None = None
+        """What `poll` returned last; None before the first."""
         self.last_direction = 0
         """Sign of the last motion, rail coordinates; 0 when there was none."""
         self._clock = clock
@@ -186,6 +188,10 @@ class GrblCarriage:
         Raises:
             DeviceTimeoutError: No valid report; in motion the controller was held, then reset.
         """
+        self.last_poll = self._read_state()
+        return self.last_poll
+
+    def _read_state(self) -> RailPoll:
         self._check_permit()
         try:
             answer = self._ask()

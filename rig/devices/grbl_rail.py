@@ -66,6 +66,12 @@ class GrblRail:
         self._homing = threading.Event()
 
     @property
+    def last_poll(self) -> RailPoll | None:
+        """What `poll` returned last, for other threads to read; None before the first."""
+        carriage = self._carriage
+        return None if carriage is None else carriage.last_poll
+
+    @property
     def homed(self) -> bool:
         """Whether the position is known."""
         return self._carriage is not None and self._carriage.homed

@@ -150,6 +150,9 @@ class ModbusRail:
         self._jogging = True
         self._start(motion, relative=not self.homed)
 
+    def renew_jog(self) -> None:
+        """Do nothing: a jog here is one bounded motion, which whoever asked for it stops."""
+
     def prepare(self, sweep: SweepRecord) -> None:
         """Go to the start of the run-up and return at standstill; a drive has no overrides to reset."""
         motion = self._sweep_motion(sweep)

@@ -73,6 +73,10 @@ class Rail(Protocol):
     identity: str
     """Controller and firmware, as it names itself."""
 
+    @property
+    def last_poll(self) -> RailPoll | None:
+        """What `poll` returned last, for other threads to read; None before the first."""
+
     def open(self) -> None:
         """Connect, identify, assert and read back the limits. Does not move."""
 
@@ -90,7 +94,13 @@ class Rail(Protocol):
         """Move at the profile's speed (or slower) and return at standstill."""
 
     def jog(self, distance_mm: float, *, velocity_mm_s: float) -> None:
-        """Start a small relative move that `stop` or the next call cancels."""
+        """Start a small relative move that `stop` or the next call cancels.
+
+        A driver may cancel it by itself when neither this nor `renew_jog` is called for 250 ms.
+        """
+
+    def renew_jog(self) -> None:
+        """Let a jog under way go on, without asking for more of it. Thread-safe."""
 
     def prepare(self, sweep: SweepRecord) -> None:
         """Go to the start of the run-up and return at standstill; overrides are reset to 100 %."""
