@@ -7,18 +7,28 @@ only sets wishes.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from rig.errors import OperatorNeededError
 from rig.events import Answer, OperatorCard
 
+_GLANCE_S = 0.1
+
 
 class SessionControl:
-    """Wishes about a running session; every method may be called from any thread."""
+    """Wishes about a running session; every method may be called from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        idle: Called ten times a second by the thread that waits in a pause, e.g. to go on watching the rail.
+    """
+
+    def __init__(self, *, idle: Callable[[], None] | None = None) -> None:
         self.stop = threading.Event()
         """Set: the take in progress is void, the carriage decelerates, the session ends resumably."""
+        self.paused = False
+        """Whether the session stands still in a pause."""
+        self._idle = idle or (lambda: None)
         self._lock = threading.Condition()
         self._pause = self._hold = self._finish = False
         self._redo: list[str] = []
@@ -72,8 +82,12 @@ class SessionControl:
         """Block until the pause ends, or the session is to stop or finish."""
         with self._lock:
             self._hold = False
-            while self._pause and not self.stop.is_set():
-                self._lock.wait(timeout=0.1)
+        self.paused = True
+        while self._pause and not self.stop.is_set():
+            with self._lock:
+                self._lock.wait_for(lambda: not self._pause, timeout=_GLANCE_S)
+            self._idle()
+        self.paused = False
 
 
 class Operator(Protocol):

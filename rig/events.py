@@ -217,6 +217,7 @@ class Attached(Event):
     clock_origin_s: float
     """With `clock_rate` it makes the engine's session clock readable here (`rig.clock.SessionClock`)."""
     clock_rate: float
+    command_id: int = 0
 
 
 class ControlAsked(Event):
@@ -238,6 +239,27 @@ class Armed(Event):
     word: str
     """What `Go` must repeat: ``MOVE`` on a real rig, empty on a simulated one."""
     valid_s: float
+    command_id: int = 0
+
+
+class ActEnded(Event):
+    """What `Go` or `Jog` began has ended; everything but a complete session or a finished motion is not ok."""
+
+    event: Literal["act_ended"] = "act_ended"
+    act: Literal["home", "session", "jog", "clear_fault"]
+    ok: bool
+    code: str = ""
+    """Error code, as `rig help` explains it."""
+    message: str = ""
+    next_step: str = ""
+
+
+class Stopped(Event):
+    """Somebody pressed stop; the bytes were on the wire before this was said."""
+
+    event: Literal["stopped"] = "stopped"
+    emergency: bool
+    by: str
 
 
 class Done(Event):
@@ -375,6 +397,8 @@ AnyEvent = Annotated[
     | Attached
     | ControlAsked
     | Armed
+    | ActEnded
+    | Stopped
     | Done
     | Refused
     | RigState,
@@ -437,11 +461,17 @@ class Go(Command):
 
 
 class Jog(Command):
-    """Move a little; the permit lasts 250 ms and is renewed by the next one."""
+    """Move a little; the permit lasts 250 ms and is renewed by the next one.
+
+    One that comes while a jog runs renews its permit and moves no further. A motion longer than the permit therefore
+    needs renewal until it has ended; ``press`` keeps a late renewal from beginning another one.
+    """
 
     command: Literal["jog"] = "jog"
     distance_mm: float = Field(ge=-1000, le=1000)
     velocity_mm_s: float = Field(gt=0, le=1000)
+    press: int = Field(default=0, ge=0)
+    """Number of the key press; of one number, except 0, at most one jog begins."""
 
 
 class Pause(Command):

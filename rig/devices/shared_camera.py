@@ -1,0 +1,134 @@
+"""A camera that several threads may call: one call at a time, and live view only while nobody else needs it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from catalog.session_folder import ExposureSettings
+from rig.devices.camera import (
+    Camera,
+    CameraCapabilities,
+    CameraIdentity,
+    CameraStatus,
+    CardFile,
+    FetchedFile,
+)
+from rig.errors import DeviceError, SettingRefusedError
+
+T = TypeVar("T")
+
+
+class SharedCamera:
+    """Satisfies `rig.devices.camera.Camera` and remembers what it last heard, for whoever only shows it.
+
+    Args:
+        camera: The camera, open; nobody else may call it.
+    """
+
+    def __init__(self, camera: Camera) -> None:
+        self.identity: CameraIdentity = camera.identity
+        self.capabilities: CameraCapabilities = camera.capabilities
+        self._camera = camera
+        self._lock = threading.RLock()
+        self._recording = False
+        self.last_status: CameraStatus | None = None
+        self.last_settings = ExposureSettings()
+        self.heard_s = 0.0
+        """Machine's monotonic reading at the last answer."""
+        self.trouble = ""
+        """Plain words about the last call when it failed, empty when it did not."""
+
+    def open(self) -> None:
+        """Connect, identify, probe."""
+        self._recording = False
+        self._exclusively(self._camera.open)
+        self.identity, self.capabilities = self._camera.identity, self._camera.capabilities
+
+    def reconnect(self, *, timeout_s: float) -> None:
+        """Find the body of before again and apply its settings."""
+        self._recording = False
+        self._exclusively(lambda: self._camera.reconnect(timeout_s=timeout_s))
+
+    def close(self) -> None:
+        """Release the body. Safe to call twice."""
+        with self._lock:
+            self._camera.close()
+
+    def status(self) -> CameraStatus:
+        """Read battery, card and prohibit reasons."""
+        self.last_status = self._exclusively(self._camera.status)
+        return self.last_status
+
+    def configure(self, settings: ExposureSettings) -> ExposureSettings:
+        """Write the settings that are not None, read everything back."""
+        self.last_settings = self._exclusively(lambda: self._camera.configure(settings))
+        return self.last_settings
+
+    def start_movie(self) -> float:
+        """Start recording to the card; returns the session time of the request."""
+        started_s = self._exclusively(self._camera.start_movie)
+        self._recording = True
+        return started_s
+
+    def stop_movie(self) -> tuple[CardFile, ...]:
+        """Stop recording and return the files the body wrote."""
+        self._recording = False
+        return self._exclusively(self._camera.stop_movie)
+
+    def capture_still(self) -> tuple[CardFile, ...]:
+        """Take one picture and return its files."""
+        return self._exclusively(self._camera.capture_still)
+
+    def capture_burst(self, count: int) -> tuple[CardFile, ...]:
+        """Take pictures as fast as the body goes and return their files."""
+        return self._exclusively(lambda: self._camera.capture_burst(count))
+
+    def preview(self) -> bytes:
+        """Return one live-view frame as JPEG bytes."""
+        return self._exclusively(self._camera.preview)
+
+    def try_preview(self) -> bytes | None:
+        """Return a live-view frame, or None at once while the camera does something else."""
+        if self._recording and not self.capabilities.preview_while_recording:
+            return None
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return self.preview()
+        finally:
+            self._lock.release()
+
+    def try_status(self) -> CameraStatus | None:
+        """Return the status, or None at once while the camera does something else."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return self.status()
+        finally:
+            self._lock.release()
+
+    def fetch(
+        self, file: CardFile, target: Path, *, progress: Callable[[int], None] | None = None
+    ) -> FetchedFile:
+        """Copy a card file to ``target``, hashing."""
+        return self._exclusively(lambda: self._camera.fetch(file, target, progress=progress))
+
+    def delete(self, file: CardFile) -> None:
+        """Remove a file from the card."""
+        self._exclusively(lambda: self._camera.delete(file))
+
+    def _exclusively(self, call: Callable[[], T]) -> T:
+        with self._lock:
+            try:
+                answer = call()
+            except SettingRefusedError:
+                raise  # the camera is there, it only disagrees
+            except DeviceError as error:
+                self.trouble = error.message
+                raise
+            self.trouble, self.heard_s = "", time.monotonic()
+            return answer

@@ -1,0 +1,137 @@
+"""Sessions as the engine runs them: what is checked before one is armed, and how it is opened or resumed."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from catalog.session_folder import SessionFolder, SessionRecord
+from rig.assembly import Rig
+from rig.errors import DiskSpaceError, PlanError
+from rig.forecast import Forecast, forecast, require_runnable
+from rig.plan import CapturePlan
+from rig.profile import RigProfile
+from rig.session import SessionRecorder, new_session_name
+
+SIZE_RESERVE = 1.2
+"""Room asked for, as a multiple of the forecast."""
+
+
+@dataclass(frozen=True)
+class SessionOrder:
+    """A session that may begin or go on: everything that can be checked without a device was."""
+
+    plan: CapturePlan
+    profile: RigProfile
+    sessions: Path
+    """Folder in which a new session appears."""
+    photos: Path | None = None
+    resumed: SessionFolder | None = None
+    """The session to go on with, None for a new one."""
+
+    @classmethod
+    def new(
+        cls, plan: CapturePlan, profile: RigProfile, *, data: Path, photos: Path | None = None
+    ) -> SessionOrder:
+        """Check a plan against a rig and the disk.
+
+        Raises:
+            EnvelopeError, PlanError: The plan violates a limit of the rig.
+            DiskSpaceError: The forecast does not fit on the disk.
+        """
+        order = cls(plan, profile, data / "sessions", photos)
+        require_runnable(order.forecast)
+        order.sessions.mkdir(parents=True, exist_ok=True)
+        _require_room(order.sessions, order.forecast.size_gb * SIZE_RESERVE + plan.guards.min_free_gb)
+        return order
+
+    @classmethod
+    def resume(cls, folder: SessionFolder, profile: RigProfile | None = None) -> SessionOrder:
+        """Check that a session can go on.
+
+        Args:
+            folder: The session.
+            profile: The rig that is open, None for the one the session was begun with.
+
+        Raises:
+            PlanError: It was imported, or belongs to another rig.
+        """
+        record = folder.record()
+        if record.source != "captured":
+            raise PlanError(f"session {record.session} was imported; there is nothing to record")
+        own = RigProfile.model_validate(record.profile)
+        if profile is not None and profile.name != own.name:
+            raise PlanError(
+                f"session {record.session} was begun on rig '{own.name}', not on '{profile.name}'",
+                next_step=f"rig record --session {record.session}",
+            )
+        plan = CapturePlan.model_validate(record.plan)
+        return cls(plan, profile or own, folder.path.parent, _photos_of(folder), folder)
+
+    @property
+    def forecast(self) -> Forecast:
+        """What to expect of the whole plan."""
+        return forecast(self.plan, self.profile)
+
+    def open(self, rig: Rig) -> SessionRecorder:
+        """Make the session's folder, or open the one to go on with."""
+        if self.resumed is not None:
+            return SessionRecorder(self.resumed.path, rig.clock)
+        record = _session_record(self.plan, self.profile, new_session_name(self.plan.scene, self.sessions))
+        recorder = SessionRecorder.create(self.sessions, record, rig.clock)
+        photos = None if self.photos is None else str(self.photos.absolute())
+        recorder.note("devices", rail=rig.rail.identity, photos=photos)
+        return recorder
+
+    def card_lines(self, *, homed: bool) -> tuple[str, ...]:
+        """Describe what will happen, for the card of the first step."""
+        expected = self.forecast
+        low_mm = min(min(r.from_mm, r.to_mm) for r in expected.rounds)
+        high_mm = max(max(r.from_mm, r.to_mm) for r in expected.rounds)
+        top_mm_s = self.profile.rail.max_velocity_mm_s
+        free_gb = shutil.disk_usage(self.sessions).free / 1e9
+        asked = sorted({name for r in self.plan for name in r.conditions})
+        return (
+            f"the carriage moves between {low_mm:.1f} and {high_mm:.1f} mm, {len(expected.rounds)} times",
+            f"top speed {top_mm_s:g} mm/s on the way back; keep hands and cables clear of the whole rail",
+            "homed" if homed else "not homed: it homes first",
+            f"about {expected.duration_s / 60:.1f} min, {expected.size_gb:.2f} GB of {free_gb:.1f} GB free",
+            f"conditions to set meanwhile: {', '.join(asked) or 'none'}",
+        )
+
+
+def _require_room(folder: Path, needed_gb: float) -> None:
+    free_gb = shutil.disk_usage(folder).free / 1e9
+    if free_gb < needed_gb:
+        raise DiskSpaceError(
+            f"{folder}: {free_gb:.1f} GB free, the plan needs {needed_gb:.1f} GB with its reserve",
+            kept="nothing has moved",
+            next_step="free space, use --data on another disk, or lower guards.min_free_gb",
+        )
+
+
+def _session_record(plan: CapturePlan, profile: RigProfile, name: str) -> SessionRecord:
+    return SessionRecord(
+        session=name,
+        scene=plan.scene,
+        created_utc_us=time.time_ns() // 1000,
+        source="captured",
+        rig=profile.name,
+        simulated=profile.simulated,
+        cameras=tuple(profile.cameras),
+        boards=profile.boards,
+        lens=profile.lens,
+        rounds=plan.round_records(acceleration_mm_s2=profile.rail.acceleration_mm_s2),
+        plan=plan.model_dump(mode="json", by_alias=True),
+        profile=profile.model_dump(mode="json", by_alias=True),
+        versions={"cleanplate": version("cleanplate"), "python": platform.python_version()},
+    )
+
+
+def _photos_of(folder: SessionFolder) -> Path | None:
+    paths = [row.get("photos") for row in folder.journal().rows if row.kind == "devices"]
+    return Path(paths[0]) if paths and paths[0] else None

@@ -1,0 +1,204 @@
+"""What the engine does with its rig: home, jog, run a session, leave a fault; and the stop that ends any of it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from catalog.errors import CleanplateError
+from rig.assembly import Rig, clock_of
+from rig.control import Operator, SessionControl
+from rig.devices.rail import RailState
+from rig.engine_cards import CardDesk
+from rig.engine_devices import DeviceOwner, JogPermit, Stage, jog
+from rig.engine_progress import ProgressTracker
+from rig.engine_session import SessionOrder
+from rig.errors import MotionStoppedError
+from rig.events import ActEnded, AnyEvent, Choice, EngineMode, OperatorCard, Stopped
+from rig.profile import RigProfile
+from rig.runner import SessionRunner
+
+HOMING_TIMEOUT_S = 120.0
+INSIST_S = 2.0
+"""For so long a stop is repeated while an act that moves has not ended."""
+ActName = Literal["home", "session", "jog", "clear_fault"]
+T = TypeVar("T")
+
+
+class RigWork:
+    """Carries out one act at a time on a rig that it owns.
+
+    Args:
+        profile: The rig; the caller holds its lock.
+        data: Data folder.
+        stage: Scene of a simulated rig.
+        emit: Receives every event, from several threads.
+        operator: Answers cards before anybody else is asked.
+        attended: Tells whether a client is there who could answer a card.
+    """
+
+    def __init__(
+        self,
+        profile: RigProfile,
+        *,
+        data: Path,
+        stage: Stage,
+        emit: Callable[[AnyEvent], None],
+        operator: Operator | None,
+        attended: Callable[[], bool],
+    ) -> None:
+        self.profile, self.data = profile, data
+        self.clock = clock_of(profile)
+        self.devices = DeviceOwner(profile, data=data, stage=stage, clock=self.clock, ask=self._ask_condition)
+        self.cards = CardDesk(
+            emit=self._observe, now_s=self.clock.now, idle=self.devices.poll_quietly, attended=attended
+        )
+        self.cards.first = operator
+        self.act: ActName | None = None
+        """What is being done; None at rest."""
+        self.control = SessionControl()
+        """Of the session that runs, or ran last."""
+        self.tracker: ProgressTracker | None = None
+        self.failure = ""
+        """What went wrong last, in plain words; empty once something succeeded."""
+        self.homed_at_s: float | None = None
+        """Machine's monotonic reading at the last homing."""
+        self._emit = emit
+        self._permit = JogPermit()
+        self._press = 0
+        self._untold_stops: deque[Stopped] = deque()
+        self._insist_until_s, self._emergency = 0.0, False
+
+    @property
+    def mode(self) -> EngineMode:
+        """State of the rig as a whole."""
+        reading = self.devices.last_poll
+        if self.devices.trouble or reading is None:
+            return EngineMode.OFFLINE
+        if reading.fault:
+            return EngineMode.LOCKED
+        if self.act == "session":
+            return self._session_mode()
+        if self.act == "home":
+            return EngineMode.HOMING
+        if reading.state is RailState.HOLD:
+            return EngineMode.HOLD
+        return EngineMode.READY if self.devices.homed else EngineMode.CONNECTED
+
+    def _session_mode(self) -> EngineMode:
+        if self.control.paused:
+            return EngineMode.PAUSED
+        return EngineMode.PAUSING if self.control.pause_wanted else EngineMode.RUNNING
+
+    def home(self) -> Future[None]:
+        """Find the home switch."""
+
+        def work(rig: Rig) -> None:
+            rig.rail.home(timeout_s=HOMING_TIMEOUT_S)
+            self.homed_at_s = time.monotonic()
+
+        return self._begin("home", self.devices.do(work, moves=True))
+
+    def run(self, order: SessionOrder) -> Future[Path]:
+        """Record a session, or go on with one; returns its folder."""
+        self.control = self.cards.control = SessionControl(idle=self.devices.poll_quietly)
+        return self._begin("session", self.devices.do(lambda _: self._run(order), moves=True))
+
+    def jog(self, distance_mm: float, *, velocity_mm_s: float, press: int) -> None:
+        """Begin a jog, or renew the permit of the one that runs."""
+        self._permit.renew()
+        if self.act == "jog" or (press and press == self._press):
+            return
+        self._press, permit = press, JogPermit()
+        self._permit = permit
+        self._begin(
+            "jog",
+            self.devices.do(
+                lambda rig: jog(rig, distance_mm, velocity_mm_s=velocity_mm_s, permit=permit), moves=True
+            ),
+        )
+
+    def end_jog(self) -> None:
+        """Let a jog end now: whoever held the key is gone."""
+        self._permit.expire()
+
+    def clear_fault(self) -> Future[None]:
+        """Leave a hold, unlock after an alarm, or connect again to devices that were gone."""
+        return self._begin("clear_fault", self.devices.do(self._clear_fault, moves=False))
+
+    def stop_now(self, *, emergency: bool) -> str:
+        """Put the bytes on the wire; returns plain words about trouble, empty when there was none."""
+        return self.devices.stop_now(emergency=emergency)
+
+    def note_stop(self, *, emergency: bool, by: str) -> None:
+        """Draw the consequences of a stop; never waits for anything."""
+        self.control.stop.set()
+        self._permit.revoke()
+        self._insist_until_s, self._emergency = time.monotonic() + INSIST_S, emergency
+        self.failure = f"{'emergency stop' if emergency else 'stopped'} by {by or 'somebody'}"
+        self._untold_stops.append(Stopped(t_host_s=self.clock.now(), emergency=emergency, by=by))
+
+    def follow_up(self) -> bool:
+        """Tell about stops and repeat the last one while something still moves; tells whether there was one."""
+        had = bool(self._untold_stops)
+        while self._untold_stops:
+            self._emit(self._untold_stops.popleft())
+        if time.monotonic() < self._insist_until_s and not self.devices.insist(emergency=self._emergency):
+            self._insist_until_s = 0.0
+        return had
+
+    def _run(self, order: SessionOrder) -> Path:
+        rig = self.devices.set_up(Stage(order.plan.scene, order.photos))
+        with order.open(rig) as recorder:
+            self.tracker = ProgressTracker(order, recorder.folder)
+            SessionRunner(rig, recorder, emit=self._observe, control=self.control, operator=self.cards).run()
+            return recorder.folder
+
+    def _clear_fault(self, rig: Rig) -> None:
+        if self.devices.trouble:
+            self.devices.open()
+            return
+        rig.rail.clear_fault()
+        self.devices.poll_quietly()
+
+    def _observe(self, event: AnyEvent) -> None:
+        if self.tracker is not None:
+            self.tracker.observe(event)
+        self._emit(event)
+
+    def _begin(self, act: ActName, done: Future[T]) -> Future[T]:
+        self.act = act
+        done.add_done_callback(lambda future: self._end(act, future))
+        return done
+
+    def _end(self, act: ActName, done: Future[T]) -> None:
+        self.act = None
+        error = None if done.cancelled() else done.exception()
+        now_s = self.clock.now()
+        if error is None:
+            self.failure = ""
+            self._emit(ActEnded(t_host_s=now_s, act=act, ok=True))
+            return
+        code, mend = "RIG-000", ""
+        message = str(error) or type(error).__name__
+        if isinstance(error, CleanplateError):
+            code, message, mend = error.code, error.message, error.next_step
+        if not isinstance(error, MotionStoppedError):
+            self.failure = message
+        self._emit(ActEnded(t_host_s=now_s, act=act, ok=False, code=code, message=message, next_step=mend))
+
+    def _ask_condition(self, text: str) -> None:
+        """Let an operator set an external condition."""
+        self.cards.ask(
+            OperatorCard(
+                kind="condition",
+                round="",
+                title="External condition",
+                text=text,
+                choices=(Choice(name="done", label="It is so"),),
+            )
+        )
