@@ -74,6 +74,8 @@ class Rig:
         self.conditions: dict[str, Condition] = {}
 
     def __enter__(self) -> Self:
+        if self.profile.simulated:
+            _require_no_real_port(self.profile)
         with ExitStack() as opening:
             if not self._holds_lock:
                 opening.enter_context(hold_rig_lock(self.profile))
@@ -105,11 +107,6 @@ class Rig:
     def _open_rail(self, stack: ExitStack, simulator: SimulatedRigProcess | None) -> Rail:
         settings = self.profile.rail
         if simulator is not None:
-            if not isinstance(settings, GrblSettings):
-                raise DeviceError(
-                    f"rig '{self.profile.name}' is simulated, and the simulator plays a GRBL rail only",
-                    next_step="set rail.kind to grbl, or simulated to false",
-                )
             settings = settings.model_copy(update={"port": simulator.rail_port})
         rail = rail_for(settings, self.clock)
         stack.callback(rail.close)
@@ -150,14 +147,21 @@ class Rig:
             switches = {0: RailOutput(self.rail, settings.pin)}
             levels = on_off_levels(inverted=settings.inverted)
             return SwitchedCondition(name, switches, levels, settle_s=settings.settle_s, clock=self.clock)
-        if self.profile.simulated:
-            raise DeviceError(
-                f"condition '{name}' is a real relay but rig '{self.profile.name}' is simulated"
-            )
         return self._relays.condition(name, settings)
 
     def _stop_motion(self) -> None:
         self.rail.stop()
+
+
+def _require_no_real_port(profile: RigProfile) -> None:
+    """Refuse a simulated profile with devices that the simulator does not play: they would be real ones."""
+    relays = [n for n, settings in profile.conditions.items() if isinstance(settings, RelayConditionSettings)]
+    if relays or not isinstance(profile.rail, GrblSettings):
+        what = f"condition '{relays[0]}' (kind: relay)" if relays else f"a rail of kind {profile.rail.kind}"
+        raise DeviceError(
+            f"rig '{profile.name}' is simulated, and the simulator does not play {what}",
+            next_step="use a rail of kind grbl and conditions of kind output or simulated, or a real profile",
+        )
 
 
 def clock_of(profile: RigProfile) -> SessionClock:

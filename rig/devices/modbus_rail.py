@@ -385,10 +385,11 @@ class ModbusRail:
         return True
 
     def _await_home(self, deadline_s: float) -> None:
+        begun = False
         while True:
             look = self._look()
             self._require_state(look, RailState.HOMING)
-            begun = self._clock.now() - self._started_s > _SETTLED_S
+            begun = begun or look.status.running or self._clock.now() - self._started_s > _SETTLED_S
             if begun and look.status.homed and not look.status.running:
                 return self._take_home(look)
             if self._clock.now() > deadline_s:

@@ -14,7 +14,7 @@ import select
 import threading
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,23 +24,80 @@ from pymodbus.constants import ExcCodes
 from pymodbus.server import ModbusSerialServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
-from rig.devices.modbus_drives import DriveFamily, join_words, split_words
+from catalog.session_folder import SweepRecord
+from rig.devices.modbus_drives import (
+    LEADSHINE_RS,
+    DriveFamily,
+    DriveOutput,
+    PathTable,
+    StatusBits,
+    join_words,
+    split_words,
+)
+from rig.devices.modbus_rail import ModbusRailSettings
 
 PULSES_PER_REV_DEFAULT = 4000
 RELAY_UNIT = 2
+READ_COILS = 1
+SWEEP = SweepRecord(start_mm=50, end_mm=90, velocity_mm_s=80, acceleration_mm_s2=1000)
+PATH, TRIGGER, CONTROL = LEADSHINE_RS.path.address, LEADSHINE_RS.trigger, LEADSHINE_RS.control
+
+
+MADE_UP = DriveFamily(
+    name="made-up",
+    status=0x0300,
+    status_bits=StatusBits(fault=1 << 15, enabled=1 << 0, running=1 << 4, homed=1 << 9),
+    position=0x0310,
+    speed=0x0320,
+    path=PathTable(address=0x0400, absolute=0x07, relative=0x17, start=0x01),
+    trigger=0x0500,
+    home=0x02,
+    quick_stop=0x04,
+    control=0x0600,
+    clear_alarm=0x99,
+    position_is_measured=False,
+    outputs={"do1": DriveOutput(address=0x0700, on=3, off=1)},
+)
+"""A vendor that shares no address, bit or word with the first one, and has no optional registers."""
+
+
+def rail_settings(port: str, **changes: Any) -> ModbusRailSettings:
+    """1000 counts per mm; quick ramps and a patient reply time-out, for tests on a loaded machine."""
+    values = {
+        "kind": "modbus",
+        "drive": "leadshine-rs",
+        "port": port,
+        "lead_mm": 10,
+        "travel_mm": (0, 400),
+        "max_velocity_mm_s": 200,
+        "max_acceleration_mm_s2": 2000,
+        "acceleration_mm_s2": 1000,
+        "homing_velocity_mm_s": 100,
+        "reply_timeout_s": 0.4,
+    }
+    return ModbusRailSettings.model_validate({**values, **changes})
 
 
 @dataclass
 class LineFaults:
     """What the line does to the next replies; counts run down."""
 
+    drop_requests: int = 0
     drop_replies: int = 0
     flip_replies: int = 0
     delay_s: float = 0.0
     delayed_replies: int = 0
-    mute: bool = False
+    function: int | None = None
+    """Drop requests and replies of this function only."""
     foreign_replies: int = 0
     """Replies whose unit number is somebody else's."""
+
+    def take(self, which: str, frame: bytes) -> bool:
+        """Tell whether this frame is to be lost, and count it."""
+        left = getattr(self, which)
+        hit = bool(left) and self.function in {None, frame[1]}
+        setattr(self, which, left - hit)
+        return hit
 
 
 @dataclass
@@ -78,7 +135,7 @@ class SimulatedDrive:
     """The drive's mechanics and registers. Counts grow away from a home switch at count 0 of the truth."""
 
     family: DriveFamily
-    true_start: float = 25_000
+    true_start: float = 5_000
     """True counts between the home switch and the carriage at power-up."""
     registers: dict[int, int] = field(default_factory=dict)
     requests: list[tuple[int, int, tuple[int, ...]]] = field(default_factory=list)
@@ -90,8 +147,9 @@ class SimulatedDrive:
     running_lags_s: float = 0.03
     home_switch_works: bool = True
     alarm_at_count: float | None = None
+    alarm_stays: bool = False
     ignore_paths: int = 0
-    """Motions that are swallowed although they are acknowledged or not."""
+    """Motions that are acknowledged and not done."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -101,6 +159,8 @@ class SimulatedDrive:
             self.registers[self.family.pulses_per_rev] = PULSES_PER_REV_DEFAULT
         if homing is not None:
             self.registers[homing.ramp_up_ms] = self.registers[homing.ramp_down_ms] = 100
+        if self.family.soft_limits is not None:
+            self.registers[self.family.soft_limits.lower] = 0x7FFF
 
     def power_up(self, true_count: float) -> None:
         """Forget position and homing, as after a power loss; the carriage stays where it is."""
@@ -161,7 +221,7 @@ class SimulatedDrive:
         elif address == self.family.trigger and values == [self.family.quick_stop]:
             self._brake()
         elif address == self.family.control and values == [self.family.clear_alarm]:
-            self.alarm = 0
+            self.alarm = self.alarm if self.alarm_stays else 0
 
     def _start_path(self, words: list[int]) -> None:
         if self.ignore_paths or self.alarm or not self.enabled:
@@ -249,10 +309,14 @@ class DrivePeer:
     faults: LineFaults
     coils: list[bool]
     """Coils of the relay board that shares the server."""
-    coil_requests: list[tuple[int, list[bool] | None]]
-    stuck_coils: set[int]
-    """Coils that refuse to be written."""
+    flickering_coils: set[int]
+    """Coils that fall off again at once."""
     done: threading.Event
+    units: set[int]
+    frames: list[bytes]
+    """Requests in the order in which they came over the line."""
+    unplug: Callable[[], object] = print
+    """Takes the adapter away."""
 
 
 @contextmanager
@@ -266,12 +330,14 @@ def drive_peer(family: DriveFamily, *, unit: int = 1, baud: int = 115200) -> Ite
             SimulatedDrive(family),
             LineFaults(),
             [False] * 16,
-            [],
             set(),
             threading.Event(),
+            {unit, RELAY_UNIT},
+            [],
         )
         stack.enter_context(_served(peer, server_port, unit=unit, baud=baud))
-        stack.enter_context(_pumped(peer, client_master, server_master))
+        pump = stack.enter_context(_pumped(peer, client_master, server_master))
+        peer.unplug = lambda: (pump(), _close_quietly(client_master))
         yield peer
 
 
@@ -310,7 +376,6 @@ async def _serve(peer: DrivePeer, port: str, unit: int, baud: int, ready: thread
         framer=FramerType.RTU,
         port=port,
         baudrate=baud,
-        ignore_missing_devices=True,
     )
     serving = asyncio.create_task(server.serve_forever())
     await asyncio.sleep(0.05)
@@ -338,12 +403,12 @@ def _drive_device(peer: DrivePeer, unit: int) -> SimDevice:
 
 
 def _relay_device(peer: DrivePeer) -> SimDevice:
-    async def action(*request: Any) -> ExcCodes | None:
-        _, _, address, _, _, values = request
-        peer.coil_requests.append((address, values))
+    async def action(*request: Any) -> None:
+        function, _, address, _, current, values = request
         for offset, value in enumerate(values or ()):
             peer.coils[address + offset] = bool(value)
-        return ExcCodes.DEVICE_BUSY if values and address in peer.stuck_coils else None
+        if function == READ_COILS and address in peer.flickering_coils:
+            current[:] = [0] * len(current)
 
     blank = [SimData(0, values=0, datatype=DataType.REGISTERS)]
     bits = [SimData(0, count=16, values=False, datatype=DataType.BITS)]
@@ -351,48 +416,49 @@ def _relay_device(peer: DrivePeer) -> SimDevice:
 
 
 @contextmanager
-def _pumped(peer: DrivePeer, client: int, server: int) -> Iterator[None]:
+def _pumped(peer: DrivePeer, client: int, server: int) -> Iterator[Callable[[], None]]:
     done = threading.Event()
     threads = [
         threading.Thread(target=_forward, args=(peer, client, server, done), daemon=True),
         threading.Thread(target=_back, args=(peer, server, client, done), daemon=True),
     ]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
+
+    def end() -> None:
         done.set()
         for thread in threads:
             thread.join(10)
 
+    for thread in threads:
+        thread.start()
+    try:
+        yield end
+    finally:
+        end()
 
-def _chunks(fd: int, done: threading.Event) -> Iterator[bytes]:
-    """Yield what arrives, a frame at a time where the sender pauses after it."""
+
+def _frames(fd: int, done: threading.Event) -> Iterator[bytes]:
+    """Yield what arrives; on a pty a frame that was written at once is read at once."""
     while not done.is_set():
-        if not select.select([fd], [], [], 0.05)[0]:
-            continue
-        frame = b""
-        while select.select([fd], [], [], 0.002)[0]:
+        if select.select([fd], [], [], 0.05)[0]:
             try:
-                frame += os.read(fd, 512)
+                yield os.read(fd, 512)
             except OSError:
                 return
-        yield frame
 
 
 def _forward(peer: DrivePeer, source: int, sink: int, done: threading.Event) -> None:
-    for frame in _chunks(source, done):
-        if not peer.faults.mute:
+    for frame in _frames(source, done):
+        peer.frames.append(frame)
+        # pymodbus's server answers for units that are not there; on a real line nobody does
+        if frame[0] in peer.units and not peer.faults.take("drop_requests", frame):
             os.write(sink, frame)
 
 
 def _back(peer: DrivePeer, source: int, sink: int, done: threading.Event) -> None:
     faults = peer.faults
-    for chunk in _chunks(source, done):
+    for chunk in _frames(source, done):
         frame = chunk
-        if faults.drop_replies:
-            faults.drop_replies -= 1
+        if faults.take("drop_replies", chunk):
             continue
         if faults.flip_replies:
             faults.flip_replies -= 1
@@ -412,3 +478,8 @@ def _readdressed(frame: bytes) -> bytes:
 
     body = bytes([frame[0] + 1]) + frame[1:-2]
     return body + FramerRTU.compute_CRC(body).to_bytes(2, "big")
+
+
+def paths(peer: DrivePeer) -> list[tuple[int, ...]]:
+    """Return the motions that were written."""
+    return [values for _, address, values in peer.drive.requests if address == PATH]
