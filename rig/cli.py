@@ -129,6 +129,22 @@ def import_(
     import_recordings(open_console(data, json_output=json_output, quiet=quiet, debug=debug), folder)
 
 
+@app.command()
+def tui(
+    profile: ProfileOption = "sim",
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Line by line: for screen readers, logs, scripts.")
+    ] = False,
+    scene: SceneOption = None,
+    data: DataOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Open the operator's terminal UI; attaches to the rig's engine, or starts one."""
+    from rig.commands import open_tui
+
+    raise typer.Exit(open_tui(open_console(data, debug=debug), profile, photos=scene, plain=plain))
+
+
 @app.command(name="help")
 def help_(
     code: Annotated[str, typer.Argument(help="Code as an error line shows it, e.g. RIG-DEV-002.")],

@@ -242,6 +242,13 @@ def import_recordings(console: Console, folder: Path) -> None:
         _print_session(console, session)
 
 
+def open_tui(console: Console, profile_name: str, *, photos: Path | None, plain: bool) -> int:
+    """Open the operator's terminal UI; returns the exit code."""
+    from rig.tui.launch import run_tui
+
+    return run_tui(profile_name, data=console.data, photos=photos, plain=plain)
+
+
 def explain(console: Console, code: str) -> None:
     """Print what an error code of any of the four commands means."""
     from catalog.errors import error_classes

@@ -104,6 +104,12 @@ class TakeStoppedError(TakeVoidError):
     code = "RIG-TAKE-002"
 
 
+class GuardError(RigError):
+    """A guard of the plan failed, or a take was spoiled, and the session was not to go on like that."""
+
+    code = "RIG-TAKE-003"
+
+
 class CameraLostError(DeviceError):
     """A camera went away in the middle of a session; it is looked for by its serial number."""
 
@@ -163,3 +169,10 @@ class CommandRefusedError(RigError):
 
     code = "RIG-ENG-002"
     exit_code = ExitCode.REFUSED
+
+
+class TerminalNeededError(RigError):
+    """The operator's UI was started where there is no terminal."""
+
+    code = "RIG-TUI-001"
+    exit_code = ExitCode.MISSING

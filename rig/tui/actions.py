@@ -15,7 +15,7 @@ _M = EngineMode
 ALWAYS = frozenset(EngineMode)
 _IDLE = frozenset({_M.READY, _M.CONNECTED})
 _SESSION = frozenset({_M.RUNNING, _M.PAUSING, _M.PAUSED})
-_STUCK = frozenset({_M.HOLD, _M.LOCKED})
+_STUCK = frozenset({_M.HOLD, _M.LOCKED, _M.OFFLINE})
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,18 @@ FOOTER = (
     "help", "command_palette", "quit",
 )  # fmt: skip
 """What the footer shows, as far as it is possible and fits."""
+DROPPED_FIRST = (
+    "onion(-10)",
+    "command_palette",
+    "show('dashboard')",
+    "jog(-1)",
+    "redo",
+    "home",
+    "next",
+    "start",
+    "pause",
+)
+"""What the footer of a narrow terminal leaves out, in this order."""
 
 
 def action(name: str) -> Action:

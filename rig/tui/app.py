@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import contextvars
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,17 +29,16 @@ from rig.events import (
     Event,
     Go,
     HandOver,
-    Jog,
     Pause,
     Proceed,
     Redo,
     Refused,
     Shutdown,
     TakeControl,
-    WatchPreview,
 )
 from rig.profile import RigProfile
 from rig.tui.actions import ACTIONS
+from rig.tui.jogging import REPEAT_S, Jogger
 from rig.tui.knowledge import Knowledge
 from rig.tui.plan_preview import PlanPreview
 from rig.tui.screens.ask_card import AskCard
@@ -52,11 +54,11 @@ from rig.tui.stop_keys import TWICE_S, TextWindow
 from rig.tui.themes import THEMES
 from rig.tui.wording import data_text
 
-JOG_INTERVAL_S = 0.1
-"""A key that repeats faster than this jogs no faster."""
-JOG_HOMED_MM_S = 20.0
-JOG_CRAWL_MM_S = 5.0
-PREVIEW_HZ = 4.0
+_POLICIES = {
+    "finish-round": "leave; by this rig's policy the round is finished, then the session ends, resumable",
+    "hold": "leave; by this rig's policy this take ends void and the session pauses",
+    "stop": "leave; by this rig's policy the carriage stops now, the session is resumable",
+}
 
 
 class EngineLink(Protocol):
@@ -122,7 +124,8 @@ class OperatorApp(App[int]):
         self._chosen: ArmSession | None = None
         self._asks_for_control: int | None = None
         self._hidden_card: int | None = None
-        self._last_stop_s = self._last_jog_s = float("-inf")
+        self._last_stop_s = float("-inf")
+        self._jogger = Jogger(link.send)
         self._by_action = {_key(a.name): a for a in ACTIONS}
 
     # what the screens ask for ------------------------------------------------------------------------------
@@ -177,27 +180,26 @@ class OperatorApp(App[int]):
     def on_mount(self) -> None:
         """Open the link after the first paint, which waits for nothing."""
         self.call_after_refresh(self._open_link)
+        self.set_interval(REPEAT_S, self._jogger.renew)
 
     def on_unmount(self) -> None:
         """Part from the engine, which goes on."""
         self._link.close()
 
     def _open_link(self) -> None:
-        loop_call = self._loop_call
-        self._link.open(lambda event: loop_call(self._hear, event), lambda why: loop_call(self._lost, why))
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
 
-    def _loop_call(self, function: Callable[..., None], argument: object) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function, argument)
+        def call(function: Callable[..., None], argument: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the operator has left
+                loop.call_soon_threadsafe(function, argument, context=context)
+
+        self._link.open(lambda event: call(self._hear, event), lambda why: call(self._lost, why))
 
     def _lost(self, why: str) -> None:
         self.knowledge.engine_lost(why)
 
     def _hear(self, event: Event) -> None:
-        was = self.situation().link
         self.knowledge.hear(event)
-        if was != "connected" and self.situation().link == "connected":
-            self._link.send(WatchPreview(on=True, rate_hz=PREVIEW_HZ))
         if isinstance(event, Armed):
             self.push_screen(StartCard(event, armed_s=time.monotonic()))
         elif isinstance(event, Refused):
@@ -237,6 +239,7 @@ class OperatorApp(App[int]):
         self._send_stop(b"estop")
 
     def _send_stop(self, stop: bytes) -> None:
+        self._jogger.end()
         self._link.stop(stop)
         self.knowledge.stop_sent()
         self.notify("■ E-STOP sent" if stop == b"estop" else "■ STOP sent", severity="warning", timeout=2)
@@ -309,13 +312,9 @@ class OperatorApp(App[int]):
 
     def action_jog(self, distance_mm: float) -> None:
         """Move a little; a key that repeats renews the permit."""
-        now_s = time.monotonic()
-        rail = None if (state := self.situation().state) is None else state.rail
-        if rail is None or now_s - self._last_jog_s < JOG_INTERVAL_S:
-            return
-        self._last_jog_s = now_s
-        speed = JOG_HOMED_MM_S if rail.homed else JOG_CRAWL_MM_S
-        self._link.send(Jog(distance_mm=distance_mm, velocity_mm_s=speed))
+        state = self.situation().state
+        if state is not None and state.rail is not None:
+            self._jogger.press(distance_mm, state.rail)
 
     def action_onion(self, percent: int) -> None:
         """Change the share of the ground truth in the preview."""
@@ -363,19 +362,27 @@ class OperatorApp(App[int]):
     async def action_quit(self) -> None:
         """Ask what becomes of the engine; nothing is stopped silently."""
         situation = self.situation()
-        keep = Answer("k", "keep it going and leave", self._leave)
         if situation.link != "connected":
             self._leave()
         elif situation.session_runs:
-            finish = Answer("f", "finish this take, end the session, leave", self._finish_and_leave)
-            now = Answer(
-                "n", "stop now: this take is void, the session stays resumable; leave", self._stop_and_leave
-            )
-            self.push_screen(ChoiceCard("A session is running", "What becomes of it?", [keep, finish, now]))
+            text = "What becomes of it? Another client that takes control first (t) can go on with it."
+            self.push_screen(ChoiceCard("A session is running", text, self._partings()))
         else:
-            off = Answer("d", "end the engine too", self._shut_down)
+            keep = Answer("k", "leave; the engine stays for a while", self._leave)
+            off = Answer("d", "leave and end the engine", self._shut_down)
             text = "The engine holds the rail and the camera. Nothing runs."
             self.push_screen(ChoiceCard("Leave?", text, [keep, off]))
+
+    def _partings(self) -> list[Answer]:
+        return [
+            Answer("k", _POLICIES[self.profile.on_client_lost], self._leave),
+            Answer(
+                "f", "leave; this take is finished, then the session ends, resumable", self._finish_and_leave
+            ),
+            Answer(
+                "n", "stop now and leave: this take is void, the session is resumable", self._stop_and_leave
+            ),
+        ]
 
     def _leave(self) -> None:
         self.exit(0)

@@ -7,6 +7,7 @@ from functools import singledispatch
 from typing import Literal
 
 from rig.events import (
+    ActEnded,
     Answered,
     Asked,
     ControlAsked,
@@ -18,6 +19,7 @@ from rig.events import (
     SessionClosed,
     SessionOpened,
     Step,
+    Stopped,
     TakeChecked,
     TakeFinished,
     Warned,
@@ -105,6 +107,19 @@ def _(event: Asked) -> tuple[Kind, str]:
 def _(event: Answered) -> tuple[Kind, str]:
     reason = f" ({event.answer.reason})" if event.answer.reason else ""
     return "info", f"answered: {event.answer.choice}{reason}"
+
+
+@_describe.register
+def _(event: ActEnded) -> tuple[Kind, str]:
+    if event.ok:
+        return "info", f"{event.act} ended"
+    next_step = f"; next: {event.next_step}" if event.next_step else ""
+    return "error", f"{event.act} ended: {event.code} {event.message}{next_step}"
+
+
+@_describe.register
+def _(event: Stopped) -> tuple[Kind, str]:
+    return "error", f"{'E-STOP' if event.emergency else 'STOP'} by {event.by or 'somebody'}"
 
 
 @_describe.register

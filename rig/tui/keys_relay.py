@@ -18,26 +18,32 @@ import termios
 import time
 import tty
 from collections.abc import Iterator
-from pathlib import Path
 
-from rig.tui.stop_keys import StopKeys, TextWindow
+from rig.tui.stop_keys import StopKeys, StopTarget, TextWindow
 
 _ROOM_BYTES = 1 << 18
 _LEAVE = b"\x1b[<u\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?1004l\x1b[?2004l\x1b[?1049l\x1b[?7h\x1b[?25h\x1b[0m"
 
 
 class StopSender:
-    """Sends stops to the engine's stop socket, by path each time: the engine may have been started anew."""
+    """Sends stops to the engine's stop socket, found by its path each time: it may have been started anew."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = str(path)
+    def __init__(self, target: StopTarget) -> None:
+        self._target = target
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
     def send(self, stop: bytes) -> bool:
         """Send ``stop`` or ``estop``; tells whether an engine took it."""
+        path = self._target.path
+        if path is None:
+            return False
         with contextlib.suppress(OSError):
-            return self._socket.sendto(stop, self._path) > 0
+            folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:  # by the folder's descriptor, since a socket's name has 108 bytes at most
+                return self._socket.sendto(stop + b" key", f"/proc/self/fd/{folder}/{path.name}") > 0
+            finally:
+                os.close(folder)
         return False
 
 
@@ -51,9 +57,14 @@ def fork_behind_relay(sender: StopSender, window: TextWindow) -> int | None:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    child, inner = os.forkpty()
+    inner, drawn_on = os.openpty()
+    _copy_size(0, inner)
+    child = os.fork()
     if child == 0:
+        os.close(inner)
+        os.login_tty(drawn_on)
         return None
+    os.close(drawn_on)
     with _raw_terminal() as outer:
         with _forwarded_size(outer, inner):
             os.set_blocking(inner, False)
@@ -83,8 +94,7 @@ def _raw_terminal() -> Iterator[int]:
 @contextlib.contextmanager
 def _forwarded_size(outer: int, inner: int) -> Iterator[None]:
     def forward(number: int = 0, frame: object = None) -> None:  # noqa: ARG001  - the signature is Python's
-        with contextlib.suppress(OSError):
-            fcntl.ioctl(inner, termios.TIOCSWINSZ, fcntl.ioctl(outer, termios.TIOCGWINSZ, bytes(8)))
+        _copy_size(outer, inner)
 
     forward()
     before = signal.signal(signal.SIGWINCH, forward)
@@ -92,6 +102,11 @@ def _forwarded_size(outer: int, inner: int) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGWINCH, before)
+
+
+def _copy_size(outer: int, inner: int) -> None:
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, fcntl.ioctl(outer, termios.TIOCGWINSZ, bytes(8)))
 
 
 def _relay(outer: int, inner: int, sender: StopSender, window: TextWindow) -> None:

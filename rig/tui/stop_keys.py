@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 import time
+from pathlib import Path
 
 TWICE_S = 1.0
 """Space again within this time is an e-stop."""
@@ -13,6 +15,7 @@ _SPLIT_S = 0.1
 _PASTE_S = 1.0
 """A paste that pauses for longer is over, whether or not the terminal said so."""
 _LONGEST_SEQUENCE = 64
+_LONGEST_PATH = 4096
 
 
 class TextWindow:
@@ -34,6 +37,28 @@ class TextWindow:
     def extend(self, duration_s: float) -> None:
         """Let Space be a letter for so long from now; zero ends it at once."""
         self._memory[:] = struct.pack("d", time.monotonic() + duration_s)
+
+
+class StopTarget:
+    """Where stops go: a path in memory shared with the UI, which is the one that finds or starts an engine."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._memory = mmap.mmap(-1, _LONGEST_PATH)
+        if path is not None:
+            self.set(path)
+
+    @property
+    def path(self) -> Path | None:
+        """The engine's stop socket, None while there is no engine."""
+        length = int.from_bytes(self._memory[:2], "little")
+        return Path(os.fsdecode(self._memory[2 : 2 + length])) if length else None
+
+    def set(self, path: Path) -> None:
+        """Send stops to another engine from now on."""
+        name = os.fsencode(path)[: _LONGEST_PATH - 2]
+        self._memory[:2] = bytes(2)
+        self._memory[2 : 2 + len(name)] = name
+        self._memory[:2] = len(name).to_bytes(2, "little")
 
 
 class StopKeys:

@@ -126,7 +126,11 @@ def camera_cell(s: Situation) -> Cell:
     if doubt:
         return Cell("CAM", SYMBOLS["warning"], doubt, "", age_s, "warning")
     battery = "" if camera.battery_percent is None else f"b:{camera.battery_percent}%"
-    return Cell("CAM", SYMBOLS["ok"], "ok", battery, age_s)
+    if freshness(age_s) is not Freshness.GONE:
+        return Cell("CAM", SYMBOLS["ok"], "ok", battery, age_s)
+    if s.session_runs:  # a camera that records answers nothing else
+        return Cell("CAM", SYMBOLS["degraded"], "busy", battery, age_s, "dim")
+    return Cell("CAM", SYMBOLS["degraded"], "no news", battery, age_s, "warning")
 
 
 def _camera_doubt(camera: CameraReading) -> str:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from catalog.session_folder import ExposureSettings
 from rig.events import (
@@ -67,7 +67,13 @@ class ReplayLink:
 
 def attached() -> Attached:
     return Attached(
-        t_host_s=NOW_S, rig="bench-a", simulated=False, engine_pid=1, client_id=1, clock_origin_s=0.0, clock_rate=1.0
+        t_host_s=NOW_S,
+        rig="bench-a",
+        simulated=False,
+        engine_pid=1,
+        client_id=1,
+        clock_origin_s=0.0,
+        clock_rate=1.0,
     )
 
 
@@ -93,8 +99,14 @@ def rounds() -> tuple[RoundProgress, ...]:
         TakeFinding(what="exposure", verdict="doubtful", text="mean 3 % above GT"),
     )
     return (
-        RoundProgress(number=1, name="gt", role="gt", setting="base", state="valid", takes=1, frames=612, ripple_percent=0.21, findings=checked),
-        RoundProgress(number=2, name="iso6400", role="internal", setting="ISO 6400", state="running", step="recording", takes=1, frames=204, expected_pairs=570, ripple_percent=0.23),
+        RoundProgress(
+            number=1, name="gt", role="gt", setting="base", state="valid", takes=1, frames=612, ripple_percent=0.21,
+            findings=checked,
+        ),
+        RoundProgress(
+            number=2, name="iso6400", role="internal", setting="ISO 6400", state="running", step="recording", takes=1,
+            frames=204, expected_pairs=570, ripple_percent=0.23,
+        ),
         RoundProgress(number=3, name="rain", role="external", setting="rain light", state="waiting"),
         RoundProgress(number=4, name="gt-close", role="gt", setting="base", state="waiting"),
     )  # fmt: skip
@@ -120,12 +132,15 @@ def state(**changes: object) -> RigState:
 def picture(shade: int = 0) -> Preview:
     """A picture with a bright frame and a ramp, so that proportions and colours can be seen."""
     image = Image.new("RGB", (160, 96))
-    image.putdata([(min(x + shade, 255), 2 * y, 90) if 4 < x < 155 and 4 < y < 91 else (240, 240, 200) for y in range(96) for x in range(160)])  # fmt: skip
+    ramp = [(min(x + shade, 255), 2 * y, 90) for y in range(96) for x in range(160)]
+    image.putdata(ramp)
+    framed = ImageOps.expand(image.crop((4, 4, 156, 92)), border=4, fill=(240, 240, 200))
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=90)
+    framed.save(out, "JPEG", quality=90)
     return Preview(
-        t_host_s=NOW_S - 0.2, camera="main", jpeg_base64=base64.b64encode(out.getvalue()).decode(), width=160, height=96,
-        clipped_percent=0.2, sharpness=91.0, histogram=tuple(abs(16 - k) for k in range(32)), markers_seen=34,
+        t_host_s=NOW_S - 0.2, camera="main", jpeg_base64=base64.b64encode(out.getvalue()).decode(),
+        width=160, height=96, clipped_percent=0.2, sharpness=91.0, markers_seen=34,
+        histogram=tuple(abs(16 - k) for k in range(32)),
     )  # fmt: skip
 
 
@@ -133,7 +148,10 @@ def happenings() -> list[Event]:
     """A round's worth of events with a motion that ends at the present position."""
     return [
         RoundStarted(t_host_s=NOW_S - 5, round="iso6400", number=2, role="internal", duration_s=11.0),
-        Saved(t_host_s=NOW_S - 5, round="gt", take=1, path="rounds/01-gt.take1/main-01.mov", size_bytes=1_500_000_000, sha256="ab" * 32),
+        Saved(
+            t_host_s=NOW_S - 5, round="gt", take=1, path="rounds/01-gt.take1/main-01.mov", size_bytes=1_500_000_000,
+            sha256="ab" * 32,
+        ),
         TakeFinished(t_host_s=NOW_S - 5, round="gt", take=1, state="valid", reason="", frames=612),
         Warned(t_host_s=NOW_S - 5, round="iso6400", text="preview skipped 2 (recording complete)"),
         Step(t_host_s=NOW_S - 4, round="iso6400", text="recording"),
@@ -147,11 +165,16 @@ def condition_card() -> OperatorCard:
         title="Turn the rain on",
         text="Set rain to light, wait until it is steady.",
         checklist=("rain runs", "no drops on the lens", "nobody near the rail"),
-        choices=(Choice(name="done", label="Done"), Choice(name="skip", label="Leave this round out", needs_reason=True)),
+        choices=(
+            Choice(name="done", label="Done"),
+            Choice(name="skip", label="Leave this round out", needs_reason=True),
+        ),
     )
 
 
-def app_showing(*events: Event, profile: str = "sim", data: Path = Path("/nowhere")) -> tuple[OperatorApp, ReplayLink]:
+def app_showing(
+    *events: Event, profile: str = "sim", data: Path = Path("/nowhere")
+) -> tuple[OperatorApp, ReplayLink]:
     """Return an application in front of an engine that said these events; its clocks stand still."""
     link = ReplayLink([attached(), *events])
     knowledge = Knowledge("bench-a", NAME, now=lambda: NOW_S, wall=lambda: WALL_S)

@@ -53,7 +53,7 @@ def help_parts(a: Action, *, possible: bool) -> list[tuple[str, str]]:
     style = "bold" if possible else "$faint"
     return [
         (f"{keys:<12} ", "$lead bold"),
-        (f"{a.label:<14} ", style),
+        (f"{a.label:<16} ", style),
         (a.help, ""),
         (f"{command}\n", "$faint"),
     ]

@@ -52,6 +52,7 @@ class PlanScreen(ModeScreen):
         options = self.query_one(OptionList)
         options.clear_options()
         options.add_options(Option(Content(data_text(_short(p))), id=str(p)) for p in plans)
+        options.highlighted = 0 if plans else None
         options.add_options(Option(Content(f"resume {data_text(s)}"), id=_RESUME + s) for s in sessions)
 
     @on(OptionList.OptionSelected)

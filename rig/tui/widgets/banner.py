@@ -10,6 +10,13 @@ from rig.tui.wording import age_text, data_text
 _STEPS: dict[EngineMode, str] = {
     EngineMode.LOCKED: "inspect the rail → u unlock → h home → r redo the round",
     EngineMode.HOLD: "inspect the rail → u leave the hold → s start again (a held sweep is redone, never resumed)",
+    EngineMode.OFFLINE: "mend it → u opens the devices again",
+}
+
+
+_PAUSES: dict[EngineMode, str] = {
+    EngineMode.PAUSED: "■ PAUSED: n goes on, e ends the session",
+    EngineMode.PAUSING: "■ PAUSING after this take; p again ends it now (void)",
 }
 
 
@@ -39,9 +46,8 @@ def banner_lines(s: Situation) -> list[str]:
             "position unknown here; a sweep in progress ends inside its limits; everything saved is kept",
             "next: trying again every second; if it stays away, leave with q and start `rig tui` again",
         ]
-    if s.state is None or s.mode is EngineMode.OFFLINE:
-        why = "" if s.state is None else data_text(s.state.why)
-        return [f"○ OFFLINE: {why}"] if why else []
+    if s.state is None:
+        return []
     lines = _mode_lines(s)
     lines += [
         f"▲ CAMERA {name} gone: {data_text(c.text) or 'no answer'}"
@@ -65,14 +71,9 @@ def _mode_lines(s: Situation) -> list[str]:
         sign = "✕" if s.mode is EngineMode.LOCKED else "■"
         why = data_text(state.why) or "no reason was given"
         return [f"{sign} {s.mode.value.upper()}: {why}", f"{_position(s)}; {_STEPS[s.mode]}"]
-    if s.mode in {EngineMode.PAUSING, EngineMode.PAUSED}:
-        what = (
-            "PAUSED: n goes on"
-            if s.mode is EngineMode.PAUSED
-            else "PAUSING after this take; p again ends it now (void)"
-        )
-        return [f"■ {what}"]
-    return []
+    if s.mode in _PAUSES:
+        return [_PAUSES[s.mode]]
+    return [f"▲ {data_text(state.why)}"] if state.why else []
 
 
 def _position(s: Situation) -> str:

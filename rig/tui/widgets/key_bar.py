@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rig.tui.actions import FOOTER, action
+from rig.tui.actions import DROPPED_FIRST, FOOTER, action
 from rig.tui.situation import Situation
 from rig.tui.widgets.panel import Panel, Parts
 
@@ -12,11 +12,10 @@ class KeyBar(Panel):
 
     def picture(self, situation: Situation) -> Parts:
         """Return signs and labels."""
-        possible = [a for name in FOOTER if (a := action(name)).possible(situation)]
-        room = self.size.width
-        shown = list(possible)
-        while sum(len(a.sign) + len(a.label) + 3 for a in shown) > room and len(shown) > 2:
-            shown.pop(-3 if shown[-1].name == "quit" and len(shown) > 4 else -1)
+        shown = [a for name in FOOTER if (a := action(name)).possible(situation)]
+        for name in DROPPED_FIRST:
+            if sum(len(a.sign) + len(a.label) + 3 for a in shown) > self.size.width:
+                shown = [a for a in shown if a.name != name]
         parts: Parts = []
         for a in shown:
             parts += [(f" {a.sign} ", "$lead bold"), (f"{a.label} ", "")]

@@ -6,6 +6,8 @@ from rig.tui.situation import Freshness, Situation, freshness
 from rig.tui.widgets.panel import Panel, Parts
 from rig.tui.wording import age_text
 
+_WIDE = 50
+"""Narrower panels leave out target and phase."""
 LEGEND = "▒ soft limit  ━ steady zone  ┃ target  █ carriage"
 
 
@@ -17,11 +19,11 @@ class PositionBar(Panel):
     def on_mount(self) -> None:
         """Name the panel."""
         self.border_title = "Rail"
-        self.border_subtitle = LEGEND
 
     def picture(self, situation: Situation) -> Parts:
         """Return three lines."""
         width = self.content_size.width
+        self.border_subtitle = LEGEND if width > len(LEGEND) + 2 else ""
         if situation.state is None:
             return [("waiting for the engine", "$faint")]
         low_mm, high_mm = situation.state.travel_mm
@@ -30,7 +32,7 @@ class PositionBar(Panel):
             (scale + "\n", "$faint"),
             *_bar(situation, low_mm, high_mm, width),
             ("\n", ""),
-            *figures(situation),
+            *figures(situation, width),
         ]
 
 
@@ -76,7 +78,7 @@ def _merged(cells: Parts) -> Parts:
     return merged
 
 
-def figures(s: Situation) -> Parts:
+def figures(s: Situation, width: int) -> Parts:
     """Return position and speed with their age; old ones dimmed, gone ones as words."""
     rail = None if s.state is None else s.state.rail
     if rail is None:
@@ -88,12 +90,13 @@ def figures(s: Situation) -> Parts:
     if rail.position_mm is None:
         text = "x unknown: home first"
     else:
-        target = "" if s.command is None else f" → {s.command.target_mm:.2f}"
+        target = "" if s.command is None or width < _WIDE else f" → {s.command.target_mm:.2f}"
         text = f"x {rail.position_mm:.2f}{target} mm"
     speed = "" if rail.velocity_mm_s is None else f"   v {rail.velocity_mm_s:.2f} mm/s"
     label = "   STALE" if fresh is Freshness.STALE else ""
     style = "$faint" if fresh is Freshness.STALE else ""
-    return [(f"{text}{speed}   {_phase(s)}{label}   age {age_s:.1f} s", style)]
+    phase = f"   {_phase(s)}" if width >= _WIDE else ""
+    return [(f"{text}{speed}{phase}{label}   age {age_s:.1f} s", style)]
 
 
 def _phase(s: Situation) -> str:

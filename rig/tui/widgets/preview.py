@@ -60,9 +60,8 @@ class PreviewPicture(Widget):
         if preview is None:
             self._rows = self._words(_absence(situation))
         else:
-            self._rows = half_cells(
-                preview, under, situation.onion_percent, (self.content_size.width, self.content_size.height)
-            )
+            size = (self.content_size.width, self.content_size.height)
+            self._rows = half_cells(preview, under, situation.onion_percent, size, self.rich_style)
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
@@ -108,7 +107,9 @@ def _absence(s: Situation) -> str:
     return "recording: no live picture" if s.session_runs else "waiting for the first picture"
 
 
-def half_cells(preview: Preview, under: Preview | None, percent: int, size: tuple[int, int]) -> list[Strip]:
+def half_cells(
+    preview: Preview, under: Preview | None, percent: int, size: tuple[int, int], margin: Style
+) -> list[Strip]:
     """Draw a preview in half cells, ``size`` columns and rows at most, its proportions kept.
 
     Args:
@@ -116,6 +117,7 @@ def half_cells(preview: Preview, under: Preview | None, percent: int, size: tupl
         under: The ground truth to lay over it, None for none.
         percent: Share of the ground truth, 0 to 100.
         size: Columns and rows; a cell is two pixels high.
+        margin: Style of what the picture leaves free.
     """
     width, height = size
     picture = _decoded(preview.jpeg_base64)
@@ -131,17 +133,14 @@ def half_cells(preview: Preview, under: Preview | None, percent: int, size: tupl
     data = picture.resize((columns, 2 * rows)).point(_COARSE).tobytes()
     left, top = (width - columns) // 2, (height - rows) // 2
     stride = 3 * columns
-    blank = [Strip.blank(width)] * top
-    return blank + [
-        _strip(data[2 * r * stride : (2 * r + 2) * stride], stride, left, width) for r in range(rows)
-    ]
+    lines = (_segments(data[2 * r * stride : (2 * r + 2) * stride], stride) for r in range(rows))
+    edges = Segment(" " * left, margin), Segment(" " * (width - left - columns), margin)
+    return [Strip.blank(width, margin)] * top + [Strip([edges[0], *line, edges[1]], width) for line in lines]
 
 
-def _strip(data: bytes, stride: int, left: int, width: int) -> Strip:
-    segments = [Segment(" " * left)] if left else []
+def _segments(data: bytes, stride: int) -> list[Segment]:
     cells = (data[k : k + 3] + data[stride + k : stride + k + 3] for k in range(0, stride, 3))
-    segments += [Segment("▀" * len(list(run)), _style(pair)) for pair, run in groupby(cells)]
-    return Strip(segments).adjust_cell_length(width)
+    return [Segment("▀" * len(list(run)), _style(pair)) for pair, run in groupby(cells)]
 
 
 @lru_cache(maxsize=65536)

@@ -14,8 +14,9 @@ _STATES = {
     "void": ("✕", "void", "$warn"),
     "failed": ("✕", "failed", "$bad"),
 }
-_FIXED_COLUMNS = 47
-"""Width of all columns but the setting and the step."""
+_FIXED_COLUMNS = 46
+"""Width of all columns but the setting and the note."""
+_ROOM_FOR_NOTES = 24
 
 
 class RoundsTable(Panel):
@@ -34,10 +35,12 @@ class RoundsTable(Panel):
         left = "complete" if session.complete else f"{duration_text(session.remaining_s)} left"
         self.border_title = f"Rounds · {data_text(session.scene)} · {done} of {len(session.rounds)} · {left}"
         self.border_subtitle = data_text(session.session)
-        room = max(self.content_size.width - _FIXED_COLUMNS, 12)
-        header = f" # {'round':<10} {'setting':<{room // 2}} {'state':<10} frames pairs  σv/v %\n"
+        width = self.content_size.width
+        room = max(width - _FIXED_COLUMNS, 0)
+        setting_width = room if room < _ROOM_FOR_NOTES else room // 2
+        header = f" # {'round':<10} {'setting':<{setting_width}} {'state':<10} frames pairs  σv/v %\n"
         rows = _in_view(session.rounds, self.content_size.height - 1)
-        return [(header, "$faint"), *(_row(r, room // 2, room - room // 2) for r in rows)]
+        return [(header, "$faint"), *(_row(r, setting_width, width) for r in rows)]
 
 
 def _in_view(rounds: tuple[RoundProgress, ...], height: int) -> tuple[RoundProgress, ...]:
@@ -47,19 +50,16 @@ def _in_view(rounds: tuple[RoundProgress, ...], height: int) -> tuple[RoundProgr
     return rounds[first : first + height]
 
 
-def _row(r: RoundProgress, setting_width: int, step_width: int) -> tuple[str, str]:
+def _row(r: RoundProgress, setting_width: int, width: int) -> tuple[str, str]:
     sign, word, style = _STATES[r.state]
     setting = data_text(r.setting or r.role)[:setting_width]
     frames = str(r.frames) if r.frames else "–"
     pairs = str(r.expected_pairs) if r.expected_pairs else "–"
     ripple = "–" if r.ripple_percent is None else f"{r.ripple_percent:.2f}"
-    note = _note(r)[:step_width]
     state = f"{sign} {word}" + (f" {r.takes}" if r.takes > 1 else "")
-    name = data_text(r.name)[:10]
-    return (
-        f"{r.number:>2} {name:<10} {setting:<{setting_width}} {state:<10}{frames:>7}{pairs:>6} {ripple:>7} {note}\n",
-        style,
-    )
+    name = f"{r.number:>2} {data_text(r.name)[:10]:<10}"
+    line = f"{name} {setting:<{setting_width}} {state:<10}{frames:>7}{pairs:>6} {ripple:>7} {_note(r)}"
+    return line[:width] + "\n", style
 
 
 def _note(r: RoundProgress) -> str:

@@ -10,7 +10,14 @@ from rig.tui.widgets.panel import Panel, Parts
 from rig.tui.wording import STYLES, Cell, strip_cells
 
 STOP_TEXT = " ■ SPACE=STOP "
-_SEPARATOR = " │ "
+_FORMS = (
+    (" │ ", True, True),
+    ("│", True, True),
+    (" │ ", False, True),
+    ("│", False, True),
+    ("│", False, False),
+)
+"""Separator, whether details and whether ages of fresh values are shown; from the richest to the shortest."""
 
 
 class StatusStrip(Panel):
@@ -20,11 +27,11 @@ class StatusStrip(Panel):
         """Return the richest form that fits in the width."""
         cells = strip_cells(situation)
         room = self.size.width - len(STOP_TEXT)
-        for details, ages in ((True, True), (True, False), (False, True), (False, False)):
+        for separator, details, ages in _FORMS:
             texts = [c.text(details=details, ages=ages) for c in cells]
-            if sum(len(t) + len(_SEPARATOR) for t in texts) <= room:
+            if sum(len(t) + len(separator) for t in texts) <= room:
                 break
-        return [(STOP_TEXT, "$stop-text on $stop-back bold"), *_joined(cells, texts)]
+        return [(STOP_TEXT, "$stop-text on $stop-back bold"), *_joined(cells, texts, separator)]
 
     def on_click(self, event: events.Click) -> None:
         """Stop when the reminder is clicked."""
@@ -33,8 +40,8 @@ class StatusStrip(Panel):
             operator_app(self).stop_now()
 
 
-def _joined(cells: list[Cell], texts: list[str]) -> Parts:
+def _joined(cells: list[Cell], texts: list[str], separator: str) -> Parts:
     parts: Parts = []
     for cell, text in zip(cells, texts, strict=True):
-        parts += [(_SEPARATOR if parts else " ", "$faint"), (text, STYLES[cell.level])]
+        parts += [(separator if parts else " ", "$faint"), (text, STYLES[cell.level])]
     return parts

@@ -52,7 +52,9 @@ class VelocityPlot(PlotextPlot):
                 marker="braille",
                 color=_MEASURED,
             )
-        top_mm_s = max([m.velocity_mm_s for m in moving] + [0.0 if command is None else command.velocity_mm_s, 10.0])
+        top_mm_s = max(
+            [m.velocity_mm_s for m in moving] + [0.0 if command is None else command.velocity_mm_s, 10.0]
+        )
         plot.ylim(0, 1.2 * top_mm_s)
         plot.xfrequency(5)
         plot.yfrequency(4)
