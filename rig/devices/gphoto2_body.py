@@ -16,7 +16,7 @@ from rig.devices.camera import CameraCapabilities, CameraIdentity, CameraStatus,
 from rig.devices.gphoto2_exposure import Configured, ExposureControl
 from rig.devices.gphoto2_files import CardFiles
 from rig.devices.gphoto2_focus import FocusMotor, FocusTable
-from rig.devices.gphoto2_link import CameraLink, autodetect
+from rig.devices.gphoto2_link import BACK_OFF_S, CameraLink, autodetect
 from rig.devices.gphoto2_settings import NAMES, PREPARATIONS, Preparation, StillFormat, nearest_format
 from rig.devices.gphoto2_shooting import Shooting
 from rig.devices.gphoto2_state import BodyState
@@ -35,6 +35,8 @@ class Wanted:
     """Its serial number; empty takes the first body found. With one, USB is looked through, too."""
     focus: FocusTable = field(default_factory=FocusTable)
     still_format: StillFormat | None = None
+    is_patient: bool = True
+    """Whether to try again when the body does not answer at once; whoever asks again anyway does not want that."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +161,11 @@ class CameraBody:
         failures: list[DeviceError] = []
         for address in _places(wanted):
             try:
-                identity = self._link.connect(address)
+                identity = self._link.connect(address, BACK_OFF_S if wanted.is_patient else ())
             except DeviceError as error:
                 failures.append(error)
                 continue
-            if not wanted.serial or _plain(identity.serial) == _plain(wanted.serial):
+            if not wanted.serial or _plain(wanted.serial) in map(_plain, self._link.serials):
                 return identity
             failures.insert(0, _other_body(identity, address, wanted.serial))
             self._link.release()

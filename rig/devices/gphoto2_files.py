@@ -52,6 +52,12 @@ class CardFiles:
         self.note_events()
         self._found.clear()
 
+    def await_count(self, count: int, timeout_s: float) -> None:
+        """Wait until so many files were announced or the time is over; `arrivals` returns them."""
+        deadline_s = time.monotonic() + timeout_s
+        while len(self._found) < count and time.monotonic() < deadline_s:
+            self._note(*self._link.event(_EVENT_WAIT_MS))
+
     def arrivals(
         self, timeout_s: float, *, is_writing: Callable[[], bool | None], expected: int = 1
     ) -> tuple[CardFile, ...]:
@@ -152,7 +158,7 @@ def _chunks(link: CameraLink, file: CardFile) -> Iterator[memoryview]:
         except gp.GPhoto2Error as error:
             if offset or error.code != gp.GP_ERROR_NOT_SUPPORTED:
                 raise
-            yield _whole(link, file)
+            yield memoryview(_whole(link, file))
             return
         if not count:
             return
@@ -167,13 +173,13 @@ def _read_into(link: CameraLink, file: CardFile, offset: int, buffer: memoryview
     return int(link.camera.file_read(file.folder, file.name, kind, offset, buffer, link.context))
 
 
-def _whole(link: CameraLink, file: CardFile) -> memoryview:
+def _whole(link: CameraLink, file: CardFile) -> bytes:
     """Read a file in one go, from a body that knows no partial reads."""
     import gphoto2 as gp
 
     content = gp.CameraFile()
     link.camera.file_get(file.folder, file.name, gp.GP_FILE_TYPE_NORMAL, content, link.context)
-    return memoryview(content.get_data_and_size())
+    return bytes(content.get_data_and_size())  # a view would outlive the library's buffer
 
 
 def _too_few(name: str, found: list[str], expected: int) -> DeviceTimeoutError:

@@ -9,16 +9,18 @@ import contextlib
 import errno
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from rig.devices.camera import CameraIdentity
-from rig.devices.gphoto2_errors import DOUBTFUL_CODES, LINK_LOST_CODES, translated
+from rig.devices.gphoto2_errors import DOUBTFUL_CODES, LINK_BROKEN, LINK_LOST_CODES, translated
+from rig.devices.gphoto2_settings import NAMES
 from rig.errors import DeviceBusyError, DeviceError
 
 _NETWORK_MODEL = "PTP/IP Camera"
-_BACK_OFF_S = (0.5, 1.0, 2.0)
+BACK_OFF_S = (0.5, 1.0, 2.0)
 _BUSY_S, _BUSY_POLL_S = 10.0, 0.05
 """How long a body may be busy with what it did before, as after a movie's stop."""
 
@@ -32,6 +34,7 @@ class CameraLink:
         context: The library's context, which every call gets, so that its explanations are heard.
         is_generic: Whether the library took the body for any network camera, so that it does not know the model.
         reported: What the body told unasked, in the library's words; whoever reads it empties it.
+        serials: Every serial number the body answers to, the one that is engraved on it first.
     """
 
     def __init__(self) -> None:
@@ -40,11 +43,18 @@ class CameraLink:
         self.context: Any = None
         self.is_generic = False
         self.reported: list[str] = []
+        self.serials: tuple[str, ...] = ()
         self._hearing: Any = None
         self._said: list[str] = []
 
-    def connect(self, address: str) -> CameraIdentity:
-        """Connect to the body at an address and ask who it is; tries again while it wakes up."""
+    def connect(self, address: str, waits_s: Sequence[float] = BACK_OFF_S) -> CameraIdentity:
+        """Connect to the body at an address and ask who it is.
+
+        Args:
+            address: Port as the library writes it.
+            waits_s: How long to wait before each further try: a body that wakes up, or has just lost its last
+                owner, needs a moment.
+        """
         import gphoto2 as gp
 
         self.name = f"camera at {address}"
@@ -55,13 +65,15 @@ class CameraLink:
         try:
             with self._translating("connecting"):
                 self.camera = _camera_at(address, self.context)
-                self._initialise()
-                identity = _identity(self.summary())
+                self._initialise(waits_s)
+                told = _identity(self.summary())
+                engraved = [self.read(e) for e in NAMES["engraved_serial"] if self.has(e)]
         except DeviceError:
             self.release()
             raise
-        self.name = identity.model
-        return identity
+        self.name = told.model
+        self.serials = (*engraved, told.serial)
+        return replace(told, serial=self.serials[0])
 
     def summary(self) -> str:
         """Return what the library says about the body: who it is and what it can do."""
@@ -98,10 +110,12 @@ class CameraLink:
         except DeviceError:  # ours already; some of them are OSErrors, too
             raise
         except gp.GPhoto2Error as error:
-            wrong = translated(self.name, action, int(error.code), said=self._said)
-            if error.code in LINK_LOST_CODES or (error.code in DOUBTFUL_CODES and not self.answers()):
+            code, said = int(error.code), tuple(self._said)
+            if code in DOUBTFUL_CODES and self.camera is not None and not self.answers():
+                code, said = LINK_BROKEN, ()  # what the library made of it would blame the setting
+            if code in LINK_LOST_CODES:
                 self.camera = None
-            raise wrong from None
+            raise translated(self.name, action, code, said=said) from None
         except OSError as error:
             full = error.errno in {errno.ENOSPC, errno.EDQUOT}
             raise DeviceError(
@@ -216,27 +230,34 @@ class CameraLink:
     def _hear(self, _context: object, words: bytes | str, _data: object) -> None:
         self._said.append(words.decode(errors="replace") if isinstance(words, bytes) else words)
 
-    def _initialise(self) -> None:
+    def _initialise(self, waits_s: Sequence[float]) -> None:
         import gphoto2 as gp
 
-        for wait_s in _BACK_OFF_S:
+        for wait_s in waits_s:
             try:
                 self.camera.init(self.context)
             except gp.GPhoto2Error as error:
-                if error.code == gp.GP_ERROR:
-                    raise self._turned_away() from None
-                if error.code not in LINK_LOST_CODES:
-                    raise
+                self._require_worth_waiting(int(error.code))
                 time.sleep(wait_s)  # a body that just woke up or lost its last owner needs a moment
                 self.unhear()
             else:
                 return
-        self.camera.init(self.context)
+        try:
+            self.camera.init(self.context)
+        except gp.GPhoto2Error as error:
+            self._require_worth_waiting(int(error.code))
+            raise
+
+    def _require_worth_waiting(self, code: int) -> None:
+        """Raise where the body turned us away: it says so without a word, while a link that breaks has one."""
+        import gphoto2 as gp
+
+        if code == gp.GP_ERROR and not self._said:
+            raise self._turned_away() from None
 
     def _turned_away(self) -> DeviceBusyError:
-        said = f" ({'; '.join(self._said)})" if self._said else ""
         return DeviceBusyError(
-            f"{self.name}: the body turned the connection away{said}; another program may have it",
+            f"{self.name}: the body turned the connection away; another program may have it",
             next_step="end other programs that use this camera, or switch it off and on",
         )
 

@@ -37,6 +37,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "live_view_prohibit": ("liveviewprohibit",),  # Nikon
     "battery": ("batterylevel",),  # all
     "shots_left": ("availableshots",),  # Canon EOS, some Nikon
+    "engraved_serial": ("eosserialnumber",),  # Canon EOS, whose PTP number is another one of 32 digits
     "clock": ("datetimeutc", "datetime"),  # datetimeutc: Canon EOS of recent years
 }
 """Config entries by our name, the preferred one first; the first that a body has counts, whoever made it.
@@ -74,10 +75,12 @@ class Switch:
     off: str | int
     needs_live_view: bool = False
     """Whether live view must run for a moment before (Canon EOS)."""
+    shows_recording: bool = False
+    """Whether the entry shows what the body does, so that it falls back when a movie ends by itself."""
 
 
 MOVIE_SWITCHES: tuple[Switch, ...] = (
-    Switch("movierecordtarget", "Card", "None", needs_live_view=True),
+    Switch("movierecordtarget", "Card", "None", needs_live_view=True, shows_recording=True),
     Switch("movie", 1, 0),
 )
 """Canon EOS; Nikon and Sony. Fuji bodies have none."""
@@ -113,6 +116,9 @@ FILES_TO_CARD = Preparation(
 SINGLE_PICTURES = Preparation("one picture at a time", NAMES["drive_mode"], ("single",))
 BURST_WORDS = ("burst", "continuous high", "continuous", "super high", "high speed")
 """Beginnings of the drive modes that take pictures as long as the button is held, the fastest first."""
+BUTTON_DOWN = Preparation("the release is held down", NAMES["release"], ("press full mf", "press full"))
+BUTTON_UP = Preparation("the release is let go", NAMES["release"], ("release full", "release"))
+"""Recent versions of the library press with or without autofocus; older ones have one word."""
 PREPARATIONS: tuple[Preparation, ...] = (
     Preparation("settings are taken from here", ("prioritymode",), ("application", "usb")),  # Sony, Fuji
     FILES_TO_CARD,

@@ -11,6 +11,8 @@ from rig.devices.gphoto2_files import CardFiles
 from rig.devices.gphoto2_link import CameraLink
 from rig.devices.gphoto2_settings import (
     BURST_WORDS,
+    BUTTON_DOWN,
+    BUTTON_UP,
     FILES_TO_CARD,
     NAMES,
     SINGLE_PICTURES,
@@ -24,6 +26,8 @@ from rig.errors import DeviceError, SettingRefusedError
 _STARTED_S = 2.0
 """How long a body may take to say that it records."""
 _POLL_S = 0.02
+_LEFTOVER_S = 10.0
+"""How long the file of a movie that nobody wants may take to be closed."""
 _LIVE_VIEW_WARM_UP_S = 1.0
 _FILES_OF = {"raw+jpeg": 2}
 _CONTINUOUS = Preparation("pictures as long as the button is held", NAMES["drive_mode"], BURST_WORDS)
@@ -52,6 +56,7 @@ class Shooting:
                 f"{self._link.name}: no frame of a movie is exposed for {self._exposure.bulb_s:g} s",
                 next_step="shorten exposure_s in the plan, or take stills",
             )
+        self._end_leftover()
         self._state.require_none(self._state.reasons_against_movie(), "a movie cannot be recorded")
         self.bring_about(FILES_TO_CARD)
         self._files.forget_events()
@@ -124,6 +129,16 @@ class Shooting:
                 next_step=wanted.mend,
             )
 
+    def _end_leftover(self) -> None:
+        """End a movie that a take given up left running; its file stays on the card."""
+        if not self._state.is_recording():
+            return
+        self.end_recording()
+        deadline_s = time.monotonic() + _LEFTOVER_S
+        while self._state.is_writing() and time.monotonic() < deadline_s:
+            self._files.note_events()
+            time.sleep(_POLL_S)
+
     def _movie_switch(self) -> Switch:
         switch = self._state.movie_switch()
         if switch is None:
@@ -153,10 +168,13 @@ class Shooting:
         self._link.camera.trigger_capture(self._link.context)
 
     def _arrivals(self, timeout_s: float, *, pictures: int) -> tuple[CardFile, ...]:
+        expected = self._files_of(pictures)
+        return self._files.arrivals(timeout_s, is_writing=self._state.is_writing, expected=expected)
+
+    def _files_of(self, pictures: int) -> int:
         entry = self._link.first(NAMES["still_format"])
         kind = still_format(self._link.read(entry)) if entry else None
-        expected = pictures * _FILES_OF.get(kind or "", 1)
-        return self._files.arrivals(timeout_s, is_writing=self._state.is_writing, expected=expected)
+        return pictures * _FILES_OF.get(kind or "", 1)
 
     def _held_open(self, exposure_s: float, timeout_s: float) -> tuple[CardFile, ...]:
         """Open the shutter, wait, close it; the body's own exposure time is set back to what it was."""
@@ -199,10 +217,22 @@ class Shooting:
     def _pressed_burst(self, count: int, timeout_s: float) -> tuple[CardFile, ...]:
         """Hold the button until enough pictures were announced (Canon EOS); those beyond stay on the card."""
         self.bring_about(_CONTINUOUS)
-        self._link.write("eosremoterelease", "Press Full")
+        self._push(BUTTON_DOWN)
+        wanted = self._files_of(count)
         try:
-            files = self._arrivals(timeout_s, pictures=count)
+            self._files.await_count(wanted, timeout_s)
         finally:
-            self._link.write("eosremoterelease", "Release Full")
-            self.bring_about(SINGLE_PICTURES)
-        return files[:count]
+            self._push(BUTTON_UP)
+        files = self._arrivals(timeout_s, pictures=count)
+        self.bring_about(SINGLE_PICTURES)
+        return files[:wanted]
+
+    def _push(self, wanted: Preparation) -> None:
+        entry = wanted.entries[0]
+        choice = wanted.best_of(self._link.choices(entry))
+        if choice is None:
+            raise DeviceError(
+                f"{self._link.name}: {entry} has no choice for '{wanted.what}'",
+                next_step="take single pictures",
+            )
+        self._link.write_when_ready(entry, choice)

@@ -18,6 +18,8 @@ CARD_REASONS = frozenset({"No card", "Card error", "Card not formatted", "Card f
 _HARMLESS = frozenset({"Not in application mode"})
 """The library switches to this mode itself when it starts a movie."""
 _TOO_HOT = "Temperature too high"
+_AGAINST_LIVE_VIEW = frozenset({_TOO_HOT, "Battery exhausted"})
+"""Reasons against live view that do not pass while one waits."""
 _CLOCK_TOLERANCE_S = 1
 """Camera clocks count whole seconds."""
 _BATTERY_WORDS = {"low": 5, "empty": 0, "full": 100}
@@ -32,6 +34,7 @@ class BodyState:
 
     def __init__(self, link: CameraLink) -> None:
         self._link = link
+        self._clock_offset_s: float | None = None
 
     def free_bytes(self) -> int | None:
         """Ask the card for its free space; None where the body tells of no card."""
@@ -45,7 +48,7 @@ class BodyState:
             free_bytes=free_bytes,
             movie_prohibited=", ".join(self.reasons_against_movie()),
             hot=_TOO_HOT in self._listed("live_view_prohibit"),
-            clock_offset_s=self._clock_offset_s(),
+            clock_offset_s=self._clock_offset_s,
             unasked_changes=unasked_changes,
         )
 
@@ -62,15 +65,21 @@ class BodyState:
         )
 
     def synchronise_clock(self) -> None:
-        """Set the body's clock to this computer's where it is off; a body that lets nobody set it keeps its own."""
+        """Set the body's clock to this computer's where it is off, and note by how much it is off then.
+
+        A body that lets nobody set it keeps its own. Later readings would not do: an EOS body tells its time once.
+        """
+        offset_s = self._read_clock_offset_s()
+        if offset_s is not None and abs(offset_s) > _CLOCK_TOLERANCE_S:
+            self._set_clock()
+            offset_s = self._read_clock_offset_s()
+        self._clock_offset_s = offset_s
+
+    def _set_clock(self) -> None:
         import gphoto2 as gp
 
-        entry = self._link.first(NAMES["clock"])
-        offset_s = self._clock_offset_s()
-        if entry is None or offset_s is None or abs(offset_s) <= _CLOCK_TOLERANCE_S:
-            return
         try:
-            self._link.write(entry, round(time.time()))
+            self._link.write(self._link.first(NAMES["clock"]) or "", int(time.time()))
         except gp.GPhoto2Error as error:
             if error.code not in {gp.GP_ERROR_BAD_PARAMETERS, gp.GP_ERROR_NOT_SUPPORTED}:
                 raise
@@ -78,19 +87,27 @@ class BodyState:
 
     def reasons_against_movie(self) -> tuple[str, ...]:
         """Return the body's reasons against a movie, in the library's words."""
-        return tuple(r for r in self._listed("movie_prohibit") if r not in _HARMLESS)
+        shown = self._listed("live_view_prohibit")
+        return (
+            *(r for r in self._listed("movie_prohibit") if r not in _HARMLESS),
+            *(r for r in shown if r in _AGAINST_LIVE_VIEW),
+        )
 
     def says_whether_it_records(self) -> bool:
-        """Tell whether the body lists reasons at all; that it records is one of them."""
-        return self._link.first(NAMES["movie_prohibit"]) is not None
+        """Tell whether the body lists reasons, that it records being one of them, or shows what it does."""
+        switch = self.movie_switch()
+        return self._lists_reasons() or (switch is not None and switch.shows_recording)
 
     def is_recording(self) -> bool:
         """Tell whether the body says that it records."""
+        switch = self.movie_switch()
+        if switch is not None and switch.shows_recording:
+            return self._link.read(switch.entry) == switch.on
         return RECORDING in self._listed("movie_prohibit")
 
     def is_writing(self) -> bool | None:
         """Tell whether files are still to come; None where the body does not say."""
-        if not self.says_whether_it_records():
+        if not self._lists_reasons():
             return None
         return not {RECORDING, WRITING}.isdisjoint(self._listed("movie_prohibit"))
 
@@ -107,6 +124,9 @@ class BodyState:
                 next_step="mend this at the camera; a full card needs files deleted or another card",
             )
 
+    def _lists_reasons(self) -> bool:
+        return self._link.first(NAMES["movie_prohibit"]) is not None
+
     def _listed(self, name: str) -> tuple[str, ...]:
         entry = self._link.first(NAMES[name])
         if entry is None:
@@ -120,9 +140,9 @@ class BodyState:
         percent = re.match(r"\d+", word)
         return int(percent.group()) if percent else _BATTERY_WORDS.get(word.lower())
 
-    def _clock_offset_s(self) -> float | None:
+    def _read_clock_offset_s(self) -> float | None:
         entry = self._link.first(NAMES["clock"])
-        return None if entry is None else float(self._link.widget(entry).get_value() - round(time.time()))
+        return None if entry is None else float(self._link.widget(entry).get_value() - int(time.time()))
 
     def _shows_live_view(self) -> bool:
         import gphoto2 as gp

@@ -165,7 +165,7 @@ class EosSettings:
     def tell_time(self, off_s: float) -> None:
         """Set what the clock shows now; a body tells it when asked for all it has, and not every second."""
         for code in (CAMERA_TIME, UTC_TIME):
-            self.properties[code].value = round(time.time() + off_s)
+            self.properties[code].value = int(time.time() + off_s)
 
     def drive_focus(self, steps: int) -> bool:
         """Move the focus motor, towards infinity by negative steps; False when a stop was reached first."""
