@@ -107,7 +107,7 @@ class Gphoto2Camera:
 
     def open(self) -> None:
         """Start the owner process and connect."""
-        self._open(self._settings.serial, self._settings.open_s)
+        self._open(self._wanted(self._settings.serial), self._settings.open_s)
         self._asked = ExposureSettings()
 
     def reconnect(self, *, timeout_s: float) -> None:
@@ -115,6 +115,7 @@ class Gphoto2Camera:
         from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_chain, wait_fixed
 
         began_s = time.monotonic()
+        wanted = replace(self._wanted(self.identity.serial), is_patient=False)
         attempts = Retrying(
             wait=wait_chain(*map(wait_fixed, _BACK_OFF_S)),
             stop=stop_after_delay(timeout_s),
@@ -124,7 +125,7 @@ class Gphoto2Camera:
         for attempt in attempts:
             with attempt:
                 left_s = began_s + timeout_s - time.monotonic()
-                self._open(self.identity.serial, min(self._settings.open_s, max(left_s, _SHORTEST_OPEN_S)))
+                self._open(wanted, min(self._settings.open_s, max(left_s, _SHORTEST_OPEN_S)))
         self.configure(self._asked)
 
     def close(self) -> None:
@@ -220,12 +221,14 @@ class Gphoto2Camera:
         """Remove a card file."""
         self._call("delete", type(None), file)
 
-    def _open(self, serial: str, timeout_s: float) -> None:
-        self.close()
-        self._owner = OwnerProcess()
+    def _wanted(self, serial: str) -> Wanted:
         settings = self._settings
         addresses = tuple(a for a in (settings.address, *settings.more_addresses) if a)
-        wanted = Wanted(addresses, serial, settings.focus, settings.still_format)
+        return Wanted(addresses, serial, settings.focus, settings.still_format)
+
+    def _open(self, wanted: Wanted, timeout_s: float) -> None:
+        self.close()
+        self._owner = OwnerProcess()
         try:
             opened = self._call("open", Opened, wanted, timeout_s=timeout_s)
         except BaseException:

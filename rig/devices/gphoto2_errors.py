@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rig.errors import DeviceBusyError, DeviceError, DeviceNotFoundError, SettingRefusedError
 
-LINK_LOST_CODES = frozenset({-7, -10, -52, -105})
+LINK_BROKEN = -7
+LINK_LOST_CODES = frozenset({LINK_BROKEN, -10, -52, -105})
 """After one of these the library's camera object is of no use any more, although config reads may still answer."""
 DOUBTFUL_CODES = frozenset({-1, -2})
 """What the library says both when a body refuses and when it is gone: only asking it something tells which."""
@@ -44,11 +45,11 @@ _MEANINGS: Mapping[int, _Meaning] = {
     -2: _Meaning(
         SettingRefusedError,
         "the body does not take this value",
-        "if the value is right, the link was lost: open again",
+        "take another value, or set it at the body",
     ),
     -3: _Meaning(DeviceError, "out of memory, which mostly means a full card", "free space on the card"),
     -6: _Meaning(DeviceError, "this body cannot do it", "leave it out, or do it by hand"),
-    -7: _Meaning(DeviceError, "the link broke", "check cable and power, then open the rig again"),
+    LINK_BROKEN: _Meaning(DeviceError, "the link broke", "check cable and power, then open the rig again"),
     -10: _Meaning(DeviceError, "the body hangs", "switch it off and on, then open the rig again"),
     -52: _Meaning(
         DeviceNotFoundError, "no camera at this port", "wake it or plug it in, then open the rig again"

@@ -22,18 +22,23 @@ from typing import Any
 from rig.errors import DeviceError, DeviceTimeoutError
 
 _EXIT_S = 5.0
+_LIBRARY_SETTINGS = "ptp2=cachetime=0\n"
 
 
 class OwnerProcess:
     """One child process and the pipe to it. Everything it does is asked for with a deadline.
 
     The child lives in a home folder of its own, since the library keeps settings in the user's from run to run.
+    There the library is told to ask the body each time: it would else answer for two seconds from what it knew.
     """
 
     def __init__(self) -> None:
         self._home = tempfile.TemporaryDirectory(prefix="cleanplate-gphoto2-")
         self._log = Path(self._home.name) / "stderr.txt"
         self._numbers = itertools.count(1)
+        library_settings = Path(self._home.name, "gphoto", "settings")
+        library_settings.parent.mkdir()
+        library_settings.write_text(_LIBRARY_SETTINGS, encoding="utf-8")
         ours, theirs = socket.socketpair()
         with theirs, self._log.open("wb") as log:
             program = ["-P", "-m", "rig.devices.gphoto2_worker", str(theirs.fileno()), self._home.name]

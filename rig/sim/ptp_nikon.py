@@ -197,7 +197,7 @@ class NikonBody(CameraBody):
         return answer()
 
     def _switch_live_view(self, on: bool) -> Answer:
-        if on and self.faults.is_hot:
+        if on and self.faults.is_hot and not self._live_view:
             return answer(Reply.INVALID_STATUS)
         self._live_view = on
         return self._act()

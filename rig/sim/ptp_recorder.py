@@ -28,6 +28,8 @@ from rig.profile import SimulationSpec
 SettingName = Literal["iso", "f_number", "exposure_s", "white_balance", "focus_mode"]
 Moment = Literal["open", "set", "preview", "start_movie", "stop_movie", "capture", "fetch", "events", "ready"]
 _JOIN_S = 5.0
+_GLANCE_S = 0.02
+"""How often a recording looks whether the faults end it."""
 _SHORTEST_BULB_S = 0.01
 _BURST_PAUSE_S = 0.1
 """Session seconds between the pictures of a burst."""
@@ -290,13 +292,11 @@ class Recorder:
             self._publish(self._backend.movie(recording.settings, start_s, end_s))
 
     def _await_end(self, recording: Recording) -> None:
-        limit_s = self._faults().movie_ends_after_s
-        if limit_s is None:
-            recording.stopped.wait()
-            return
-        end_s = recording.start_s + limit_s
-        self._clock.sleep(end_s - self._clock.now(), recording.stopped)
-        recording.stop_s = min(recording.stop_s, end_s)
+        while not recording.stopped.wait(_GLANCE_S):
+            limit_s = self._faults().movie_ends_after_s
+            if limit_s is not None and self._clock.now() >= recording.start_s + limit_s:
+                recording.stop_s = min(recording.stop_s, recording.start_s + limit_s)
+                return
 
     def _parts(self, start_s: float, stop_s: float) -> Iterator[tuple[float, float]]:
         length_s = self._faults().movie_split_after_s or stop_s - start_s

@@ -36,7 +36,8 @@ class PtpIpCamera:
         faults: What goes wrong; `body` lets it change.
 
     Attributes:
-        address: Port description for libgphoto2.
+        address: Port description for libgphoto2, as it is when first listened to.
+        port: TCP port; changes where the faults move the body.
     """
 
     def __init__(
@@ -51,22 +52,30 @@ class PtpIpCamera:
         maker = CanonEosBody if spec.camera_body == "canon" else NikonBody
         self.body = maker(backend, clock, spec, serial=serial, faults=faults or CameraFaults())
         self._session = threading.Lock()
+        self._appearing, self._is_listening = threading.Lock(), False
         self._connections: set[PacketSocket] = set()
-        self._port = 0
+        self.port = 0
         self.appear()
-        self.address = f"ptpip:127.0.0.1:{self._port}:{self._port}"
+        self.address = f"ptpip:127.0.0.1:{self.port}:{self.port}"
 
     def appear(self) -> None:
-        """Listen, at the same address as before after `vanish`."""
-        self._listener = socket.create_server(("127.0.0.1", self._port))
-        self._port = self._listener.getsockname()[1]
+        """Listen, at the same address as before after `vanish`; does nothing while it listens."""
+        with self._appearing:
+            if not self._is_listening:
+                self._listen_at_port()
+
+    def _listen_at_port(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._listen, args=(self._listener,), name="ptpip", daemon=True).start()
+        self._is_listening = True
 
     def vanish(self) -> None:
         """Drop every connection and listen no more, as an unplugged cable does."""
         with contextlib.suppress(OSError):  # already gone
             self._listener.shutdown(socket.SHUT_RDWR)  # unlike close, this ends the accept under way
         self._listener.close()
+        self._is_listening = False
         for connection in tuple(self._connections):
             connection.close()
 
@@ -82,7 +91,7 @@ class PtpIpCamera:
 
     def _return(self, faults: CameraFaults) -> None:
         self.body.return_from(faults)
-        self._port = faults.returns_at_port or self._port
+        self.port = faults.returns_at_port or self.port
         self.appear()
 
     def close(self) -> None:
