@@ -78,7 +78,7 @@ class Shooting:
 
         switch = self._movie_switch()
         try:
-            self._link.write(switch.entry, switch.off)
+            self._link.write_when_ready(switch.entry, switch.off)
         except gp.GPhoto2Error as error:
             if error.code in LINK_LOST_CODES or not self._link.answers():
                 raise
@@ -89,7 +89,7 @@ class Shooting:
         self._require_pictures()
         if self._exposure.bulb_s:
             return self._held_open(self._exposure.bulb_s, timeout_s)
-        self._trigger()
+        self._link.when_ready(self._trigger)
         return self._arrivals(timeout_s, pictures=1)
 
     def burst(self, count: int, timeout_s: float) -> tuple[CardFile, ...]:

@@ -39,7 +39,7 @@ _HALF, _FULL = 1, 2
 _FAR = 0x8000
 _LENS_STEPS = (1, 8, 40)
 """Motor steps of the three strides that the lens can be told to make."""
-_BYTES_PER_SHOT = 30_000_000
+_BYTES_PER_SHOT, _MANY_SHOTS = 30_000_000, 9999
 _SUFFIXES = {eos.JPEG_FILE: ".jpg", eos.RAW_FILE: ".cr3"}
 _BUSY_STATES = frozenset({Shutter.EXPOSING, Shutter.WRITING})
 
@@ -191,10 +191,15 @@ class CanonEosBody(CameraBody):
             self._events.append(record(EosEvent.STATUS_CHANGED, struct.pack("<I", status)))
         if state is not Shutter.RECORDING:
             self._change(eos.MOVIE_TARGET, eos.RECORD_NOTHING)
-        self._change(eos.AVAILABLE_SHOTS, min(self._card.free_bytes // _BYTES_PER_SHOT, 9999))
+        self._change(eos.AVAILABLE_SHOTS, self._shots_left())
         self._change(eos.TEMPERATURE_STATUS, int(self.faults.is_hot))
         if self.faults.battery_percent is not None:
             self._change(eos.BATTERY, eos.battery_code(self.faults.battery_percent))
+
+    def _shots_left(self) -> int:
+        """Count by the card; with pictures going to the host by that, or the library would wait for ever."""
+        to_host = self.settings.number(eos.CAPTURE_DESTINATION) == eos.TO_HOST
+        return _MANY_SHOTS if to_host else min(self._card.free_bytes // _BYTES_PER_SHOT, _MANY_SHOTS)
 
     def _drift(self) -> None:
         """Change a setting while a movie runs, once, and tell so."""
