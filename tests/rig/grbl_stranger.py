@@ -30,6 +30,8 @@ class Stranger:
         self._unfinished = b""
         self.lines: list[str] = []
         """Everything that came and was not taken yet."""
+        self.fresh = False
+        """Whether nothing has happened since the last `calm`."""
 
     def close(self) -> None:
         self.port.close()
@@ -113,6 +115,7 @@ class Stranger:
         self.reset()
         self.tell("$X")
         assert self.report()["state"] == "Idle"
+        self.fresh = False
 
     def home(self) -> None:
         self.reset()
