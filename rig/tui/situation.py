@@ -143,6 +143,16 @@ class Situation:
         return moving or self.state.mode in _MOVING_MODES
 
     @property
+    def rail_rests(self) -> bool:
+        """Whether the rail last said that it stands and the session is busy with something else.
+
+        While a camera is set or its movie copied nobody asks the rail, and its silence is no alarm.
+        """
+        rail = None if self.state is None else self.state.rail
+        resting = rail is not None and rail.state == "idle" and not rail.velocity_mm_s and not rail.fault
+        return resting and self.session_runs and self.state_age_s <= GONE_S
+
+    @property
     def session_runs(self) -> bool:
         """Whether a session is in progress."""
         running = {EngineMode.RUNNING, EngineMode.PAUSING, EngineMode.PAUSED}

@@ -54,6 +54,8 @@ def age_text(age_s: float) -> str:
     """Write an age in a fixed form: ``0.1s``, ``12s``, ``4min``."""
     if not math.isfinite(age_s):
         return "never"
+    if age_s > 3600:
+        return "> 1 h"
     if age_s < 10:
         return f"{age_s:.1f}s"
     return f"{age_s:.0f}s" if age_s < 120 else f"{age_s / 60:.0f}min"
@@ -69,7 +71,7 @@ def strip_cells(s: Situation) -> list[Cell]:
     """List the status strip's items after STOP."""
     cells = [_rig_cell(s), *([] if s.link == "connected" else [_engine_cell(s)])]
     cells += [rail_cell(s), camera_cell(s), disk_cell(s), clock_cell(s)]
-    if s.lag_s > LAG_S or (s.state is not None and s.state.preview_skipped):
+    if s.lag_s > LAG_S:
         cells.append(Cell("UI", SYMBOLS["degraded"], "skipping", level="warning"))
     return cells
 
@@ -101,12 +103,18 @@ def rail_cell(s: Situation) -> Cell:
 
 
 def _rail_words(s: Situation, rail: RailReading, fresh: Freshness) -> tuple[str, str, str, Level]:
+    if fresh is not Freshness.FRESH and s.rail_rests:
+        return "degraded", "rests", "", "dim"
     if fresh is Freshness.GONE:
         return "error", "gone", "", "error"
     if s.mode is EngineMode.LOCKED or rail.fault:
         return "error", "LOCKED", data_text(rail.fault), "error"
     if fresh is Freshness.STALE:
         return "degraded", "no answer", "", "warning"
+    return _fresh_rail_words(rail)
+
+
+def _fresh_rail_words(rail: RailReading) -> tuple[str, str, str, Level]:
     if rail.limits:
         return "warning", "limit", " ".join(rail.limits), "warning"
     if not rail.homed or rail.position_mm is None:
@@ -157,7 +165,7 @@ def disk_cell(s: Situation) -> Cell:
     rounds = int((free_gb - s.reserve_gb) / s.round_gb)
     if rounds <= 3:
         return Cell("DISK", SYMBOLS["warning"], f"{rounds} rounds left", level="warning")
-    return Cell("DISK", SYMBOLS["ok"], room, f"≈{min(rounds, 9999)} rounds")
+    return Cell("DISK", SYMBOLS["ok"], room, f"≈{rounds} rounds" if rounds < 1000 else "")
 
 
 def clock_cell(s: Situation) -> Cell:

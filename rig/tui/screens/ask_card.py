@@ -81,7 +81,7 @@ class AskCard(OperatorModal):
         return Option(f"{key}{data_text(choice.label)}{reason}")
 
     @on(OptionList.OptionSelected, "#checklist")
-    def tick(self, event: OptionList.OptionSelected) -> None:  # type: ignore[override]
+    def tick_off(self, event: OptionList.OptionSelected) -> None:
         """Tick or untick an item."""
         self._ticked[event.option_index] = not self._ticked[event.option_index]
         option = self._ticks()[event.option_index]

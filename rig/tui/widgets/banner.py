@@ -21,7 +21,9 @@ _PAUSES: dict[EngineMode, str] = {
 
 
 class Banner(Panel):
-    """One to three lines across the screen."""
+    """One to four lines across the screen."""
+
+    grows = True
 
     def show(self, situation: Situation) -> None:
         """Appear exactly when there is something to say."""
@@ -73,7 +75,8 @@ def _mode_lines(s: Situation) -> list[str]:
         return [f"{sign} {s.mode.value.upper()}: {why}", f"{_position(s)}; {_STEPS[s.mode]}"]
     if s.mode in _PAUSES:
         return [_PAUSES[s.mode]]
-    return [f"▲ {data_text(state.why)}"] if state.why else []
+    at_rest = s.mode in {EngineMode.CONNECTED, EngineMode.READY}
+    return [f"▲ {data_text(state.why)}"] if state.why and at_rest else []
 
 
 def _position(s: Situation) -> str:

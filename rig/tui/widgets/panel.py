@@ -19,6 +19,8 @@ class Panel(Static):
 
     period_s: ClassVar[float] = 0.25
     """Redrawn no more often than this; readings in between are skipped, not queued."""
+    grows: ClassVar[bool] = False
+    """Whether its height follows its text."""
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002  - Textual's name
         super().__init__("", markup=False, id=id, classes=classes)
@@ -28,13 +30,13 @@ class Panel(Static):
     def show(self, situation: Situation) -> None:
         """Draw a situation, if it is time and looks different."""
         now_s = time.monotonic()
-        if now_s < self._due_s or not self.size:
+        if now_s < self._due_s:
             return
         self._due_s = now_s + self.period_s
         parts = self.picture(situation)
         if parts != self._drawn:
             self._drawn = parts
-            self.update(Content.assemble(*parts), layout=False)
+            self.update(Content.assemble(*parts), layout=self.grows)
 
     def redraw(self) -> None:
         """Draw the next situation at once."""

@@ -62,7 +62,7 @@ def _bar(s: Situation, low_mm: float, high_mm: float, width: int) -> Parts:
     if (
         rail is not None
         and rail.position_mm is not None
-        and freshness(s.age_s(rail.t_host_s)) is not Freshness.GONE
+        and (s.rail_rests or freshness(s.age_s(rail.t_host_s)) is not Freshness.GONE)
     ):
         cells[column(rail.position_mm)] = ("█", "$foreground bold")
     return _merged(cells)
@@ -85,7 +85,7 @@ def figures(s: Situation, width: int) -> Parts:
         return [("rail off", "$faint")]
     age_s = s.age_s(rail.t_host_s)
     fresh = freshness(age_s)
-    if fresh is Freshness.GONE:
+    if fresh is Freshness.GONE and not s.rail_rests:
         return [(f"✕ no answer from the rail for {age_text(age_s)}: position unknown", "$bad bold")]
     if rail.position_mm is None:
         text = "x unknown: home first"
@@ -93,8 +93,8 @@ def figures(s: Situation, width: int) -> Parts:
         target = "" if s.command is None or width < _WIDE else f" → {s.command.target_mm:.2f}"
         text = f"x {rail.position_mm:.2f}{target} mm"
     speed = "" if rail.velocity_mm_s is None else f"   v {rail.velocity_mm_s:.2f} mm/s"
-    label = "   STALE" if fresh is Freshness.STALE else ""
-    style = "$faint" if fresh is Freshness.STALE else ""
+    label = "" if fresh is Freshness.FRESH else "   not asked" if s.rail_rests else "   STALE"
+    style = "" if fresh is Freshness.FRESH else "$faint"
     phase = f"   {_phase(s)}" if width >= _WIDE else ""
     return [(f"{text}{speed}{phase}{label}   age {age_s:.1f} s", style)]
 

@@ -86,10 +86,13 @@ def _label(s: Situation) -> str:
     if s.preview is None or age_s > GONE_S:
         return ""
     stale = "STALE " if freshness(age_s) is not Freshness.FRESH else ""
+    skipped = (
+        f"  skipped {s.state.preview_skipped}" if s.state is not None and s.state.preview_skipped else ""
+    )
     skin = f"  GT onion skin {s.onion_percent} %" if s.onion_percent else ""
     if s.onion_percent and s.gt_preview is None:
         skin = "  no GT picture here yet"
-    return f"{data_text(s.preview.camera)}  {stale}age {age_text(age_s)}{skin}"
+    return f"{data_text(s.preview.camera)}  {stale}age {age_text(age_s)}{skipped}{skin}"
 
 
 def _absence(s: Situation) -> str:
