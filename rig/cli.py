@@ -15,6 +15,7 @@ app = typer.Typer(
 
 PlanArgument = Annotated[Path, typer.Argument(help="Plan file (YAML).", show_default=False)]
 ProfileOption = Annotated[str, typer.Option("--profile", help="Profile file, or the name of one that ships.")]
+ArmOption = Annotated[str | None, typer.Option("--arm", help="Name of a real rig that may move.")]
 SceneOption = Annotated[
     Path | None, typer.Option("--scene", help="Folder of photographs for the simulated world.")
 ]
@@ -42,7 +43,7 @@ def record(
         str | None, typer.Option("--profile", help="Profile file, or the name of one that ships.")
     ] = None,
     session: Annotated[str | None, typer.Option("--session", help="Resume this session instead.")] = None,
-    arm: Annotated[str | None, typer.Option("--arm", help="Name of a real rig that may move.")] = None,
+    arm: ArmOption = None,
     yes_conditions: Annotated[
         bool, typer.Option("--yes-conditions", help="External conditions are set; ask nobody.")
     ] = False,
@@ -62,6 +63,61 @@ def record(
         run_plan(console, plan, profile, arm=arm, yes_conditions=yes_conditions, photos=scene)
     else:
         raise typer.BadParameter("give PLAN and --profile, or --session alone")
+
+
+@app.command()
+def home(
+    profile: ProfileOption,
+    arm: ArmOption = None,
+    data: DataOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Find the home switch, through the rig's engine where one runs."""
+    from rig.commands import home_rig
+
+    home_rig(open_console(data, json_output=json_output, quiet=quiet, debug=debug), profile, arm=arm)
+
+
+@app.command()
+def jog(
+    distance_mm: Annotated[
+        float, typer.Argument(help="How far, mm; towards the home switch below 0: `rig jog -- -5`.")
+    ],
+    profile: ProfileOption,
+    speed: Annotated[float, typer.Option("--speed", help="mm/s; at most 5 while not homed.")] = 5.0,
+    arm: ArmOption = None,
+    data: DataOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Move the carriage a little; Ctrl-C stops it."""
+    from rig.commands import jog_rig
+
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    jog_rig(console, profile, distance_mm, velocity_mm_s=speed, arm=arm)
+
+
+@app.command()
+def stop(
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="This rig alone, with or without an engine.")
+    ] = None,
+    emergency: Annotated[
+        bool, typer.Option("--emergency", help="Reset the controller as well; homing is needed afterwards.")
+    ] = False,
+    data: DataOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Stop what moves, on every rig of this user or on one; always allowed."""
+    from rig.commands import stop_rigs
+
+    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
+    stop_rigs(console, profile, emergency=emergency)
 
 
 @app.command()

@@ -8,16 +8,22 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from catalog.console import Console
 from catalog.errors import ExitCode
-from rig.errors import NotArmedError, RigError, UnknownCodeError
+from rig.errors import RigError, UnknownCodeError
 from rig.forecast import PARALLAX_TOLERANCE_PX, Forecast, forecast
 from rig.plan import CapturePlan
 from rig.profile import RigProfile, shipped_profiles
+
+if TYPE_CHECKING:
+    from rig.by_hand import HandMotion
+    from rig.control import Operator
+    from rig.engine_cards import Bystander
 
 _ERROR_MODULES = ("catalog.store", "catalog.cli", "catalog.transfer", "alignment.errors", "models.errors")
 """Loaded by name, and by `rig help` alone: explaining their codes is no reason to depend on them."""
@@ -98,7 +104,7 @@ def run_plan(
     require_armed(profile, arm, interactive=sys.stdin.isatty(), prompt=_prompt)
     with SessionDisplay(console) as show:
         folder = record_plan(
-            plan, profile, data=console.data, emit=show, photos=photos, ask=_operator(yes_conditions)
+            plan, profile, data=console.data, emit=show, photos=photos, operator=_operator(yes_conditions)
         )
     _print_session(console, folder)
 
@@ -113,7 +119,7 @@ def resume(console: Console, session: str, *, arm: str | None, yes_conditions: b
     profile = RigProfile.model_validate(folder.record().profile)
     require_armed(profile, arm, interactive=sys.stdin.isatty(), prompt=_prompt)
     with SessionDisplay(console) as show:
-        path = resume_session(folder, data=console.data, emit=show, ask=_operator(yes_conditions))
+        path = resume_session(folder, data=console.data, emit=show, operator=_operator(yes_conditions))
     _print_session(console, path)
 
 
@@ -128,17 +134,57 @@ def _prompt(text: str) -> str:
     return sys.stdin.readline()
 
 
-def _operator(yes_conditions: bool) -> Callable[[str], None] | None:
-    if yes_conditions:
-        return lambda text: None  # noqa: ARG005  - the operator vouched on the command line
-    if not sys.stdin.isatty():
-        return None
+def _operator(yes_conditions: bool) -> Operator | Bystander:
+    from rig.control import Unattended
+    from rig.terminal_operator import TerminalOperator
 
-    def ask(text: str) -> None:
-        if _prompt(f"\n  {text}\n  Press Enter when it is so, or type q to stop").strip().lower() == "q":
-            raise NotArmedError("stopped at the operator's prompt", kept="every take recorded so far")
+    if sys.stdin.isatty():
+        return TerminalOperator(conditions_are_set=yes_conditions)
+    return Unattended(conditions_are_set=yes_conditions)
 
-    return ask
+
+def home_rig(console: Console, profile_name: str, *, arm: str | None) -> None:
+    """Find the home switch and print where the carriage is."""
+    from rig.by_hand import home
+    from rig.record import require_armed
+
+    profile = RigProfile.load(profile_name)
+    require_armed(profile, arm, interactive=sys.stdin.isatty(), prompt=_prompt)
+    _print_motion(console, home(profile, data=console.data))
+
+
+def jog_rig(
+    console: Console, profile_name: str, distance_mm: float, *, velocity_mm_s: float, arm: str | None
+) -> None:
+    """Move a little and print where the carriage is."""
+    from rig.by_hand import jog
+    from rig.record import require_armed
+
+    profile = RigProfile.load(profile_name)
+    require_armed(profile, arm, interactive=sys.stdin.isatty(), prompt=_prompt)
+    _print_motion(console, jog(profile, distance_mm, velocity_mm_s=velocity_mm_s, data=console.data))
+
+
+def _print_motion(console: Console, motion: HandMotion) -> None:
+    if console.json:
+        console.put_json(vars(motion))
+        return
+    where = "position unknown" if motion.position_mm is None else f"at {motion.position_mm:.3f} mm"
+    console.put(f"{motion.rig}: {motion.state}, {'homed' if motion.homed else 'not homed'}, {where}")
+
+
+def stop_rigs(console: Console, profile_name: str | None, *, emergency: bool) -> None:
+    """Stop every engine, or one rig, and print what was stopped."""
+    from rig.by_hand import stop
+
+    profile = None if profile_name is None else RigProfile.load(profile_name)
+    receipts = stop(profile, emergency=emergency)
+    if console.json:
+        console.put_json({"stopped": [vars(r) for r in receipts]})
+        return
+    for receipt in receipts:
+        what = "emergency stop" if receipt.emergency else "stopped"
+        console.put(f"{receipt.name}: {what}{'; ' if receipt.trouble else ''}{receipt.trouble}")
 
 
 def list_devices(console: Console, *, timeout_s: float) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rig.errors import OperatorNeededError
 from rig.events import Answer, OperatorCard
@@ -90,6 +90,7 @@ class SessionControl:
         self.paused = False
 
 
+@runtime_checkable
 class Operator(Protocol):
     """Whoever answers cards: a person at a terminal, an engine's client, or a policy."""
 

@@ -9,7 +9,19 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from catalog.console import Console, plain_text
-from rig.events import AnyEvent, Motion, RoundStarted, Saved, SessionOpened, Step, TakeFinished, Warned
+from rig.events import (
+    AnyEvent,
+    Asked,
+    Motion,
+    RoundStarted,
+    Saved,
+    SessionOpened,
+    Step,
+    Stopped,
+    TakeChecked,
+    TakeFinished,
+    Warned,
+)
 
 
 class SessionDisplay:
@@ -45,13 +57,20 @@ class SessionDisplay:
         if isinstance(event, SessionOpened):
             self._session = self._bar.add_task("session", total=event.rounds_missing, text=event.session)
         elif isinstance(event, RoundStarted):
+            self._bar.start()
             self._begin_round(event)
+        elif isinstance(event, Asked):
+            self._bar.stop()  # a question stands still on the screen
         elif isinstance(event, (Step, Motion)):
             self._update_round(event)
         elif isinstance(event, TakeFinished):
             self._end_take(event)
         elif isinstance(event, Warned):
             self._say(f"warning: round {event.round}: {event.text}")
+        elif isinstance(event, TakeChecked):
+            self._show_findings(event)
+        elif isinstance(event, Stopped):
+            self._say(f"{'emergency stop' if event.emergency else 'stopped'} by {event.by}")
         elif isinstance(event, Saved) and self._live and self._round is not None:
             self._bar.update(self._round, text=plain_text(f"saved {event.path.rsplit('/', 1)[-1]}"))
 
@@ -76,6 +95,11 @@ class SessionDisplay:
             self._round = None
         if self._session is not None and event.state == "valid":
             self._bar.advance(self._session)
+
+    def _show_findings(self, event: TakeChecked) -> None:
+        for finding in event.findings:
+            if finding.verdict != "ok":
+                self._say(f"round {event.round} take {event.take}: {finding.verdict}: {finding.text}")
 
     def _say(self, text: str) -> None:
         if self._live:

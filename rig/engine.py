@@ -21,6 +21,7 @@ from catalog.errors import CleanplateError
 from rig.control import Operator
 from rig.devices.rail import RailState
 from rig.engine_cameras import CameraWatch
+from rig.engine_cards import Bystander
 from rig.engine_clients import ClientDesk, ClientLink
 from rig.engine_commands import CommandDesk
 from rig.engine_devices import Stage
@@ -62,14 +63,13 @@ class Engine:
         data: Path,
         stage: Stage,
         watch: Callable[[AnyEvent], None] | None = None,
-        operator: Operator | None = None,
+        operator: Operator | Bystander | None = None,
         attended: bool = False,
     ) -> None:
         self.address = EngineAddress.of(profile)
         self.over = threading.Event()
         """Set when the engine should end."""
         self._watch = watch
-        self._attended = attended
         self._telling = threading.Lock()
         self._changed = threading.Event()
         self._last_used_s = time.monotonic()
@@ -89,20 +89,16 @@ class Engine:
             boards=profile.boards,
             clock=self.work.clock,
         )
-        self._clients: ClientDesk
-        self._desk: CommandDesk
+        self._clients = ClientDesk(obey=self._obey, gone=self._gone, now_s=self.work.clock.now)
+        self._desk = CommandDesk(self.work, self, find=self._clients.find, attended=attended)
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:
             opening.enter_context(hold_rig_lock(self.work.profile))
             opening.callback(self._forget_address)
             self.address.remove_sockets()
-            post = StopPost(self.address, self)
-            opening.callback(post.close)
-            self._clients = ClientDesk(
-                self.address, obey=self._obey, gone=self._gone, now_s=self.work.clock.now
-            )
-            self._desk = CommandDesk(self.work, self, find=self._clients.find, attended=self._attended)
+            opening.callback(StopPost(self.address, self).close)
+            self._clients.open(self.address)
             opening.callback(self._clients.close)
             opening.callback(self.over.set)
             self._cameras.start()

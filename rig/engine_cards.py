@@ -5,12 +5,24 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
+from typing import Protocol, cast
 
 from rig.control import Operator, SessionControl
 from rig.errors import CommandRefusedError, OperatorNeededError, TakeStoppedError
 from rig.events import Answer, Answered, AnyEvent, Asked, OperatorCard
 
 _GLANCE_S = 0.1
+
+
+class Bystander(Protocol):
+    """Somebody who may answer a card while clients may, too: an operator at the terminal of `rig record`."""
+
+    def ask_while(self, card: OperatorCard, *, wanted: Callable[[], bool]) -> Answer | None:
+        """Show a card and return its answer; None as soon as it is not wanted any more.
+
+        Raises:
+            RigError: He wants the session to end.
+        """
 
 
 class CardDesk:
@@ -20,7 +32,8 @@ class CardDesk:
         emit: Tells everybody that a card is up, or was answered.
         now_s: Session time, for events.
         idle: Called while waiting, from the thread that waits.
-        attended: Tells whether somebody is there who could answer.
+        attended: Tells whether a client is there who could answer.
+        operator: Asked before the clients, or beside them.
     """
 
     def __init__(
@@ -30,11 +43,11 @@ class CardDesk:
         now_s: Callable[[], float],
         idle: Callable[[], None],
         attended: Callable[[], bool],
+        operator: Operator | Bystander | None,
     ) -> None:
         self.control = SessionControl()
         """Of the session that runs; its stop ends the waiting."""
-        self.first: Operator | None = None
-        """Asked before anybody else; what it cannot answer goes to the clients."""
+        self._operator = operator
         self._emit, self._now_s, self._idle, self._attended = emit, now_s, idle, attended
         self._numbers = itertools.count(1)
         self._changed = threading.Condition()
@@ -89,29 +102,35 @@ class CardDesk:
             self._card_id = self._card = None
 
     def _ask_first(self, card: OperatorCard) -> Answer | None:
-        if self.first is None:
+        """Ask who is here; None when the clients are to answer, or have."""
+        if self._operator is None:
             return None
+        if not isinstance(self._operator, Operator):
+            return self._operator.ask_while(card, wanted=self._is_wanted)
         try:
-            return self.first.ask(card)
+            return self._operator.ask(card)
         except OperatorNeededError:
             if not self._attended():
                 raise
             return None
 
     def _await_answer(self) -> Answer:
-        while True:
+        while self._is_wanted():
             with self._changed:
                 self._changed.wait_for(lambda: self._answer is not None, timeout=_GLANCE_S)
-                if self._answer is not None:
-                    return self._answer
-            if self.control.stop.is_set():
-                raise TakeStoppedError("stopped by the operator")
-            if self.control.finish_wanted:
-                raise OperatorNeededError(
-                    "the session ends here: whoever could answer has gone or wanted it so",
-                    kept="every take recorded so far",
-                )
-            self._idle()
+        return cast("Answer", self._answer)
+
+    def _is_wanted(self) -> bool:
+        """Tell whether nobody has answered yet; raises when the session is to end instead."""
+        if self.control.stop.is_set():
+            raise TakeStoppedError("stopped by the operator")
+        if self.control.finish_wanted:
+            raise OperatorNeededError(
+                "the session ends here: whoever could answer has gone or wanted it so",
+                kept="every take recorded so far",
+            )
+        self._idle()
+        return self._answer is None
 
 
 def _require_fitting(card: OperatorCard, answer: Answer) -> None:

@@ -104,7 +104,6 @@ class ClientDesk:
     """Accepts clients and passes their commands on.
 
     Args:
-        address: Where; its lock is held by this process.
         obey: Carries out a command, from the client's own thread; raises `CleanplateError` to refuse it.
         gone: Called when a client has left.
         now_s: Session time, for events.
@@ -112,7 +111,6 @@ class ClientDesk:
 
     def __init__(
         self,
-        address: EngineAddress,
         *,
         obey: Obey,
         gone: Callable[[ClientLink], None],
@@ -122,9 +120,13 @@ class ClientDesk:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._links: dict[int, ClientLink] = {}
+        self._listener: socket.socket
+        self._over = False
+
+    def open(self, address: EngineAddress) -> None:
+        """Begin to accept clients at an address whose lock this process holds."""
         self._listener = bind_private(socket.SOCK_STREAM, address.socket_path)
         self._listener.listen(MAX_CLIENTS)
-        self._over = False
         threading.Thread(target=self._accept, name="engine-accept", daemon=True).start()
 
     @property

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from catalog.session_folder import SessionFolder, SessionRecord
 from rig.assembly import Rig
+from rig.engine_devices import Stage
 from rig.errors import DiskSpaceError, PlanError
 from rig.forecast import Forecast, forecast, require_runnable
 from rig.plan import CapturePlan
@@ -71,6 +72,11 @@ class SessionOrder:
             )
         plan = CapturePlan.model_validate(record.plan)
         return cls(plan, profile or own, folder.path.parent, _photos_of(folder), folder)
+
+    @property
+    def stage(self) -> Stage:
+        """What a simulated rig is set up with for it."""
+        return Stage(self.plan.scene, self.photos)
 
     @property
     def forecast(self) -> Forecast:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import sys
@@ -22,6 +23,7 @@ SWITCH_INTERVAL_S = 0.0005
 MAX_BYTES = 256
 _CREDENTIAL_BYTES = socket.CMSG_SPACE(12)
 _CLOSE = b"close"
+_log = logging.getLogger(__name__)
 
 
 class Stoppable(Protocol):
@@ -65,8 +67,12 @@ class StopPost:
         while not self._over.is_set():
             data, ancillary, _, sender = self._socket.recvmsg(MAX_BYTES, _CREDENTIAL_BYTES)
             word, _, by = data.partition(b" ")
-            if word in {b"stop", b"estop"} and is_own_message(ancillary):
+            if word not in {b"stop", b"estop"} or not is_own_message(ancillary):
+                continue
+            try:
                 self._stop(sender, emergency=word == b"estop", by=by.decode(errors="replace"))
+            except Exception:  # noqa: BLE001  - whatever it was: the next stop must find this thread alive
+                _log.exception("a stop had trouble")
 
     def _stop(self, sender: str | bytes | None, *, emergency: bool, by: str) -> None:
         trouble = self._engine.stop_now(emergency=emergency)

@@ -13,7 +13,7 @@ from catalog.errors import CleanplateError
 from rig.assembly import Rig, clock_of
 from rig.control import Operator, SessionControl
 from rig.devices.rail import RailState
-from rig.engine_cards import CardDesk
+from rig.engine_cards import Bystander, CardDesk
 from rig.engine_devices import DeviceOwner, JogPermit, Stage, jog
 from rig.engine_progress import ProgressTracker
 from rig.engine_session import SessionOrder
@@ -48,16 +48,19 @@ class RigWork:
         data: Path,
         stage: Stage,
         emit: Callable[[AnyEvent], None],
-        operator: Operator | None,
+        operator: Operator | Bystander | None,
         attended: Callable[[], bool],
     ) -> None:
         self.profile, self.data = profile, data
         self.clock = clock_of(profile)
         self.devices = DeviceOwner(profile, data=data, stage=stage, clock=self.clock, ask=self._ask_condition)
         self.cards = CardDesk(
-            emit=self._observe, now_s=self.clock.now, idle=self.devices.poll_quietly, attended=attended
+            emit=self._observe,
+            now_s=self.clock.now,
+            idle=self.devices.poll_quietly,
+            attended=attended,
+            operator=operator,
         )
-        self.cards.first = operator
         self.act: ActName | None = None
         """What is being done; None at rest."""
         self.control = SessionControl()
@@ -101,12 +104,12 @@ class RigWork:
             rig.rail.home(timeout_s=HOMING_TIMEOUT_S)
             self.homed_at_s = time.monotonic()
 
-        return self._begin("home", self.devices.do(work, moves=True))
+        return self._begin("home", work, moves=True)
 
     def run(self, order: SessionOrder) -> Future[Path]:
         """Record a session, or go on with one; returns its folder."""
         self.control = self.cards.control = SessionControl(idle=self.devices.poll_quietly)
-        return self._begin("session", self.devices.do(lambda _: self._run(order), moves=True))
+        return self._begin("session", lambda _: self._run(order), moves=True)
 
     def jog(self, distance_mm: float, *, velocity_mm_s: float, press: int) -> None:
         """Begin a jog, or renew the permit of the one that runs."""
@@ -117,9 +120,8 @@ class RigWork:
         self._permit = permit
         self._begin(
             "jog",
-            self.devices.do(
-                lambda rig: jog(rig, distance_mm, velocity_mm_s=velocity_mm_s, permit=permit), moves=True
-            ),
+            lambda rig: jog(rig, distance_mm, velocity_mm_s=velocity_mm_s, permit=permit),
+            moves=True,
         )
 
     def end_jog(self) -> None:
@@ -128,7 +130,7 @@ class RigWork:
 
     def clear_fault(self) -> Future[None]:
         """Leave a hold, unlock after an alarm, or connect again to devices that were gone."""
-        return self._begin("clear_fault", self.devices.do(self._clear_fault, moves=False))
+        return self._begin("clear_fault", self._clear_fault, moves=False)
 
     def stop_now(self, *, emergency: bool) -> str:
         """Put the bytes on the wire; returns plain words about trouble, empty when there was none."""
@@ -152,7 +154,7 @@ class RigWork:
         return had
 
     def _run(self, order: SessionOrder) -> Path:
-        rig = self.devices.set_up(Stage(order.plan.scene, order.photos))
+        rig = self.devices.set_up(order.stage)
         with order.open(rig) as recorder:
             self.tracker = ProgressTracker(order, recorder.folder)
             SessionRunner(rig, recorder, emit=self._observe, control=self.control, operator=self.cards).run()
@@ -170,8 +172,9 @@ class RigWork:
             self.tracker.observe(event)
         self._emit(event)
 
-    def _begin(self, act: ActName, done: Future[T]) -> Future[T]:
+    def _begin(self, act: ActName, work: Callable[[Rig], T], *, moves: bool) -> Future[T]:
         self.act = act
+        done = self.devices.do(work, moves=moves)
         done.add_done_callback(lambda future: self._end(act, future))
         return done
 

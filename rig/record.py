@@ -1,31 +1,20 @@
-"""Open a rig and run a session on it: what `rig record` does, for scripts too."""
+"""Run a session in an engine of this process: what `rig record` does, for scripts too."""
 
 from __future__ import annotations
 
-import platform
-import shutil
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 
-from catalog.session_folder import SessionFolder, SessionRecord
-from rig.assembly import Rig
-from rig.control import SessionControl
-from rig.errors import DiskSpaceError, NotArmedError, PlanError
+from catalog.session_folder import SessionFolder
+from rig.control import Operator, Unattended
+from rig.engine import Engine
+from rig.engine_cards import Bystander
+from rig.engine_session import SessionOrder
+from rig.engine_signals import stopped_by_signals
+from rig.errors import NotArmedError
 from rig.events import AnyEvent
-from rig.forecast import forecast, require_runnable
 from rig.plan import CapturePlan
 from rig.profile import RigProfile
-from rig.runner import SessionRunner
-from rig.session import SessionRecorder, new_session_name
-
-Ask = Callable[[str], None]
-SIZE_RESERVE = 1.2
-"""Room asked for, as a multiple of the forecast."""
 
 
 def record_plan(
@@ -35,17 +24,17 @@ def record_plan(
     data: Path,
     emit: Callable[[AnyEvent], None],
     photos: Path | None = None,
-    ask: Ask | None = None,
+    operator: Operator | Bystander | None = None,
 ) -> Path:
-    """Record a whole plan as a new session.
+    """Record a whole plan as a new session; meanwhile clients may watch it, steer it and stop it.
 
     Args:
         plan: What to record.
         profile: The rig to record it with.
         data: Data folder; the session appears in its ``sessions`` folder.
-        emit: Receives every event.
+        emit: Receives every event, one at a time, from several threads.
         photos: Photographs for a simulated world, None for the bundled ones.
-        ask: Shows an operator what to do between rounds and returns when it is confirmed.
+        operator: Answers cards; by default nobody does, and one that needs a person ends the session.
 
     Returns:
         The session's folder.
@@ -53,96 +42,41 @@ def record_plan(
     Raises:
         EnvelopeError, PlanError: The plan violates a limit of the rig; nothing has moved.
         DiskSpaceError: The forecast does not fit on the disk; nothing has moved.
+        RigBusyError: Another engine runs this rig.
         SessionInterruptedError: Left resumable.
     """
-    expected = forecast(plan, profile)
-    require_runnable(expected)
-    sessions = data / "sessions"
-    sessions.mkdir(parents=True, exist_ok=True)
-    _require_room(sessions, expected.size_gb * SIZE_RESERVE + plan.guards.min_free_gb)
-    with Rig(profile, scene=plan.scene, data=data, photos=photos, ask=ask) as rig:
-        session = _session_record(plan, profile, new_session_name(plan.scene, sessions))
-        with SessionRecorder.create(sessions, session, rig.clock) as recorder:
-            recorder.note("devices", rail=rig.rail.identity, photos=None if photos is None else str(photos))
-            _run(rig, recorder, emit)
-            return recorder.folder
+    order = SessionOrder.new(plan, profile, data=data, photos=photos)
+    return _record(order, data=data, emit=emit, operator=operator)
 
 
 def resume_session(
-    folder: SessionFolder, *, data: Path, emit: Callable[[AnyEvent], None], ask: Ask | None = None
+    folder: SessionFolder,
+    *,
+    data: Path,
+    emit: Callable[[AnyEvent], None],
+    operator: Operator | Bystander | None = None,
 ) -> Path:
     """Record what a session still lacks, with the plan and profile it was started with. Raises as `record_plan`."""
-    record = folder.record()
-    if record.source != "captured":
-        raise PlanError(f"session {record.session} was imported; there is nothing to record")
-    profile = RigProfile.model_validate(record.profile)
-    plan = CapturePlan.model_validate(record.plan)
-    rig = Rig(profile, scene=plan.scene, data=data, photos=_photos_of(folder), ask=ask)
-    with SessionRecorder(folder.path, rig.clock) as recorder, rig:
-        _run(rig, recorder, emit)
-    return folder.path
+    return _record(SessionOrder.resume(folder), data=data, emit=emit, operator=operator)
 
 
-def _run(rig: Rig, recorder: SessionRecorder, emit: Callable[[AnyEvent], None]) -> None:
-    with stop_on_signal() as stop:
-        control = SessionControl()
-        control.stop = stop
-        SessionRunner(rig, recorder, emit=emit, control=control).run()
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-    """Turn SIGINT, SIGTERM and SIGHUP into a set event, the same orderly stop; a second one is immediate."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: object) -> None:  # noqa: ARG001  - the signature is Python's
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {s: signal.signal(s, handle) for s in signals}
-    try:
-        yield stop
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
-
-
-def _require_room(folder: Path, needed_gb: float) -> None:
-    free_gb = shutil.disk_usage(folder).free / 1e9
-    if free_gb < needed_gb:
-        raise DiskSpaceError(
-            f"{folder}: {free_gb:.1f} GB free, the plan needs {needed_gb:.1f} GB with its reserve",
-            kept="nothing has moved",
-            next_step="free space, use --data on another disk, or lower guards.min_free_gb",
-        )
-
-
-def _session_record(plan: CapturePlan, profile: RigProfile, name: str) -> SessionRecord:
-    return SessionRecord(
-        session=name,
-        scene=plan.scene,
-        created_utc_us=time.time_ns() // 1000,
-        source="captured",
-        rig=profile.name,
-        simulated=profile.simulated,
-        cameras=tuple(profile.cameras),
-        boards=profile.boards,
-        lens=profile.lens,
-        rounds=plan.round_records(acceleration_mm_s2=profile.rail.acceleration_mm_s2),
-        plan=plan.model_dump(mode="json", by_alias=True),
-        profile=profile.model_dump(mode="json", by_alias=True),
-        versions={"cleanplate": version("cleanplate"), "python": platform.python_version()},
+def _record(
+    order: SessionOrder,
+    *,
+    data: Path,
+    emit: Callable[[AnyEvent], None],
+    operator: Operator | Bystander | None,
+) -> Path:
+    engine = Engine(
+        order.profile,
+        data=data,
+        stage=order.stage,
+        watch=emit,
+        operator=operator or Unattended(),
+        attended=True,
     )
-
-
-def _photos_of(folder: SessionFolder) -> Path | None:
-    paths = [row.get("photos") for row in folder.journal().rows if row.kind == "devices"]
-    return Path(paths[0]) if paths and paths[0] else None
+    with engine, stopped_by_signals(engine):
+        return engine.record(order)
 
 
 def require_armed(
