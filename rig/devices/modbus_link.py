@@ -7,6 +7,7 @@ so a late answer must not pass for the next request's: after a failure the line 
 
 from __future__ import annotations
 
+import logging
 import select
 import threading
 import time
@@ -24,6 +25,8 @@ from rig.clock import SessionClock
 from rig.devices.modbus_settings import ModbusLineSettings
 from rig.devices.wire import open_error
 from rig.errors import DeviceError, DeviceTimeoutError
+
+logging.getLogger("pymodbus").addHandler(logging.NullHandler())  # else its errors go to stderr beside ours
 
 READ_RETRIES = 3
 """Reads are harmless to repeat; writes are never repeated here."""

@@ -16,6 +16,8 @@ from rig.errors import EnvelopeError
 
 LONGEST_EXCHANGE_BYTES = 40
 """Request and reply of the longest exchange: the motion's block write (25 + 8) or four registers read (8 + 13)."""
+HOST_DELAY_S = 0.02
+"""Allowance for waking two threads on a busy host; 7 ms were seen with all cores saturated."""
 _BITS_PER_BYTE = 11
 _MAX_RAMP_MS = 32767
 _MAX_RPM = 3000
@@ -41,8 +43,8 @@ class ModbusLineSettings(Document):
 
     @property
     def turn_bound_s(self) -> float:
-        """Longest wait of an urgent request for its turn, s: one exchange, and the silence before and after it."""
-        return 2 * self.silence_s + self.answer_bound_s
+        """Longest wait of an urgent request for its turn, s: one exchange, the silence around it, the host's delay."""
+        return 2 * self.silence_s + self.answer_bound_s + HOST_DELAY_S
 
     @property
     def answer_bound_s(self) -> float:

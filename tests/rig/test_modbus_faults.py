@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -254,3 +258,38 @@ def test_an_adapter_that_is_unplugged_ends_in_an_error_and_stays_closed(
         homed.move_to(50)
 
     assert [r for r in peer.drive.requests if r[1] == PATH] == []
+
+
+SILENT_READ = """
+import sys
+from rig.clock import SessionClock
+from rig.devices.modbus_link import ModbusLink
+from rig.devices.modbus_settings import ModbusLineSettings
+from rig.errors import DeviceTimeoutError
+
+link = ModbusLink(ModbusLineSettings(port=sys.argv[1], unit=1, reply_timeout_s=0.02), SessionClock())
+link.open()
+try:
+    link.read_registers(1, 0, count=1)
+except DeviceTimeoutError as error:
+    print(error)
+"""
+
+
+def test_the_library_below_prints_nothing_of_its_own() -> None:
+    """pymodbus logs every time-out as an error with a dump of frames; stderr belongs to our one line."""
+    master, slave = pty.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", SILENT_READ, os.ttyname(slave)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=50,
+        )
+    finally:
+        os.close(slave)
+        os.close(master)
+
+    assert done.stderr == ""
+    assert "did not answer" in done.stdout
