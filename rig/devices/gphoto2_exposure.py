@@ -62,7 +62,7 @@ class ExposureControl:
         bulb_s = self._held_open(settings.exposure_s)
         chosen = self._chosen(settings.model_copy(update={"exposure_s": None}) if bulb_s else settings)
         for entry, value in chosen:
-            self._link.write(entry, value)
+            self._link.write_when_ready(entry, value)
         focus = None if settings.focus_m is None else self._motor.drive(settings.focus_m)
         if settings.exposure_s is not None:
             self.bulb_s = bulb_s

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import av
 import numpy as np
@@ -53,6 +53,16 @@ class SmallBackend:
         return path
 
 
+@dataclass
+class SmallRawBackend(SmallBackend):
+    """Makes raw files, too; none looks into them."""
+
+    RAW: ClassVar[bytes] = b"not a picture that anybody develops"
+
+    def raw(self, settings: ExposureSettings) -> bytes:
+        return self.RAW
+
+
 def grey_jpeg(width: int, height: int) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (width, height), (119, 119, 119)).save(out, "JPEG")
@@ -82,11 +92,12 @@ def small_body(
     render_s: float = 0.0,
     rate: float = 1.0,
     serial: str = "SIM0001",
+    backend: SmallBackend | None = None,
     **faults: Any,
 ) -> Iterator[tuple[PtpIpCamera, SmallBackend, SessionClock]]:
     """Run a simulated body; ``faults`` are members of `CameraFaults`."""
     clock = SessionClock(origin_s=time.monotonic(), rate=rate)
-    backend = SmallBackend(folder, render_s)
+    backend = backend or SmallBackend(folder, render_s)
     spec = SimulationSpec(start_delay_s=START_DELAY_S, frame_rate_hz=FRAME_RATE_HZ, camera_body=maker)
     body = PtpIpCamera(backend, clock, spec, serial=serial, faults=CameraFaults(**faults))
     try:
