@@ -75,7 +75,7 @@ ACTIONS: tuple[Action, ...] = (
         modes=_SESSION, controls=True,
     ),
     Action(
-        "redo", ("r",), "r", "Redo round", "Record the last round again; the old take is kept, void.", "redo",
+        "redo", ("r",), "r", "Redo round", "Record the last round again; the old take is kept, void.", "redo ROUND",
         modes=_SESSION, controls=True,
     ),
     Action(
@@ -84,22 +84,22 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "end_session", ("e",), "e", "End session", "End the session after this take, or at once; it stays resumable.",
-        "end", modes=_SESSION | {_M.HOLD}, controls=True,
+        "end [now]", modes=_SESSION | {_M.HOLD}, controls=True,
     ),
     Action(
-        "jog(-1)", ("left",), "←→", "Jog 1 mm", "Jog towards the start of the rail, 1 mm.", "jog -1",
+        "jog(-1)", ("left",), "←→", "Jog 1 mm", "Jog towards the start of the rail, 1 mm.", "",
         modes=_IDLE, controls=True, command_line="rig jog -1",
     ),
     Action(
-        "jog(1)", ("right",), "", "Jog +1 mm", "Jog towards the end of the rail, 1 mm.", "jog 1",
+        "jog(1)", ("right",), "", "Jog +1 mm", "Jog towards the end of the rail, 1 mm.", "jog MM",
         modes=_IDLE, controls=True, command_line="rig jog 1",
     ),
     Action(
-        "jog(-10)", ("shift+left",), "", "Jog -10 mm", "Jog towards the start of the rail, 10 mm.", "jog -10",
+        "jog(-10)", ("shift+left",), "", "Jog -10 mm", "Jog towards the start of the rail, 10 mm.", "",
         modes=_IDLE, controls=True, command_line="rig jog -10",
     ),
     Action(
-        "jog(10)", ("shift+right",), "", "Jog +10 mm", "Jog towards the end of the rail, 10 mm.", "jog 10",
+        "jog(10)", ("shift+right",), "", "Jog +10 mm", "Jog towards the end of the rail, 10 mm.", "",
         modes=_IDLE, controls=True, command_line="rig jog 10",
     ),
     Action(
