@@ -26,6 +26,8 @@ from rig.sim.grbl_program import GrblProgram
 
 BOOT_S = 1.5
 """The boot loader's silence after a reboot."""
+_OPENS_AT_MM = 1e-3
+"""The home switch opens a little above where it closes."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class GrblController:
             m.switch_fault = faults.home_switch
             if m.switch_pressed() and not before:
                 m.on_switch()
+            self._wake_s = min(self._wake_s, m.now_s)
 
     def reboot(self, t_s: float) -> None:
         """Do what DTR or a brown-out does: motion stops, position and modes are lost, silence, banner."""
@@ -174,7 +177,7 @@ class GrblController:
         if self._machine.switch_fault in {"good", "bouncing"}:
             yield _Passage(carriage.next_crossing_s(0.0, now_s, direction=-1), "switch")
         if self._machine.switch_fault == "bouncing":
-            yield _Passage(carriage.next_crossing_s(0.0, now_s, direction=1), "limit_glitch")
+            yield _Passage(carriage.next_crossing_s(_OPENS_AT_MM, now_s, direction=1), "limit_glitch")
         yield _Passage(carriage.next_crossing_s(carriage.lower_stop_mm, now_s, direction=-1), "stop")
         yield _Passage(carriage.next_crossing_s(carriage.upper_stop_mm, now_s, direction=1), "stop")
         if spacing_mm := self._faults.limit_noise_mm:

@@ -21,6 +21,7 @@ from catalog.yaml_document import Document
 
 _BEGINNING_S = -1e9
 _SWITCH_TOLERANCE_MM = 1e-6
+_ROUNDING_S = 1e-9
 _MOST_ROWS = 100_000
 _FORGOTTEN_ROWS = 10_000
 _LEAST_SPEED_LEFT = 0.2
@@ -209,7 +210,8 @@ class Carriage:
             for crossing_s in _roots(row, level_mm):
                 v_mm_s = row.at(crossing_s)[1]
                 passes = v_mm_s * direction > 0 if direction else v_mm_s != 0
-                if passes and t_s < crossing_s <= end_s:
+                within = row.t_s - _ROUNDING_S <= crossing_s <= end_s
+                if passes and within and crossing_s > t_s:
                     return crossing_s
         return math.inf
 

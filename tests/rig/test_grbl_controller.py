@@ -6,63 +6,10 @@ import re
 
 import numpy as np
 import pytest
+from grbl_terminal import HOMED, Terminal, homed, switched_on
 
 from rig.sim.grbl import BOOT_S, GrblController
-from rig.sim.grbl_faults import PositionFault, RailFaults, ReplyFault
-
-HOMED = {20: 1, 21: 1, 22: 1}
-
-
-class Terminal:
-    """A serial terminal on the controller, with a stopwatch."""
-
-    def __init__(self, controller: GrblController, *, t_s: float = 0.0) -> None:
-        self.controller = controller
-        self.t_s = t_s
-        self._unfinished = ""
-
-    def run(self, duration_s: float) -> list[str]:
-        """Let time pass; returns the lines that came."""
-        self.t_s += duration_s
-        *lines, self._unfinished = (self._unfinished + self.controller.transmit(self.t_s).decode()).split(
-            "\r\n"
-        )
-        return lines
-
-    def type(self, text: str, *, wait_s: float = 0.1) -> list[str]:
-        """Send text as it is and return what comes within ``wait_s``."""
-        self.controller.receive(text.encode("latin-1"), self.t_s)
-        return self.run(wait_s)
-
-    def line(self, text: str, *, wait_s: float = 0.1) -> list[str]:
-        return self.type(text + "\n", wait_s=wait_s)
-
-    def status(self) -> dict[str, str]:
-        """Ask for a report; returns its fields, the state under ``state``."""
-        report = next(line for line in self.type("?", wait_s=0.02) if line.startswith("<"))
-        state, *fields = report.strip("<>").split("|")
-        return {"state": state, **dict(f.split(":", 1) for f in fields)}
-
-    def x_mm(self) -> float:
-        return float(self.status()["MPos"].split(",")[0])
-
-    def true_mm(self) -> float:
-        return float(self.controller.position_mm(np.array(self.t_s)))
-
-    def home(self) -> None:
-        assert self.line("$H", wait_s=30.0)[-1] == "ok"
-
-
-def switched_on(settings: dict[int, float] | None = None, **options: object) -> Terminal:
-    terminal = Terminal(GrblController(settings={10: 3, **(settings or {})}, **options))  # type: ignore[arg-type]
-    terminal.run(0.1)
-    return terminal
-
-
-def homed(settings: dict[int, float] | None = None) -> Terminal:
-    terminal = switched_on({**HOMED, **(settings or {})})
-    terminal.home()
-    return terminal
+from rig.sim.grbl_faults import RailFaults
 
 
 def test_power_up_with_homing_ends_in_alarm_and_says_how_to_unlock():
@@ -553,86 +500,6 @@ def test_steps_per_mm_other_than_the_belts_move_too_far():
 
     assert terminal.x_mm() == 100.0
     assert terminal.true_mm() == pytest.approx(10 + 110)
-
-
-@pytest.mark.parametrize(
-    ("fault", "expected"),
-    [
-        (ReplyFault(kind="drop_ok", nth=1), []),
-        (ReplyFault(kind="duplicate_ok", nth=1), ["ok", "ok"]),
-        (ReplyFault(kind="delay_ok", nth=1, delay_s=1.0), []),
-    ],
-)
-def test_faults_of_ok(fault: ReplyFault, expected: list[str]):
-    terminal = switched_on(faults=RailFaults(replies=(fault,)))
-
-    assert terminal.line("") == expected
-
-
-def test_torn_and_merged_reports_are_not_what_they_should_be():
-    faults = (ReplyFault(kind="tear_report", nth=1), ReplyFault(kind="merge_report", nth=2))
-    terminal = switched_on(faults=RailFaults(replies=faults))
-
-    torn, merged = terminal.type("?"), terminal.type("?") + terminal.type("?")
-
-    assert "MPos:0.000,0.000,0.000" not in torn[0]
-    assert len(merged) == 1
-    assert merged[0].count("<") == 2
-
-
-@pytest.mark.parametrize(
-    ("kind", "true_mm", "counted_mm"),
-    [("stall", 50.0, 102.0), ("motor_power_loss", 50.0, 102.0), ("lost_steps", 101.5, 102.0)],
-)
-def test_mechanical_faults_go_unnoticed_by_the_controller(kind: str, true_mm: float, counted_mm: float):
-    terminal = homed()
-    terminal.controller.set_faults(
-        RailFaults(at=(PositionFault.model_validate({"kind": kind, "at_mm": 50, "steps": 25}),))
-    )
-
-    terminal.line("G91G1X100F2400", wait_s=5.0)
-
-    assert terminal.true_mm() == pytest.approx(true_mm, abs=1e-6)
-    assert terminal.x_mm() + 400 == counted_mm
-
-
-def test_a_slipping_belt_loses_its_share_of_the_way():
-    terminal = homed()
-    terminal.controller.set_faults(RailFaults(slip_fraction=0.01))
-
-    terminal.line("G91G1X100F2400", wait_s=5.0)
-
-    assert terminal.true_mm() == pytest.approx(2 + 99)
-
-
-def test_a_brown_out_in_motion_prints_a_banner_and_forgets_the_position():
-    terminal = homed()
-    terminal.controller.set_faults(RailFaults(at=(PositionFault(kind="reset", at_mm=50),)))
-
-    lines = terminal.line("G91G1X100F2400", wait_s=5.0)
-
-    assert "Grbl 1.1h ['$' for help]" in lines
-    assert terminal.true_mm() == pytest.approx(50.0)
-    assert terminal.x_mm() == 0.0
-
-
-def test_a_frozen_controller_finishes_the_move_and_says_nothing():
-    terminal = homed()
-    terminal.controller.set_faults(RailFaults(at=(PositionFault(kind="freeze", at_mm=50),)))
-
-    terminal.line("G91G1X100F2400", wait_s=5.0)
-
-    assert terminal.type("?", wait_s=1.0) == []
-    assert terminal.true_mm() == pytest.approx(102.0)
-
-
-def test_a_glitch_on_the_limit_input_alarms_without_a_pin():
-    terminal = homed()
-    terminal.controller.set_faults(RailFaults(at=(PositionFault(kind="limit_glitch", at_mm=50),)))
-
-    assert "ALARM:1" in terminal.line("G91G1X100F2400", wait_s=5.0)
-    terminal.type("\x18")
-    assert "Pn" not in terminal.status()
 
 
 def test_the_true_trajectory_is_the_exact_trapezoid():
