@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 from small_camera import START_DELAY_S, Bench, SmallRawBackend, bench, count_frames, driver, small_body
+from small_rig import run_rig, write_plan, write_profile
 
-from catalog.session_folder import ExposureSettings
+from catalog.session_folder import ExposureSettings, SessionFolder
 from rig.devices.gphoto2_focus import FocusMove
 from rig.errors import DeviceError, OtherDeviceError, SettingRefusedError
 from rig.sim import ptp_canon_settings as eos
@@ -310,3 +312,24 @@ def test_a_body_that_returns_is_found_by_its_engraved_number(tmp_path: Path):
         assert b.camera.identity.serial == "SIM0001"
         assert number(b, eos.EXPOSURE_MODE) == 3  # back at program P, and set again
         assert b.camera.preview().startswith(b"\xff\xd8")
+
+
+def test_a_session_is_recorded_with_an_eos_body(tmp_path: Path):
+    """The same plan, drivers and engine as with a Nikon body; of the profile one word differs, and the lens."""
+    profile = write_profile(tmp_path, camera_body="canon")
+    document = yaml.safe_load(profile.read_text())
+    document["cameras"]["main"] |= SHORT_LENS
+    profile.write_text(yaml.safe_dump(document))
+    base = {"iso": 200, "f_number": 5.6, "exposure_s": 0.000125, "focus_m": 2.0}
+    plan = write_plan(tmp_path, base=base, rounds=[{"name": "gt", "role": "gt", "velocity_mm_s": 40}])
+
+    done = run_rig("record", plan, "--profile", profile, "--data", tmp_path / "data", "--json")
+
+    assert done.returncode == 0, done.stderr
+    (session,) = (tmp_path / "data" / "sessions").iterdir()
+    camera = SessionFolder(session).valid_takes()["gt"].record().cameras["main"]
+    assert (camera.model, camera.serial) == ("Canon EOS simulated body", "SIM0001")
+    assert camera.settings_read.iso == 200
+    assert camera.settings_read.exposure_s == 0.000125
+    assert camera.settings_read.focus_m == 2.0
+    assert camera.files == ("main-01.mov",)
