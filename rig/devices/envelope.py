@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from catalog.session_folder import SweepRecord
 from rig.errors import EnvelopeError, RailLockedError
 
+SLOWEST_MM_S = 0.01
+"""Slowest motion: below that a controller would print and read a speed of zero."""
 CRAWL_VELOCITY_MM_S = 5.0
 """Fastest motion while the position is unknown."""
 CRAWL_DISTANCE_MM = 10.0
@@ -58,7 +60,7 @@ class Motion:
 
 def ramp_mm(velocity_mm_s: float, acceleration_mm_s2: float) -> float:
     """Return the distance between standstill and ``velocity_mm_s``: v²/(2a)."""
-    return velocity_mm_s**2 / (2 * acceleration_mm_s2)
+    return velocity_mm_s * velocity_mm_s / (2 * acceleration_mm_s2)
 
 
 def trapezoid_duration_s(distance_mm: float, *, velocity_mm_s: float, acceleration_mm_s2: float) -> float:
@@ -139,15 +141,18 @@ def check_motion(motion: Motion, envelope: Envelope, *, homed: bool, fault: str 
 
 
 def _check_rates(motion: Motion, envelope: Envelope) -> None:
-    _check_rate("speed", motion.velocity_mm_s, envelope.max_velocity_mm_s, unit="mm/s")
-    _check_rate("acceleration", motion.acceleration_mm_s2, envelope.max_acceleration_mm_s2, unit="mm/s²")
+    _check_rate("speed", motion.velocity_mm_s, (SLOWEST_MM_S, envelope.max_velocity_mm_s), unit="mm/s")
+    _check_rate(
+        "acceleration", motion.acceleration_mm_s2, (0.0, envelope.max_acceleration_mm_s2), unit="mm/s²"
+    )
 
 
-def _check_rate(what: str, value: float, cap: float, *, unit: str) -> None:
-    if math.isfinite(value) and 0 < value <= cap:
+def _check_rate(what: str, value: float, bounds: tuple[float, float], *, unit: str) -> None:
+    floor, cap = bounds
+    if math.isfinite(value) and value > 0 and floor <= value <= cap:
         return
     raise EnvelopeError(
-        f"{what} {value:g} {unit} is outside 0 to {cap:g} {unit}, the profile's cap",
+        f"{what} {value:g} {unit} is outside {floor:g} to {cap:g} {unit}, the profile's cap",
         kept="nothing moved",
         next_step=f"ask for at most {cap:g} {unit}",
     )

@@ -63,6 +63,7 @@ class GrblCarriage:
         self.link = link
         self.frame = frame
         self.watch = PositionWatch()
+        self.watch.witness_s = link.patience_s(self.watch.witness_s)
         self.emergency = threading.Event()
         self.arrived_mm = _UNKNOWN_STEP_MM
         """How far from its target a carriage at rest may be: half a step, and the rounding of the print."""
@@ -71,7 +72,7 @@ class GrblCarriage:
         self.jogging = False
         self.last_poll: RailPoll | None = None
         """What `poll` returned last; None before the first."""
-        self.last_direction = 0
+        self.last_direction = self._direction_before = 0
         """Sign of the last motion, rail coordinates; 0 when there was none."""
         self._clock = clock
         self._outputs = outputs
@@ -169,6 +170,7 @@ class GrblCarriage:
     def begin(self, motion: Motion, *, jogging: bool = False) -> None:
         """Expect a motion that is about to be commanded."""
         self.motion, self.jogging = motion, jogging
+        self._direction_before = self.last_direction
         self.last_direction = int(math.copysign(1, motion.end_mm - motion.start_mm))
         self._started_s = self._clock.now()
         self.watch.follow(motion)
@@ -177,6 +179,11 @@ class GrblCarriage:
         """Expect no motion: it has ended, was held to standstill, or was never accepted."""
         self.motion, self.jogging = None, False
         self.watch.rest()
+
+    def refused(self) -> None:
+        """Take a motion back that the controller did not accept."""
+        self.rest()
+        self.last_direction = self._direction_before
 
     def permit(self) -> None:
         """Let a jog go on for another 250 ms. Thread-safe."""
@@ -261,10 +268,18 @@ class GrblCarriage:
         return Reading(self.frame.to_rail_mm(report.x_mm), speed, asked_s, replied_s)
 
     def _accepts(self, answer: Answer) -> bool:
-        return not self.homed or self.watch.accepts(self._reading(answer))
+        if not self.homed:
+            return True
+        misfits = self.watch.misfits
+        accepted = self.watch.accepts(self._reading(answer), doubtful=self.link.doubtful)
+        if self.watch.misfits > misfits:
+            self.link.statistics.implausible_reports += 1
+            self.link.doubt()
+        return accepted
 
     def _ask(self) -> Answer:
         self._asked_s = self._clock.now()
+        self.watch.begin_poll()
         try:
             answer = self._ask_moving() if self.motion is not None else self._status(_ANSWER_S)
         finally:

@@ -90,7 +90,7 @@ class GrblJogger:
         try:
             self._command(line, lift=bool(reading.limits) and not self._carriage.homed)
         except GrblRefusedError as error:
-            self._carriage.rest()
+            self._carriage.refused()
             raise EnvelopeError(error.message, kept="nothing moved", next_step="home the rail") from error
 
     def _command(self, line: str, *, lift: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _ASK_EVERY_S = 0.2
 _QUIET_S = 0.05
 _EEPROM_PAUSE_S = 0.05
 _STEP_ATTEMPTS = 3
+_DOUBT_S = 5.0
 _BABBLE_LINES = 1000
 """A device that says more than this at once is not listened to any longer."""
 
@@ -79,11 +81,23 @@ class GrblLink:
         self._clock = clock
         self._on_restart = on_restart
         self._out_of_step = False
+        self._doubt_until_s = -math.inf
+        self._fastest_reply_s = math.inf
+        """While the line was trusted."""
         self._turn = threading.RLock()
 
     def patience_s(self, duration_s: float) -> float:
         """Return a deadline that is fair to the host in accelerated time, session seconds."""
         return duration_s * max(1.0, self._clock.rate)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the line has lied within the last seconds."""
+        return self._clock.now() < self._doubt_until_s
+
+    def doubt(self) -> None:
+        """Distrust the line for a while."""
+        self._doubt_until_s = self._clock.now() + _DOUBT_S
 
     def connect(self) -> str:
         """Wait for the start-up banner, provoke it when none comes, and return it.
@@ -110,7 +124,7 @@ class GrblLink:
             self._restart()
 
     def _restart(self) -> None:
-        self._drain()
+        self.listen()
         if self._reset_for_banner(attempts=_RESET_ATTEMPTS) is None:
             raise DeviceTimeoutError(
                 f"{self.wire.name}: the controller does not come back from reset",
@@ -140,9 +154,9 @@ class GrblLink:
     def status(
         self, *, timeout_s: float = _ANSWER_S, accepts: Callable[[Answer], bool] = lambda _: True
     ) -> Answer:
-        """Ask for a status report; returns it with the session times of the first request and of the reply.
+        """Ask for a status report; returns it with the session times of its request and of the reply.
 
-        Torn reports, and those that are not accepted, are counted and asked for again.
+        Torn reports, and those that are not accepted, are asked for again.
 
         Args:
             timeout_s: Session seconds until it is given up.
@@ -153,15 +167,11 @@ class GrblLink:
             DeviceTimeoutError: No valid report in time.
         """
         with self._turn:
-            self._drain()  # a late report must not pass for the answer
-            asked_s = self._clock.now()
-            deadline_s = asked_s + self.patience_s(timeout_s)
+            deadline_s = self._clock.now() + self.patience_s(timeout_s)
             while True:
-                report = self._ask_once(deadline_s)
-                answer = None if report is None else (report, asked_s, self._clock.now())
+                answer = self._ask_once(deadline_s)
                 if answer is not None and accepts(answer):
                     return answer
-                self.statistics.implausible_reports += answer is not None
                 if self._clock.now() >= deadline_s:
                     raise DeviceTimeoutError(
                         f"{self.wire.name}: no reply to '?' within {timeout_s:g} s",
@@ -182,23 +192,36 @@ class GrblLink:
         if pause:
             self._clock.sleep(_EEPROM_PAUSE_S)
 
-    def _ask_once(self, deadline_s: float) -> StatusReport | None:
+    def _ask_once(self, deadline_s: float) -> Answer | None:
+        self.listen()  # a late report must not pass for the answer
         if self.deaf:
             raise RailLockedError(
                 f"{self.wire.name}: {self.fault}", next_step="clear the fault, then home the rail"
             )
+        asked_s = self._clock.now()
         self.wire.write_realtime(protocol.STATUS)
-        return self._await_report(min(deadline_s, self._clock.now() + self.patience_s(_ASK_EVERY_S)))
+        report = self._await_report(min(deadline_s, asked_s + self.patience_s(_ASK_EVERY_S)))
+        if report is None or self._is_too_soon(self._clock.now() - asked_s):
+            self.doubt()
+            return None
+        return report, asked_s, self._clock.now()
+
+    def _is_too_soon(self, took_s: float) -> bool:
+        """Tell whether a reply to an earlier question came late, or was doubled: no line is sent in less time."""
+        if self.doubtful:
+            return self._fastest_reply_s < math.inf and took_s < self._fastest_reply_s / 2
+        self._fastest_reply_s = min(self._fastest_reply_s, took_s)
+        return False
 
     def _exchange(self, line: str, timeout_s: float, at_least_s: float) -> list[str]:
-        self.wire.write_line(line)
         sent_s = self._clock.now()
+        self.wire.write_line(line)
         deadline_s = sent_s + self.patience_s(timeout_s)
         information: list[str] = []
         for text in self._lines(deadline_s):
             kind = self._note(text)
             if kind is LineKind.OK and self._clock.now() < sent_s + at_least_s:
-                self.statistics.stale_answers += 1
+                self._note_stale(kind)
                 continue
             if kind is LineKind.OK:
                 return information
@@ -221,7 +244,7 @@ class GrblLink:
 
     def _get_in_step(self) -> None:
         """See that the next ``ok`` belongs to the next line: a late one may still be on its way."""
-        self._drain()
+        self.listen()
         if not self._out_of_step:
             return
         for _ in range(_STEP_ATTEMPTS):
@@ -238,7 +261,7 @@ class GrblLink:
         for text in self._lines(deadline_s):
             if wanted(text):
                 return text
-            self.statistics.stale_answers += self._note(text) is LineKind.OK
+            self._note_stale(self._note(text))
         raise DeviceTimeoutError(f"{self.wire.name}: {what} did not come within {timeout_s:g} s")
 
     def _await_report(self, deadline_s: float) -> StatusReport | None:
@@ -250,7 +273,7 @@ class GrblLink:
                 return None
             if self.deaf:
                 return None
-            self.statistics.stale_answers += kind is LineKind.OK
+            self._note_stale(kind)
         return None
 
     def _await_banner(self, timeout_s: float) -> str | None:
@@ -280,13 +303,13 @@ class GrblLink:
             overdue += self._clock.now() > deadline_s
             yield text
 
-    def _drain(self) -> None:
+    def listen(self) -> None:
         """Note every line that is already there; an ``ok`` among them belongs to nothing."""
         for _ in range(_BABBLE_LINES):
             text = self.wire.read_line(timeout_s=0.0)
             if text is None:
                 return
-            self.statistics.stale_answers += self._note(text) is LineKind.OK
+            self._note_stale(self._note(text))
 
     def _drain_until_quiet(self) -> str:
         """Note lines until none comes for a moment; returns the alarm among them, if any."""
@@ -299,9 +322,16 @@ class GrblLink:
         return self.fault
 
     def _forget(self) -> None:
+        self._doubt_until_s = -math.inf
         self.fault = ""
         self.deaf = False
         self._out_of_step = False
+
+    def _note_stale(self, kind: LineKind) -> None:
+        """Count an ``ok`` that nothing waits for; a line that repeats itself is not to be trusted."""
+        if kind is LineKind.OK:
+            self.statistics.stale_answers += 1
+            self.doubt()
 
     def _note(self, text: str) -> LineKind:
         """Classify a line and remember what it means for the position."""
@@ -316,6 +346,7 @@ class GrblLink:
             self._out_of_step = False
         elif kind is LineKind.NOISE:
             self.statistics.discarded_lines += 1
+            self.doubt()
         return kind
 
 

@@ -265,6 +265,7 @@ class GrblRail:
             DeviceTimeoutError: The controller does not come back from reset.
         """
         carriage = self._opened()
+        carriage.link.listen()
         self._prepared = None
         if carriage.trouble:
             carriage.lose_position()
@@ -376,7 +377,7 @@ class GrblRail:
         try:
             carriage.link.command(f"G90G21G94G53G1X{x_mm:.3f}F{motion.velocity_mm_s * 60:.3f}")
         except GrblRefusedError:
-            carriage.rest()
+            carriage.refused()
             raise
         except DeviceTimeoutError:
             if not self._is_under_way(motion):

@@ -35,14 +35,18 @@ class PositionWatch:
         believed: The last reading that was believed; None while the position is unknown.
         motion: What is under way; None at rest.
         jump_mm: By how much the position jumped when it changed beyond belief, else 0.
+        misfits: How many readings could not follow from the one before.
     """
 
     def __init__(self) -> None:
         self.believed: Reading | None = None
         self.motion: Motion | None = None
         self.jump_mm = 0.0
+        self.misfits = 0
         self.tolerance_mm = 0.03
         """A step and the rounding of the print."""
+        self.witness_s = 0.08
+        """Longest time from the first question to the second reply of two readings that bear witness for each other."""
         self._suspect: Reading | None = None
 
     def forget(self) -> None:
@@ -63,23 +67,33 @@ class PositionWatch:
         """Expect the carriage to stay where it is."""
         self.motion = self._suspect = None
 
-    def accepts(self, reading: Reading) -> bool:
-        """Judge a reading; False asks for another one."""
+    def accepts(self, reading: Reading, *, doubtful: bool = False) -> bool:
+        """Judge a reading; False asks for another one.
+
+        Args:
+            reading: The newest one.
+            doubtful: The line is known to lie at present: a second reading must bear witness.
+        """
         if self.believed is None:
             return True
-        if self._agree(self.believed, reading):
-            self._believe(reading)
-            return True
-        suspect, self._suspect = self._suspect, reading
-        if suspect is None or not self._agree(suspect, reading):
-            return False
-        if not self._is_reachable(self.believed, reading):
+        fits = self._agree(self.believed, reading)
+        self.misfits += not fits
+        if not fits or doubtful:
+            suspect, self._suspect = self._suspect, reading
+            if suspect is None or not self._bears_witness(suspect, reading):
+                return False
+        if not fits and not self._is_reachable(self.believed, reading):
             self.jump_mm = reading.position_mm - self.believed.position_mm
-        self._believe(reading)
+        self.believed, self._suspect = reading, None
         return True
 
-    def _believe(self, reading: Reading) -> None:
-        self.believed, self._suspect = reading, None
+    def _bears_witness(self, suspect: Reading, reading: Reading) -> bool:
+        """Two witnesses follow at once on each other: after an unanswered question the next reply may be its own."""
+        return reading.replied_s - suspect.asked_s < self.witness_s and self._agree(suspect, reading)
+
+    def begin_poll(self) -> None:
+        """Let witnesses of one poll not count for the next."""
+        self._suspect = None
 
     def _agree(self, earlier: Reading, later: Reading) -> bool:
         """Tell whether the motion leads from one reading to the other, as narrowly as the reports allow."""

@@ -7,6 +7,7 @@ import errno
 import termios
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,10 @@ class Wire(Protocol):
 
     name: str
     """What a message calls it, e.g. the port."""
-    discarded_bytes: int
-    """Bytes thrown away because no line end came."""
+
+    @property
+    def discarded_bytes(self) -> int:
+        """Bytes thrown away because no line end came."""
 
     def write_line(self, line: str) -> None:
         """Send one line; the line end is added."""
@@ -46,6 +49,49 @@ class Wire(Protocol):
 
     def close(self) -> None:
         """Release the transport. Safe to call twice."""
+
+
+class LineAssembler:
+    """Makes lines of bytes as they come in; what grows too long is noise up to its line end.
+
+    The rest of such a line is noise as well: its last bytes may look like an answer.
+    """
+
+    def __init__(self) -> None:
+        self.discarded_bytes = 0
+        self._complete: deque[bytes] = deque()
+        self._open = bytearray()
+        self._skipping = False
+
+    def add(self, data: bytes) -> None:
+        """Take bytes."""
+        *ends, rest = data.split(b"\n")
+        for end in ends:
+            self._extend(end)
+            if not self._skipping:
+                self._complete.append(bytes(self._open))
+            self._open.clear()
+            self._skipping = False
+        self._extend(rest)
+
+    def take(self) -> str | None:
+        """Return the next line without its end, maybe empty; None when none is complete."""
+        if not self._complete:
+            return None
+        return self._complete.popleft().strip(b"\r\n\x00 ").decode("ascii", errors="replace")
+
+    def clear(self) -> None:
+        """Forget what is not taken yet."""
+        self._complete.clear()
+        self._open.clear()
+
+    def _extend(self, data: bytes) -> None:
+        if self._skipping or len(self._open) + len(data) > MAX_LINE_BYTES:
+            self.discarded_bytes += len(self._open) + len(data)
+            self._open.clear()
+            self._skipping = True
+        else:
+            self._open += data
 
 
 class SerialWire:
@@ -66,11 +112,15 @@ class SerialWire:
 
     def __init__(self, port: str, clock: SessionClock, *, baud: int = 115200) -> None:
         self.name = port
-        self.discarded_bytes = 0
         self._clock = clock
-        self._received = bytearray()
+        self._lines = LineAssembler()
         self._closing = threading.Lock()
         self._serial = _open_port(port, baud)
+
+    @property
+    def discarded_bytes(self) -> int:
+        """Bytes of lines that were too long."""
+        return self._lines.discarded_bytes
 
     def write_line(self, line: str) -> None:
         """Send one line; raises `DeviceTimeoutError` when the device takes no bytes for 1 s."""
@@ -85,7 +135,7 @@ class SerialWire:
         deadline_s = time.monotonic() + timeout_s / self._clock.rate
         last_look = False
         while True:
-            line = self._take_line()
+            line = self._lines.take()
             if line:
                 return line
             if line is None:
@@ -96,7 +146,7 @@ class SerialWire:
 
     def flush(self) -> None:
         """Throw away everything received so far, here and in the system's buffer."""
-        self._received.clear()
+        self._lines.clear()
         with self._named_errors():
             self._serial.reset_input_buffer()
 
@@ -105,20 +155,10 @@ class SerialWire:
         with self._closing, contextlib.suppress(OSError, termios.error):
             self._serial.close()
 
-    def _take_line(self) -> str | None:
-        end = self._received.find(b"\n")
-        if end < 0:
-            return None
-        raw = bytes(self._received[:end])
-        del self._received[: end + 1]
-        return raw.strip(b"\r\n\x00 ").decode("ascii", errors="replace")
-
     def _receive(self, *, wait: bool) -> None:
         with self._named_errors():
-            self._received += self._serial.read(max(int(wait), self._serial.in_waiting))
-        if len(self._received) > MAX_LINE_BYTES and b"\n" not in self._received:
-            self.discarded_bytes += len(self._received)
-            self._received.clear()
+            data = self._serial.read(max(int(wait), self._serial.in_waiting))
+        self._lines.add(data)
 
     def _write(self, data: bytes) -> None:
         with self._named_errors():

@@ -215,7 +215,8 @@ def test_an_override_that_stays_stops_the_sweep_before_it_begins():
 
 
 def test_a_torn_report_is_counted_and_asked_for_again():
-    rail, wire = opened(("?", "<Idle|MPos:-35..620,0.000,0.000|FS:0,0>"), ("?", report("Idle", 2.0)))
+    """The line has lied: from now on two readings must agree."""
+    rail, wire = opened(("?", "<Idle|MPos:-35..620,0.000,0.000|FS:0,0>"), *[("?", report("Idle", 2.0))] * 2)
 
     assert rail.poll().position_mm == 2.0
     assert rail.statistics.discarded_lines == 2, "this one and the boot loader's noise"
@@ -223,7 +224,7 @@ def test_a_torn_report_is_counted_and_asked_for_again():
 
 
 def test_a_position_with_a_lost_digit_is_not_believed():
-    rail, wire = opened(("?", "<Idle|MPos:-98.000,0.000,0.000|FS:0,0>"), ("?", report("Idle", 2.0)))
+    rail, wire = opened(("?", "<Idle|MPos:-98.000,0.000,0.000|FS:0,0>"), *[("?", report("Idle", 2.0))] * 2)
 
     assert rail.poll().position_mm == 2.0
     assert rail.homed

@@ -74,7 +74,7 @@ def test_the_longest_sweep_passes_both_ways():
 
 
 def test_a_sweep_above_the_cap_names_the_cap():
-    with pytest.raises(EnvelopeError, match=r"speed 121 mm/s is outside 0 to 120 mm/s"):
+    with pytest.raises(EnvelopeError, match=r"speed 121 mm/s is outside 0.01 to 120 mm/s"):
         check_sweep(sweep(100, 200, 121.0), ENVELOPE)
 
 
