@@ -29,8 +29,8 @@ from rig.errors import DeviceError, OtherDeviceError, SettingRefusedError
 T = TypeVar("T")
 
 _BACK_OFF_S = (0.5, 1.0, 2.0, 4.0)
-_SHORTEST_OPEN_S = 3.0
-"""Less than this no body has ever needed, so the last attempt gets it, too."""
+_SHORTEST_OPEN_S = 8.0
+"""What an attempt is given at least: less would end it while its process is still starting on a busy machine."""
 _CONFIGURE_S = 90.0
 """Focus is driven to its stop first, which takes a slow lens half a minute."""
 _CLOSE_S = 5.0

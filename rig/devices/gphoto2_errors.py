@@ -85,7 +85,9 @@ def translated(camera: str, action: str, code: int, *, said: Iterable[str] = ())
     what, next_step = "; ".join(said) or meaning.what, meaning.next_step
     if code == NOT_CLAIMED and (holder := camera_holder()):
         what, next_step = f"{holder[0]} holds the camera", f"free it with: {holder[1]}"
-    return meaning.error(f"{camera}: {action} failed: {what} (code {code})", next_step=next_step)
+    return meaning.error(
+        f"{camera}: {action} failed: {what} (code {code})", kept="every file on the card", next_step=next_step
+    )
 
 
 def camera_holder(processes: Path = Path("/proc")) -> tuple[str, str] | None:

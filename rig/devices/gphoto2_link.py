@@ -258,6 +258,7 @@ class CameraLink:
     def _turned_away(self) -> DeviceBusyError:
         return DeviceBusyError(
             f"{self.name}: the body turned the connection away; another program may have it",
+            kept="every file on the card",
             next_step="end other programs that use this camera, or switch it off and on",
         )
 

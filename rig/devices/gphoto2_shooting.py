@@ -126,6 +126,7 @@ class Shooting:
         if wanted.mend and not wanted.is_met_by(read):
             raise SettingRefusedError(
                 f"{self._link.name}: '{wanted.what}' is needed, but {entry} is '{read}'",
+                kept="every file on the card",
                 next_step=wanted.mend,
             )
 

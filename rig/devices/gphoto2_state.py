@@ -46,7 +46,7 @@ class BodyState:
         return CameraStatus(
             battery_percent=self._battery_percent(),
             free_bytes=free_bytes,
-            movie_prohibited=", ".join(self.reasons_against_movie()),
+            movie_prohibited=", ".join(r for r in self.reasons_against_movie() if r != RECORDING),
             hot=_TOO_HOT in self._listed("live_view_prohibit"),
             clock_offset_s=self._clock_offset_s,
             unasked_changes=unasked_changes,

@@ -18,7 +18,7 @@ from rig.clock import SessionClock
 from rig.profile import SimulationSpec
 from rig.sim.ptp_card import STORAGE_ID, Card, CardObject
 from rig.sim.ptp_packets import FileRange, Operation, ValueType, array, text
-from rig.sim.ptp_recorder import CameraBackend, CameraFaults, Moment, Recorder
+from rig.sim.ptp_recorder import CameraBackend, CameraFaults, Moment, Recorder, Shutter
 
 MIN_FREE_BYTES = 50_000_000
 """A body takes no picture with less space on its card."""
@@ -105,7 +105,7 @@ class CameraBody(ABC):
         self.thaw = threading.Event()
         self.thaw.set()
         self._card = Card(capacity_bytes=faults.card_bytes)
-        self._aging_since = faults, time.monotonic()
+        self._aged_s = time.monotonic()
         self._recorder = Recorder(
             backend, clock, spec=spec, announce=self._announce, faults=lambda: self.faults
         )
@@ -153,13 +153,14 @@ class CameraBody(ABC):
             timer.start()
 
     def _age_card(self) -> None:
-        """Let the card fill as the faults say, and end a movie that finds it full."""
-        faults = self.faults
-        if faults is not self._aging_since[0]:
-            self._aging_since = faults, time.monotonic()
-        filled = faults.card_fills_bytes_s * (time.monotonic() - self._aging_since[1])
-        self._card.capacity_bytes, self._card.foreign_bytes = faults.card_bytes, round(filled)
-        self._card.size_error_bytes = faults.size_error_bytes
+        """Let the card fill while a movie runs, as the faults say, and end a movie that finds it full."""
+        faults, now_s = self.faults, time.monotonic()
+        if self._recorder.state is Shutter.RECORDING:
+            self._card.foreign_bytes += round(faults.card_fills_bytes_s * (now_s - self._aged_s))
+        if not faults.card_fills_bytes_s:
+            self._card.foreign_bytes = 0
+        self._aged_s = now_s
+        self._card.capacity_bytes, self._card.size_error_bytes = faults.card_bytes, faults.size_error_bytes
         if faults.card_fills_bytes_s and not self._card.free_bytes:
             self._recorder.stop_movie()
 

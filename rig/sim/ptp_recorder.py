@@ -116,7 +116,7 @@ class CameraFaults(Document):
     card_bytes: int = Field(default=64_000_000_000, ge=0)
     """Size of the card."""
     card_fills_bytes_s: float = Field(default=0.0, ge=0)
-    """The card's free space shrinks by this much a second (of the machine); full, it ends a movie."""
+    """While a movie runs the card's free space shrinks by this much a second (of the machine); full, it ends it."""
 
 
 class Shutter(Enum):
