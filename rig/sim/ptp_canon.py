@@ -40,6 +40,8 @@ _FAR = 0x8000
 _LENS_STEPS = (1, 8, 40)
 """Motor steps of the three strides that the lens can be told to make."""
 _BYTES_PER_SHOT, _MANY_SHOTS = 30_000_000, 9999
+_NO_USABLE_CARD, _CARD_PROTECTED = 0b111, 1 << 11
+"""Bits of `CameraFaults.movie_prohibit_bits`, which are Nikon's."""
 _SUFFIXES = {eos.JPEG_FILE: ".jpg", eos.RAW_FILE: ".cr3"}
 _BUSY_STATES = frozenset({Shutter.EXPOSING, Shutter.WRITING})
 
@@ -94,6 +96,7 @@ class CanonEosBody(CameraBody):
         told = None if faults.returns_as is None else _long_serial(faults.returns_as)
         super().return_from(faults.model_copy(update={"returns_as": told}))
         self._events.clear()
+        self._busy_left = 0
 
     def _delivered(self, serial: str) -> eos.EosSettings:
         settings = eos.EosSettings(serial)
@@ -241,11 +244,12 @@ class CanonEosBody(CameraBody):
         value = item.read(data[8:])
         if not item.accepts(value) or self._is_among(item.code, self.faults.refused):
             return answer(Reply.BAD_VALUE)
-        is_too_hot = item.code == eos.LIVE_VIEW_OUTPUT and value and self.faults.is_hot
-        if is_too_hot or self._is_still_busy():
+        if self._is_still_busy():
             return answer(Reply.BUSY)
         if item.code == eos.MOVIE_TARGET:
             return self._switch_movie(value == eos.RECORD_TO_CARD)
+        if item.code == eos.LIVE_VIEW_OUTPUT and isinstance(value, int):
+            return self._switch_live_view(value)
         return self._take_over(item, value)
 
     def _take_over(self, item: eos.EosProperty, value: eos.Value) -> Answer:
@@ -254,7 +258,7 @@ class CanonEosBody(CameraBody):
         if not self._keeps_its_own(item.code):
             item.value = value
         self._tell_value(item)  # also where the body keeps its own: that is how the initiator learns of it
-        return self._act() if item.code == eos.LIVE_VIEW_OUTPUT else answer()
+        return answer()
 
     def _keeps_its_own(self, code: int) -> bool:
         is_clock = code in {eos.CAMERA_TIME, eos.UTC_TIME}
@@ -275,6 +279,8 @@ class CanonEosBody(CameraBody):
         return bool(was_left)
 
     def _switch_live_view(self, output: int) -> Answer:
+        if output and self.faults.is_hot:
+            return answer(Reply.GENERAL_ERROR)
         self._change(eos.LIVE_VIEW_OUTPUT, output)
         return self._act()
 
@@ -324,23 +330,31 @@ class CanonEosBody(CameraBody):
         return answer(code, (0,))
 
     def _capture(self, expose: Callable[[ExposureSettings], None]) -> Answer:
-        if self._is_card_full:
-            return answer(Reply.STORE_FULL)
+        if (hindrance := self._hindrance()) is not None:
+            return answer(hindrance)
         if self._recorder.state is not Shutter.IDLE or self._is_still_busy():
             return answer(Reply.BUSY)
         self._recorder.suffixes = tuple(_SUFFIXES[kind] for kind, _, _ in self.settings.files)
         expose(self.settings.exposure())
         return self._act()
 
+    def _hindrance(self) -> Reply | None:
+        """Say what keeps the body from writing to its card; it lists no reasons beforehand, unlike Nikon's."""
+        bits = self.faults.movie_prohibit_bits
+        if bits & _NO_USABLE_CARD:
+            return Reply.STORE_NOT_AVAILABLE
+        if bits & _CARD_PROTECTED:
+            return Reply.STORE_READ_ONLY
+        return Reply.STORE_FULL if self._is_card_full else None
+
     def _switch_movie(self, on: bool) -> Answer:
         if not on:
             self._recorder.stop_movie()  # a body that is not recording says yes all the same
             self._change(eos.MOVIE_TARGET, eos.RECORD_NOTHING)
             return self._act()
-        if self._is_card_full:
-            return answer(Reply.STORE_FULL)
-        hindered = self.faults.movie_prohibit_bits or self.faults.is_hot
-        if hindered or not self._is_live or self._recorder.state is not Shutter.IDLE:
+        if (hindrance := self._hindrance()) is not None:
+            return answer(hindrance)
+        if not self._is_live or self._recorder.state is not Shutter.IDLE:
             return answer(Reply.BUSY)
         self._recorder.start_movie(self.settings.exposure())
         self._change(eos.MOVIE_TARGET, eos.RECORD_TO_CARD)
