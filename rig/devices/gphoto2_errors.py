@@ -14,6 +14,9 @@ LINK_LOST_CODES = frozenset({LINK_BROKEN, -10, -52, -105})
 DOUBTFUL_CODES = frozenset({-1, -2})
 """What the library says both when a body refuses and when it is gone: only asking it something tells which."""
 NOT_CLAIMED = -53
+_UNSPECIFIED, _BAD_PARAMETERS = -1, -2
+_NOT_SET = "was not set"
+"""How the library words it that a body refused a value; of an EOS body it makes no code of its own."""
 
 _HOLDERS: Mapping[str, str] = {
     "gvfs-gphoto2-volume-monitor": "systemctl --user stop gvfs-gphoto2-volume-monitor.service",
@@ -81,8 +84,10 @@ def translated(camera: str, action: str, code: int, *, said: Iterable[str] = ())
         code: The library's result code.
         said: What the library said about it meanwhile.
     """
-    meaning = _MEANINGS.get(code, _UNKNOWN)
-    what, next_step = "; ".join(said) or meaning.what, meaning.next_step
+    words = "; ".join(said)
+    is_refused_by_eos = code == _UNSPECIFIED and _NOT_SET in words
+    meaning = _MEANINGS.get(_BAD_PARAMETERS if is_refused_by_eos else code, _UNKNOWN)
+    what, next_step = words or meaning.what, meaning.next_step
     if code == NOT_CLAIMED and (holder := camera_holder()):
         what, next_step = f"{holder[0]} holds the camera", f"free it with: {holder[1]}"
     return meaning.error(

@@ -136,6 +136,12 @@ def test_the_librarys_own_words_come_before_ours():
     assert "Movie recording cannot start: Card full." in error.message
 
 
+def test_a_value_that_an_eos_body_refuses_is_a_refused_setting():
+    said = ["The property 'ISO Speed' / 0xd103 was not set (0x201c: PTP Invalid Device Prop Value)."]
+
+    assert type(translated("Canon EOS R8", "setting the exposure", -1, said=said)) is SettingRefusedError
+
+
 def test_the_program_that_holds_the_camera_is_named_with_what_frees_it(tmp_path: Path):
     """The kernel cuts names to 15 characters."""
     for pid, name in {"1": "init", "77": "gvfs-gphoto2-vo", "78": "bash"}.items():
