@@ -133,6 +133,10 @@ class MotionJudge:
             wrongs.append("feed")
         if situation.pressed:
             wrongs += self._wrongs_pressed(target_mm, feed, situation)
+        soft = rail.lower_mm - _ROUNDING_MM <= target_mm <= rail.upper_mm + _ROUNDING_MM
+        crawls = jog and soft and not self._wrongs_unhomed(target_mm, feed, situation, jog=jog)
+        if crawls and not situation.pressed:
+            return wrongs  # lawful also for a host that has lost the position
         if not situation.homed:
             return wrongs + self._wrongs_unhomed(target_mm, feed, situation, jog=jog)
         lower = min(rail.lower_mm + rail.end_margin_mm, situation.position_mm)
