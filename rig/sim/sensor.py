@@ -24,8 +24,9 @@ Transfer = Literal["bt709", "srgb"]
 """Tone curve of the codes: BT.709 for movies, as they are tagged; sRGB for stills."""
 
 WHITE_BALANCE: Mapping[str, tuple[float, float, float]] = MappingProxyType({
-    "auto": (1.0, 1.0, 1.0),
+    "automatic": (1.0, 1.0, 1.0),
     "daylight": (1.0, 1.0, 1.0),
+    "flash": (1.0, 1.0, 1.0),
     "cloudy": (1.10, 1.0, 0.88),
     "shade": (1.20, 1.0, 0.78),
     "fluorescent": (0.80, 1.0, 1.25),

@@ -16,10 +16,13 @@ from small_camera import FRAME_RATE_HZ, START_DELAY_S, SmallBackend, SmallRawBac
 from rig.clock import SessionClock
 from rig.profile import SimulationSpec
 from rig.sim import ptp_canon_settings as eos
+from rig.sim import ptp_settings
 from rig.sim.ptp_body import Reply
 from rig.sim.ptp_canon import CanonEosBody
 from rig.sim.ptp_packets import FileRange, Operation
 from rig.sim.ptp_recorder import CameraFaults
+from rig.sim.ptp_settings import BodySettings
+from rig.sim.sensor import WHITE_BALANCE
 
 ADDED, REMOTE_TRANSFER, VALUE, CHOICES, STATUS = 0xC181, 0xC186, 0xC189, 0xC18A, 0xC18B
 
@@ -325,3 +328,15 @@ def test_an_initiator_that_leaves_ends_its_recording(host: Host):
 
     assert host.backend.rendered.wait(10)
     assert host.ask(0x9153)[0] == Reply.NO_FRAME_YET
+
+
+def test_the_sensor_knows_every_white_balance_that_a_body_can_be_set_to(host: Host):
+    for code in eos.WHITE_BALANCE_BY_CODE:
+        host.body.settings.properties[eos.WHITE_BALANCE].value = code
+
+        assert host.body.settings.exposure().white_balance in WHITE_BALANCE
+    nikon = BodySettings()
+    for code in nikon.properties[ptp_settings.WHITE_BALANCE].choices:
+        nikon.write(ptp_settings.WHITE_BALANCE, code)
+
+        assert nikon.exposure().white_balance in WHITE_BALANCE
