@@ -488,10 +488,11 @@ def test_the_plateau_of_sixty_millimetres(rail: Stranger):
     seen: list[tuple[float, float]] = []
     while (report := rail.report())["state"] == "Run":
         seen.append((time.monotonic() - begin_s, float(report["FS"].split(",")[0])))
-        rail.for_a_while(0.02)
+        rail.for_a_while((len(seen) / 15) - (time.monotonic() - begin_s))
     rail.tell("G0X-60", "G4P0")
 
     plateau = [t for t, feed in seen if feed == 1800]
+    assert len(plateau) / len(seen) == pytest.approx(27 / 31, abs=0.06)
     assert plateau[-1] - plateau[0] == pytest.approx(1.85, abs=0.25)
     assert seen[-1][0] == pytest.approx(2.15, abs=0.3)
     assert all(feed == 1800 for t, feed in seen if plateau[0] <= t <= plateau[-1])
@@ -883,6 +884,18 @@ def test_homing_ends_a_pull_off_from_the_low_switch(homed: Stranger):
     assert report["state"] == "Idle"
     assert report["MPos"] == "-398.000,0.000,0.000"
     assert "Pn" not in report
+
+
+def test_homing_upwards_ends_a_pull_off_below_zero(homed: Stranger):
+    """limits.c: `$23=0` makes machine space end at 0; `$3=1` turns the motor, so that the same switch is up there."""
+    homed.tell("$20=0", "$3=1", "$23=0")
+
+    answer = homed.ask("$H", timeout_s=20.0)
+    position = homed.report()["MPos"]
+    homed.tell("$3=0", "$23=1")
+
+    assert answer == ["ok"]
+    assert position == "-2.000,0.000,0.000"
 
 
 def test_homing_is_silent_and_answers_a_question_at_its_end(homed: Stranger):

@@ -517,3 +517,88 @@ def test_the_true_trajectory_is_the_exact_trapezoid():
     assert at(0.15) == pytest.approx(2.25, abs=30 * 2 * dt)
     assert at(1.15) == pytest.approx(32.25, abs=30 * 2 * dt)
     assert v_mm_s.max() == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "centre", "turned_deg"),
+    [
+        ("G3X-20Y0I-10J0F6000", (-10.0, 0.0), 180.0),
+        ("G2X-20Y0I-10J0F6000", (-10.0, 0.0), -180.0),
+        ("G3X0Y0I-10J0F6000", (-10.0, 0.0), 360.0),
+        ("G3X-10Y10R10F6000", (-10.0, 0.0), 90.0),
+        ("G3X-10Y10R-10F6000", (0.0, 10.0), 270.0),
+        ("G2X-10Y10R10F6000", (0.0, 10.0), -90.0),
+    ],
+)
+def test_arcs_keep_to_their_circle(line: str, centre: tuple[float, float], turned_deg: float):
+    """Radius 10 mm; `$12` = 0.002 mm bounds the chords; the way turned follows from centre, end and direction."""
+    terminal = switched_on({22: 0, 11: 1.0})
+    terminal.line("G92X0Y0")
+    terminal.line(line, wait_s=0.01)
+
+    points = []
+    while (report := terminal.status())["state"] == "Run":
+        x, y, _ = (float(v) for v in report["MPos"].split(","))
+        points.append((x - centre[0]) + 1j * (y - centre[1]))
+    steps = np.angle(np.array(points[1:]) / np.array(points[:-1]), deg=True)
+
+    assert np.abs(points) == pytest.approx(10.0, abs=0.002 + 0.02)
+    assert steps.sum() == pytest.approx(turned_deg, abs=12.0), "reports begin and end a little inside"
+    assert (steps * np.sign(turned_deg) > -0.2).all()
+
+
+def test_an_arc_in_the_zx_plane_moves_z():
+    terminal = switched_on({22: 0})
+
+    terminal.line("G18G91G2X0Z-4I0K-2F1200", wait_s=3.0)
+
+    assert terminal.status()["MPos"] == "0.000,0.000,-4.000"
+
+
+def test_inverse_time_counts_for_the_whole_arc():
+    """F60: the half circle of 10 mm radius, 31.4 mm, in 1 s; steps of 0.02 mm on chords of 0.4 mm are 5 %."""
+    terminal = switched_on({22: 0, 11: 10.0, 110: 36000, 111: 36000})
+    terminal.line("G93G3X-20Y0I-10J0F60", wait_s=0.5)
+
+    speed = float(terminal.status()["FS"].split(",")[0]) / 60
+
+    assert speed == pytest.approx(31.4, rel=0.05)
+
+
+@pytest.mark.parametrize(("modes", "letters"), [("M7", "M"), ("M8", "F"), ("M7\nM8", "FM")])
+def test_a_firmware_compiled_with_mist_has_its_output(modes: str, letters: str):
+    terminal = switched_on({22: 0}, mist=True)
+
+    answers = terminal.line(modes)
+    reports = [terminal.status() for _ in range(3)]
+
+    assert set(answers) == {"ok"}
+    assert letters in {r.get("A") for r in reports}
+    assert terminal.line("$I")[1] == "[OPT:VM,15,128]"
+
+
+def test_the_door_during_a_jog_ends_the_jog_first():
+    terminal = homed()
+    terminal.line("$J=G91X50F2400", wait_s=0.5)
+
+    terminal.type("\x84", wait_s=1.0)
+    held = terminal.status()
+    terminal.type("~")
+
+    assert (held["state"], held["Bf"]) == ("Door:0", "15,128")
+    assert terminal.status()["state"] == "Idle"
+
+
+def test_a_door_opened_again_while_restoring_begins_anew():
+    terminal = homed()
+    terminal.line("M8")
+    terminal.type("\x84")
+
+    terminal.type("~", wait_s=0.3)
+    restoring = terminal.status()["state"]
+    terminal.type("\x84")
+    waiting = terminal.status()["state"]
+    terminal.type("~", wait_s=1.2)
+
+    assert (restoring, waiting) == ("Door:3", "Door:0")
+    assert terminal.status()["state"] == "Idle"
