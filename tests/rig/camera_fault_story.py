@@ -138,15 +138,18 @@ _FIRST_STEPS = {
 
 
 @contextmanager
-def scene(folder: Path, *, looks_elsewhere: bool) -> Iterator[Scene]:
+def scene(
+    folder: Path, *, looks_elsewhere: bool, maker: Literal["nikon", "canon"] = "nikon"
+) -> Iterator[Scene]:
     """Put a healthy body and a driver with short deadlines together, and let nothing be left behind.
 
     Args:
         folder: For movies and what is fetched.
         looks_elsewhere: Whether the driver knows the second port as a place to look for the body.
+        maker: Whose body it is.
     """
     port = _free_port()
-    with small_body(folder, serial=SERIAL) as (body, backend, clock):
+    with small_body(folder, maker=maker, serial=SERIAL) as (body, backend, clock):
         settings = Gphoto2Settings(
             kind="gphoto2",
             address=body.address,
