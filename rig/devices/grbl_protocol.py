@@ -85,7 +85,7 @@ _FIELD = (
     r"|Ov:(?P<override>\d{1,3}),(?P<rapid>\d{1,3}),\d{1,3}|A:(?P<accessories>[A-Z]*)|Ln:\d{1,8}|(?!(?:MPos|WPos|Bf|FS|F|Pn|WCO|Ov|A|Ln):)[A-Z][A-Za-z]*:[\w.,:+-]*"
 )
 _REPORT = re.compile(
-    r"<(?P<state>Idle|Run|Hold|Jog|Alarm|Door|Check|Home|Sleep)(?::(?P<sub>\d))?"
+    r"<(?P<state>Idle|Run|Hold|Jog|Alarm|Door|Check|Home|Sleep|Tool)(?::(?P<sub>\d{1,2}))?"
     rf"\|MPos:(?P<axes>{_AXES})(?P<fields>(?:\|[^|<>]+)*)>"
 )
 _FIELD_PATTERN = re.compile(_FIELD)
