@@ -35,6 +35,8 @@ class Wanted:
     """Its serial number; empty takes the first body found. With one, USB is looked through, too."""
     focus: FocusTable = field(default_factory=FocusTable)
     still_format: StillFormat | None = None
+    rate: float = 1.0
+    """Session seconds per second; a simulated body may live faster than this process."""
     is_patient: bool = True
     """Whether to try again when the body does not answer at once; whoever asks again anyway does not want that."""
 
@@ -63,7 +65,7 @@ class CameraBody:
         self._files = CardFiles(self._link, hold)
         self._state = BodyState(self._link)
         self._watch = SettingsWatch(self._link)
-        self._attach(FocusTable())
+        self._attach(Wanted())
 
     def discover(self) -> list[tuple[str, str]]:
         """List model and address of every camera on USB."""
@@ -76,7 +78,7 @@ class CameraBody:
             OtherDeviceError: Only bodies with another serial number are there.
             DeviceNotFoundError: None is there.
         """
-        self._attach(wanted.focus)
+        self._attach(wanted)
         identity = self._connected(wanted)
         with self._link.explained("preparing it"):
             self._prepare(wanted.still_format)
@@ -152,10 +154,10 @@ class CameraBody:
         with self._link.explained(f"deleting {file.name}"):
             self._files.delete(file)
 
-    def _attach(self, focus: FocusTable) -> None:
-        self._motor = FocusMotor(self._link, focus)
+    def _attach(self, wanted: Wanted) -> None:
+        self._motor = FocusMotor(self._link, wanted.focus)
         self._exposure = ExposureControl(self._link, self._motor)
-        self._shooting = Shooting(self._link, self._state, self._exposure, self._files)
+        self._shooting = Shooting(self._link, self._state, self._exposure, self._files, rate=wanted.rate)
 
     def _connected(self, wanted: Wanted) -> CameraIdentity:
         failures: list[DeviceError] = []

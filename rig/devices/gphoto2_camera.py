@@ -224,7 +224,7 @@ class Gphoto2Camera:
     def _wanted(self, serial: str) -> Wanted:
         settings = self._settings
         addresses = tuple(a for a in (settings.address, *settings.more_addresses) if a)
-        return Wanted(addresses, serial, settings.focus, settings.still_format)
+        return Wanted(addresses, serial, settings.focus, settings.still_format, self._clock.rate)
 
     def _open(self, wanted: Wanted, timeout_s: float) -> None:
         self.close()

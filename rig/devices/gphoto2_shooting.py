@@ -41,12 +41,20 @@ class Shooting:
         state: Asked for reasons against it.
         exposure: Knows the exposure time that must be held open by hand.
         files: Waits for what was written.
+        rate: Session seconds per second, in which exposures held open are timed.
     """
 
     def __init__(
-        self, link: CameraLink, state: BodyState, exposure: ExposureControl, files: CardFiles
+        self,
+        link: CameraLink,
+        state: BodyState,
+        exposure: ExposureControl,
+        files: CardFiles,
+        *,
+        rate: float,
     ) -> None:
         self._link, self._state, self._exposure, self._files = link, state, exposure, files
+        self._rate = rate
 
     def start_movie(self) -> None:
         """Begin to record to the card, and make sure that the body says so."""
@@ -182,7 +190,7 @@ class Shooting:
         entry, before = self._dial()
         self._link.write("bulb", 1)
         try:
-            time.sleep(exposure_s)
+            time.sleep(exposure_s / self._rate)
         finally:
             self._link.write("bulb", 0)
         files = self._arrivals(timeout_s, pictures=1)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,12 @@ from pathlib import Path
 import pytest
 from small_camera import bench, driver, small_body
 
+from catalog.session_folder import ExposureSettings
+from rig.devices import gphoto2_camera
+from rig.devices.camera import CardFile
 from rig.devices.gphoto2_camera import Gphoto2Camera, Gphoto2Settings
-from rig.errors import DeviceBusyError, DeviceError, DeviceTimeoutError
+from rig.errors import DeviceBusyError, DeviceError, DeviceTimeoutError, SettingRefusedError
+from rig.sim.ptp_recorder import CameraFaults
 
 _OPEN_AND_HOLD = """
 import sys, time
@@ -134,6 +139,80 @@ def test_an_owner_process_that_dies_is_reported_with_what_it_said(tmp_path: Path
 
         with pytest.raises(DeviceError, match=r"ended during 'status'|not open"):
             b.camera.status()
+
+
+CALLS: dict[str, Callable[[Gphoto2Camera, Path], object]] = {
+    "status": lambda camera, _: camera.status(),
+    "configure": lambda camera, _: camera.configure(ExposureSettings(iso=400)),
+    "start_movie": lambda camera, _: camera.start_movie(),
+    "stop_movie": lambda camera, _: camera.stop_movie(),
+    "capture_still": lambda camera, _: camera.capture_still(),
+    "capture_burst": lambda camera, _: camera.capture_burst(3),
+    "preview": lambda camera, _: camera.preview(),
+    "fetch": lambda camera, folder: camera.fetch(CardFile("/", "A.MOV", 10), folder / "a.mov"),
+    "delete": lambda camera, _: camera.delete(CardFile("/", "A.MOV", 10)),
+}
+
+
+def test_every_call_that_reaches_the_body_is_tried_below():
+    asked = {n for n, f in vars(Gphoto2Camera).items() if callable(f) and not n.startswith("_")}
+
+    assert asked - {"open", "reconnect", "close"} == set(CALLS)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_call_waits_for_an_owner_process_that_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    """A stopped process answers nothing at all, whatever time-outs the library has."""
+    for constant in ("_CONFIGURE_S", "_STILL_S", "_CLOSE_S", "_LONGEST_STILL_S"):
+        monkeypatch.setattr(gphoto2_camera, constant, 0.2)
+    with small_body(tmp_path) as (body, _, clock), driver(body, clock) as camera:
+        camera._settings = camera._settings.model_copy(update={"call_s": 0.2, "movie_close_s": 0.2})
+        child = _child_of(camera)
+        os.kill(child, signal.SIGSTOP)
+
+        with pytest.raises(DeviceTimeoutError, match=f"no answer to '{name}'"):
+            CALLS[name](camera, tmp_path)
+
+        assert not _runs(child)
+        assert not list(tmp_path.glob("a.mov*"))
+
+
+def test_a_camera_whose_owner_process_died_is_reconnected_with_its_settings(tmp_path: Path):
+    with bench(tmp_path) as b:
+        b.camera.configure(ExposureSettings(iso=1600, focus_m=2.0))
+        b.camera.configure(ExposureSettings(f_number=4.0))
+        os.kill(_child_of(b.camera), signal.SIGKILL)
+        b.body.body.return_from(CameraFaults())  # it was switched off and on, too
+
+        b.camera.reconnect(timeout_s=30.0)
+
+        exposure = b.body.body.settings.exposure()
+        assert (exposure.iso, exposure.f_number, exposure.focus_m) == (1600, 4.0, 2.0)
+        assert len(b.film(0.2)) == 1
+
+
+def test_a_body_that_comes_back_late_is_waited_for(tmp_path: Path):
+    with bench(tmp_path) as b:
+        b.body.vanish()
+        back = threading.Timer(3.0, b.body.appear)
+        back.start()
+
+        b.camera.reconnect(timeout_s=40.0)
+
+        assert b.camera.status().battery_percent == 87
+        back.join()
+
+
+def test_a_body_that_refuses_its_settings_after_coming_back_is_not_tried_again(tmp_path: Path):
+    with bench(tmp_path) as b:
+        b.camera.configure(ExposureSettings(iso=1600))
+        b.body.body.return_from(CameraFaults())
+        b.body.body.faults = CameraFaults(ignored=("iso",))
+
+        with pytest.raises(SettingRefusedError, match="told iso 1600 and reads back 100"):
+            b.camera.reconnect(timeout_s=30.0)
 
 
 def test_opening_with_an_unknown_kind_of_address_is_an_error(tmp_path: Path):

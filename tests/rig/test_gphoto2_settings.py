@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from rig.devices.gphoto2_errors import camera_holder, translated
 from rig.devices.gphoto2_focus import FocusTable
-from rig.devices.gphoto2_settings import nearest_choice, nearest_word, our_word, parse_choice
+from rig.devices.gphoto2_settings import (
+    NAMES,
+    PREPARATIONS,
+    kelvin,
+    nearest_choice,
+    nearest_format,
+    nearest_word,
+    our_word,
+    parse_choice,
+    still_format,
+)
 from rig.errors import DeviceBusyError, DeviceError, DeviceNotFoundError, SettingRefusedError
 
 
@@ -91,6 +101,90 @@ def test_an_unknown_white_balance_is_refused_with_what_there_is():
 def test_words_of_our_own_come_back():
     assert our_word("Sunny") == "daylight"
     assert our_word("Color Temperature") == "colour temperature"
+
+
+@pytest.mark.parametrize(
+    ("choice", "files"),
+    [
+        ("NEF (Raw)", "raw"),
+        ("NEF+Fine", "raw+jpeg"),
+        ("JPEG Fine", "jpeg"),
+        ("RAW + Large Fine JPEG", "raw+jpeg"),
+        ("cRAW", "raw"),
+        ("Large Fine JPEG", "jpeg"),
+        ("Extra Fine", "jpeg"),
+        ("TIFF (RGB)", None),
+        ("Unknown 0x0012", None),
+    ],
+)
+def test_picture_formats_are_read_as_the_makers_print_them(choice: str, files: str | None):
+    assert still_format(choice) == files
+
+
+@pytest.mark.parametrize(
+    ("wanted", "choices", "chosen"),
+    [
+        ("jpeg", ["JPEG Basic", "JPEG Normal", "JPEG Fine", "NEF (Raw)"], "JPEG Fine"),
+        ("jpeg", ["Small Fine JPEG", "Large Normal JPEG", "Large Fine JPEG", "RAW"], "Large Fine JPEG"),
+        ("raw", ["cRAW", "RAW", "RAW + Large Fine JPEG"], "RAW"),
+        ("raw+jpeg", ["NEF+Basic", "NEF+Normal", "NEF+Fine"], "NEF+Fine"),
+        ("raw+jpeg", ["cRAW + Large Fine JPEG", "RAW + Small Fine JPEG", "RAW + Large Fine JPEG"], None),
+    ],
+)
+def test_the_format_with_the_least_loss_is_taken(wanted: str, choices: list[str], chosen: str | None):
+    """None stands for the last of the list."""
+    assert nearest_format(wanted, choices) == (chosen or choices[-1])  # type: ignore[arg-type]
+
+
+def test_a_format_that_is_not_there_is_refused_with_what_there_is():
+    with pytest.raises(SettingRefusedError, match=r"no picture format 'raw'; it has: Fine, Normal"):
+        nearest_format("raw", ["Fine", "Normal"])
+
+
+@pytest.mark.parametrize(
+    ("word", "temperature_k"), [("5600 K", 5600), ("3200K", 3200), ("daylight", None), ("K", None)]
+)
+def test_a_white_balance_in_kelvin_is_one_with_four_digits(word: str, temperature_k: int | None):
+    assert kelvin(word) == temperature_k
+
+
+@pytest.mark.parametrize(
+    ("what", "choices", "chosen"),
+    [
+        ("exposure is manual", ["P", "A", "S", "M"], "M"),
+        ("exposure is manual", ["AV", "Manual", "Bulb"], "Manual"),
+        ("exposure is manual", ["Movie", "Macro"], None),
+        ("files go to the card", ["Internal RAM", "Memory card"], "Memory card"),
+        ("files go to the card", ["sdram", "card", "card+sdram"], "card"),
+        ("focus is manual", ["AF-S", "Manual"], "Manual"),
+        ("focus is manual", ["One Shot", "MF (fixed)"], "MF (fixed)"),
+        ("one picture at a time", ["Burst", "Single Shot"], "Single Shot"),
+    ],
+)
+def test_what_must_be_so_is_found_in_the_makers_words(what: str, choices: list[str], chosen: str | None):
+    preparation = next(p for p in PREPARATIONS if p.what == what)
+
+    assert preparation.best_of(choices) == chosen
+    assert chosen is None or preparation.is_met_by(chosen)
+
+
+@pytest.mark.parametrize(
+    ("maker", "entries"),
+    [
+        ("Nikon", "iso f-number shutterspeed2 whitebalance focusmode manualfocusdrive expprogram imagequality "
+                  "capturemode burstnumber viewfinder bulb capturetarget batterylevel datetime"),
+        ("Canon EOS", "iso aperture shutterspeed whitebalance colortemperature focusmode manualfocusdrive "
+                      "autoexposuremode imageformat drivemode viewfinder bulb capturetarget batterylevel datetimeutc"),
+        ("Sony", "iso f-number shutterspeed whitebalance colortemperature focusmode manualfocus expprogram "
+                 "imagequality capturemode capturetarget batterylevel"),
+        ("Fuji", "iso aperture shutterspeed whitebalance colortemperature focusmode manualfocusdrive expprogram "
+                 "imageformat capturemode batterylevel"),
+    ],
+)  # fmt: skip
+def test_the_table_knows_every_entry_of_every_maker(maker: str, entries: str):
+    known = {entry for names in NAMES.values() for entry in names}
+
+    assert set(entries.split()) <= known, maker
 
 
 @given(st.floats(min_value=0.5, max_value=1000))
