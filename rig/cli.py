@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from catalog.console import DataOption, DebugOption, JsonOption, QuietOption, open_console, run_app
+from catalog.console import Console, run_app, verb
 
 app = typer.Typer(
     help="Drive the capture rig and record sessions.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -21,23 +21,21 @@ SceneOption = Annotated[
 ]
 
 
-@app.command()
+@verb(app)
 def plan(
+    console: Console,
     plan: PlanArgument,
     profile: ProfileOption,
-    data: DataOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Dry run: rounds, travel, time, blur, frames, pairs, disk space and every limit violation."""
     from rig.commands import show_plan
 
-    show_plan(open_console(data, json_output=json_output, quiet=quiet, debug=debug), plan, profile)
+    show_plan(console, plan, profile)
 
 
-@app.command()
+@verb(app)
 def record(
+    console: Console,
     plan: Annotated[Path | None, typer.Argument(help="Plan file (YAML).", show_default=False)] = None,
     profile: Annotated[
         str | None, typer.Option("--profile", help="Profile file, or the name of one that ships.")
@@ -48,15 +46,10 @@ def record(
         bool, typer.Option("--yes-conditions", help="External conditions are set; ask nobody.")
     ] = False,
     scene: SceneOption = None,
-    data: DataOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Run a session, or resume one with --session; prints its id and folder."""
     from rig.commands import resume, run_plan
 
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     if session is not None and plan is None:
         resume(console, session, arm=arm, yes_conditions=yes_conditions)
     elif plan is not None and profile is not None and session is None:
@@ -65,150 +58,123 @@ def record(
         raise typer.BadParameter("give PLAN and --profile, or --session alone")
 
 
-@app.command()
+@verb(app)
 def home(
+    console: Console,
     profile: ProfileOption,
     arm: ArmOption = None,
-    data: DataOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Find the home switch, through the rig's engine where one runs."""
     from rig.commands import home_rig
 
-    home_rig(open_console(data, json_output=json_output, quiet=quiet, debug=debug), profile, arm=arm)
+    home_rig(console, profile, arm=arm)
 
 
-@app.command()
+@verb(app)
 def jog(
+    console: Console,
     distance_mm: Annotated[
         float, typer.Argument(help="How far, mm; towards the home switch below 0: `rig jog -- -5`.")
     ],
     profile: ProfileOption,
     speed: Annotated[float, typer.Option("--speed", help="mm/s; at most 5 while not homed.")] = 5.0,
     arm: ArmOption = None,
-    data: DataOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Move the carriage a little; Ctrl-C stops it."""
     from rig.commands import jog_rig
 
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     jog_rig(console, profile, distance_mm, velocity_mm_s=speed, arm=arm)
 
 
-@app.command()
+@verb(app)
 def stop(
+    console: Console,
     profile: Annotated[
         str | None, typer.Option("--profile", help="This rig alone, with or without an engine.")
     ] = None,
     emergency: Annotated[
         bool, typer.Option("--emergency", help="Reset the controller as well; homing is needed afterwards.")
     ] = False,
-    data: DataOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Stop what moves, on every rig of this user or on one; always allowed."""
     from rig.commands import stop_rigs
 
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     stop_rigs(console, profile, emergency=emergency)
 
 
-@app.command()
+@verb(app)
 def devices(
+    console: Console,
     timeout: Annotated[
         float, typer.Option("--timeout", min=1, help="Longest wait for a kind of device, s.")
     ] = 20,
-    data: DataOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """List what is connected by addresses that survive replugging, running engines, and the profiles that ship."""
     from rig.commands import list_devices
 
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     raise typer.Exit(list_devices(console, timeout_s=timeout))
 
 
-@app.command()
+@verb(app)
 def check(
+    console: Console,
     profile: Annotated[str, typer.Argument(help="Profile file, or the name of one that ships.")],
     arm: Annotated[str | None, typer.Option("--arm", help="Name of a real rig; it will home.")] = None,
     scene: SceneOption = None,
-    data: DataOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Open everything together, read settings back, check disk, clock, limits and markers in view."""
     from rig.commands import check_rig
 
-    console = open_console(data, json_output=json_output, quiet=quiet, debug=debug)
     raise typer.Exit(check_rig(console, profile, arm=arm, photos=scene))
 
 
-@app.command()
+@verb(app)
 def simulate(
+    console: Console,
     profile: ProfileOption = "sim",
     scene: SceneOption = None,
-    data: DataOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Serve a simulated rail and camera in real time for other programs, until SIGTERM."""
     from rig.commands import serve_simulation
 
-    serve_simulation(
-        open_console(data, json_output=json_output, quiet=quiet, debug=debug), profile, photos=scene
-    )
+    serve_simulation(console, profile, photos=scene)
 
 
-@app.command(name="import")
+@verb(app, "import")
 def import_(
+    console: Console,
     folder: Annotated[Path, typer.Argument(help="Folder with session.yaml and the recordings.")],
-    data: DataOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Make a session from recordings made elsewhere; prints its id and folder."""
     from rig.commands import import_recordings
 
-    import_recordings(open_console(data, json_output=json_output, quiet=quiet, debug=debug), folder)
+    import_recordings(console, folder)
 
 
-@app.command()
+@verb(app)
 def tui(
+    console: Console,
     profile: ProfileOption = "sim",
     plain: Annotated[
         bool, typer.Option("--plain", help="Line by line: for screen readers, logs, scripts.")
     ] = False,
     scene: SceneOption = None,
-    data: DataOption = None,
-    debug: DebugOption = False,
 ) -> None:
     """Open the operator's terminal UI; attaches to the rig's engine, or starts one."""
     from rig.commands import open_tui
 
-    raise typer.Exit(open_tui(open_console(data, debug=debug), profile, photos=scene, plain=plain))
+    raise typer.Exit(open_tui(console, profile, photos=scene, plain=plain))
 
 
-@app.command(name="help")
+@verb(app, "help")
 def help_(
+    console: Console,
     code: Annotated[str, typer.Argument(help="Code as an error line shows it, e.g. RIG-DEV-002.")],
 ) -> None:
     """Explain an error code and how to mend it."""
     from rig.commands import explain
 
-    explain(open_console(), code)
+    explain(console, code)
 
 
 def main() -> None:
