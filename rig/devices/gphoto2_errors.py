@@ -15,8 +15,8 @@ DOUBTFUL_CODES = frozenset({-1, -2})
 """What the library says both when a body refuses and when it is gone: only asking it something tells which."""
 NOT_CLAIMED = -53
 _UNSPECIFIED, _BAD_PARAMETERS = -1, -2
-_NOT_SET = "was not set"
-"""How the library words it that a body refused a value; of an EOS body it makes no code of its own."""
+_BAD_VALUE = "Invalid Device Prop Value"
+"""A body's answer to a value it does not take; of an EOS body's the library makes no code of its own."""
 
 _HOLDERS: Mapping[str, str] = {
     "gvfs-gphoto2-volume-monitor": "systemctl --user stop gvfs-gphoto2-volume-monitor.service",
@@ -85,7 +85,7 @@ def translated(camera: str, action: str, code: int, *, said: Iterable[str] = ())
         said: What the library said about it meanwhile.
     """
     words = "; ".join(said)
-    is_refused_by_eos = code == _UNSPECIFIED and _NOT_SET in words
+    is_refused_by_eos = code == _UNSPECIFIED and _BAD_VALUE in words
     meaning = _MEANINGS.get(_BAD_PARAMETERS if is_refused_by_eos else code, _UNKNOWN)
     what, next_step = words or meaning.what, meaning.next_step
     if code == NOT_CLAIMED and (holder := camera_holder()):

@@ -232,8 +232,10 @@ def test_the_librarys_own_words_come_before_ours():
 
 def test_a_value_that_an_eos_body_refuses_is_a_refused_setting():
     said = ["The property 'ISO Speed' / 0xd103 was not set (0x201c: PTP Invalid Device Prop Value)."]
+    protected = ["The property 'Recording Destination' / 0xd1b8 was not set (0x200e: PTP Store Read Only)."]
 
     assert type(translated("Canon EOS R8", "setting the exposure", -1, said=said)) is SettingRefusedError
+    assert type(translated("Canon EOS R8", "starting the movie", -1, said=protected)) is DeviceError
 
 
 def test_the_program_that_holds_the_camera_is_named_with_what_frees_it(tmp_path: Path):
