@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from textual.actions import SkipAction, parse
+from textual import events
+from textual.actions import parse
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
@@ -120,12 +121,14 @@ class OperatorApp(App[int]):
         self.text_window = text_window or TextWindow()
         self.event_filter = 0
         self.worst_lag_s = 0.0
+        self.times_drawn = 0
         self._link, self._photos = link, photos
         self._chosen: ArmSession | None = None
         self._asks_for_control: int | None = None
         self._hidden_card: int | None = None
         self._last_stop_s = float("-inf")
         self._jogger = Jogger(link.send)
+        self._stop_keys = {key: a.name for a in ACTIONS if a.urgent for key in a.keys}
         self._by_action = {_key(a.name): a for a in ACTIONS}
 
     # what the screens ask for ------------------------------------------------------------------------------
@@ -201,7 +204,7 @@ class OperatorApp(App[int]):
     def _hear(self, event: Event) -> None:
         self.knowledge.hear(event)
         if isinstance(event, Armed):
-            self.push_screen(StartCard(event, armed_s=time.monotonic()))
+            self.push_screen(StartCard(event, armed_s=self.situation().now_s))
         elif isinstance(event, Refused):
             next_step = f"\nnext: {data_text(event.next_step)}" if event.next_step else ""
             self.notify(
@@ -220,10 +223,21 @@ class OperatorApp(App[int]):
         found = self._by_action.get((action, parameters))
         return True if found is None else found.possible(self.situation())
 
+    async def on_event(self, event: events.Event) -> None:
+        """Let the stop keys pass every screen, modal and field by; they are text where nothing can move.
+
+        A binding would not do, not even one with priority: Textual withholds from it what a text field consumes.
+        """
+        if isinstance(event, events.Key) and event.key in self._stop_keys and not self._typing_text():
+            await self.run_action(self._stop_keys[event.key])
+        else:
+            await super().on_event(event)
+
+    def _typing_text(self) -> bool:
+        return isinstance(self.focused, Input) and not self.situation().can_move
+
     def action_stop(self) -> None:
-        """Stop; a blank where a text field has the focus and nothing can move."""
-        if isinstance(self.focused, Input) and not self.situation().can_move:
-            raise SkipAction
+        """Stop."""
         self.stop_now()
 
     def stop_now(self) -> None:
@@ -233,9 +247,7 @@ class OperatorApp(App[int]):
         self._send_stop(b"estop" if twice else b"stop")
 
     def action_e_stop(self) -> None:
-        """Reset the controller; an exclamation mark where a text field has the focus and nothing can move."""
-        if isinstance(self.focused, Input) and not self.situation().can_move:
-            raise SkipAction
+        """Reset the controller."""
         self._send_stop(b"estop")
 
     def _send_stop(self, stop: bytes) -> None:

@@ -46,6 +46,8 @@ def _draw(
     window: TextWindow,
 ) -> int:
     os.environ.setdefault("TEXTUAL_DISABLE_KITTY_KEY", "1")  # Space stays one byte
+    for name in ("COLUMNS", "LINES"):  # Python believes them before it asks the terminal
+        os.environ.pop(name, None)
     from rig.tui.app import OperatorApp
     from rig.tui.knowledge import Knowledge
     from rig.tui.link import LiveLink

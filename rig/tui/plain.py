@@ -74,6 +74,7 @@ class PlainSession:
         self._lock = threading.Lock()
         self._jogger = Jogger(link.send)
         self._armed: Armed | None = None
+        self._card_id: int | None = None
         self._chosen: ArmSession | None = None
         self._asker: int | None = None
         self._said: tuple[str, ...] = ()
@@ -140,6 +141,7 @@ class PlainSession:
             yield from (f"armed {line}" for line in event.lines)
             yield f"armed type {f'go {event.word}'.strip()} within {event.valid_s:.0f} s; nothing has moved"
         elif isinstance(event, Asked):
+            self._card_id = event.card_id
             yield from card_lines(event.card)
         elif isinstance(event, ControlAsked):
             self._asker = event.client_id
@@ -237,12 +239,10 @@ class PlainSession:
                 self._say(text)
 
     def _answer(self, rest: str) -> None:
-        state = self._knowledge.situation().state
-        card_id = None if state is None else state.card_id
-        if card_id is None:
+        if self._card_id is None:
             raise ValueError("no card is up")
         choice, _, reason = rest.partition(" ")
-        self._link.send(AnswerCard(card_id=card_id, choice=choice, reason=reason))
+        self._link.send(AnswerCard(card_id=self._card_id, choice=choice, reason=reason))
 
     def _redo(self, name: str) -> None:
         if not name:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from PIL import Image, ImageOps
+from textual.pilot import Pilot
 
 from catalog.session_folder import ExposureSettings
 from rig.events import (
@@ -170,6 +172,56 @@ def condition_card() -> OperatorCard:
             Choice(name="skip", label="Leave this round out", needs_reason=True),
         ),
     )
+
+
+class Shown:
+    """An application on a headless terminal."""
+
+    def __init__(self, app: OperatorApp, link: ReplayLink, pilot: Pilot[int]) -> None:
+        self.app, self.link, self.pilot = app, link, pilot
+
+    async def settle(self) -> None:
+        """Let every panel be drawn once more: the slowest draws four times a second, the screen ten times."""
+        enough = self.app.times_drawn + 4
+        await self.until(lambda: self.app.times_drawn >= enough)
+
+    async def until(self, so: Callable[[], bool]) -> None:
+        for _ in range(600):
+            if so():
+                return
+            await self.pilot.pause(0.03)
+        raise AssertionError(f"not so after 600 looks, on {self.app.screen}")
+
+    async def hear(self, event: Event) -> None:
+        self.link.hear(event)
+        await self.settle()
+
+    async def press(self, *keys: str) -> None:
+        for key in keys:
+            await self.pilot.press(key)
+            await self.pilot.pause(0.02)
+
+    async def show(self, screen: type) -> None:
+        """Wait until a screen is up and drawn."""
+        await self.until(lambda: isinstance(self.app.screen, screen))
+        await self.settle()
+
+    def text(self, selector: str) -> str:
+        widget = self.app.screen.query_one(selector)
+        return "\n".join(widget.render_line(y).text for y in range(widget.content_size.height))
+
+
+@asynccontextmanager
+async def showing(
+    *events: Event, size: tuple[int, int] = (120, 40), data: Path = Path("/nowhere")
+) -> AsyncIterator[Shown]:
+    """Run an application in front of an engine that said these events; it has been drawn with them."""
+    app, link = app_showing(*events, data=data)
+    async with app.run_test(size=size) as pilot:
+        shown = Shown(app, link, pilot)
+        await shown.until(lambda: app.situation().state is not None)
+        await shown.settle()
+        yield shown
 
 
 def app_showing(

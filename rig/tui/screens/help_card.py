@@ -37,12 +37,8 @@ class HelpCard(OperatorModal):
             for c in strip_cells(situation)
             if c.level in {"warning", "error"}
         ]
-        parts.append(
-            (
-                f"\nbold: possible now · screen lag {app.worst_lag_s:.2f} s at worst · {'; '.join(trouble)}",
-                "$faint",
-            )
-        )
+        lag = f"drawn {app.times_drawn} times, {app.worst_lag_s:.2f} s late at worst"
+        parts.append((f"\nbold: possible now · {lag} · {'; '.join(trouble)}", "$faint"))
         return Content.assemble(*parts)
 
 

@@ -56,6 +56,7 @@ class _Ticking(Screen[object]):
         app.text_window.extend(TEXT_WINDOW_S if typing else 0.0)
         self.refresh_from(situation)
         app.follow(situation)
+        app.times_drawn += 1
 
     def refresh_from(self, situation: Situation) -> None:
         """Draw a situation."""

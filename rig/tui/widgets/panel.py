@@ -30,7 +30,7 @@ class Panel(Static):
     def show(self, situation: Situation) -> None:
         """Draw a situation, if it is time and looks different."""
         now_s = time.monotonic()
-        if now_s < self._due_s:
+        if now_s < self._due_s or not (self.grows or self.content_size.area):
             return
         self._due_s = now_s + self.period_s
         parts = self.picture(situation)

@@ -30,7 +30,7 @@ class VelocityPlot(PlotextPlot):
         moving = tuple(m for m in situation.motion if m.velocity_mm_s > 0.05)
         key = (situation.command, moving[-1:], len(moving), self.size)
         now_s = time.monotonic()
-        if now_s < self._due_s or key == self._drawn:
+        if now_s < self._due_s or key == self._drawn or not self.content_size.area:
             return
         self._due_s, self._drawn = now_s + PERIOD_S, key
         self._draw(situation.command, moving)
