@@ -26,6 +26,7 @@ from rig.errors import (
 )
 from rig.sim.grbl import GrblController
 from rig.sim.grbl_faults import PositionFault, RailFaults, ReplyFault
+from rig.sim.grbl_mechanics import RailMechanics
 from rig.sim.grbl_pty import GrblPty
 from rig.testing import FakeClock
 
@@ -443,6 +444,142 @@ def test_one_spoiled_line_does_not_spoil_a_sweep(kind: str, nth: int):
 
     assert bench.true_mm() == pytest.approx(209.0)
     assert bench.rail.homed
+
+
+def test_a_jog_is_cancelled_when_nobody_asks_for_it_any_longer():
+    """The permit lasts 250 ms, polled every 50 ms: at 10 mm/s some 3 mm and the braking of 0.25 mm."""
+    bench = stepped()
+    bench.rail.jog(200.0, velocity_mm_s=10.0)
+    begin_mm = bench.true_mm()
+
+    while bench.rail.poll().state is RailState.MOVING:
+        bench.clock.sleep(0.05)
+
+    assert 2.0 <= bench.true_mm() - begin_mm <= 4.0
+    assert bench.rail.homed
+
+
+def test_a_jog_that_is_renewed_goes_on_at_its_speed():
+    bench = stepped()
+    bench.rail.jog(20.0, velocity_mm_s=10.0)
+
+    for _ in range(15):
+        bench.clock.sleep(0.1)
+        bench.rail.renew_jog()
+        assert bench.rail.poll().state is RailState.MOVING
+
+    assert bench.true_mm() == pytest.approx(2.0 + 15.0, abs=2.0)
+
+
+def test_a_held_key_prolongs_the_jog_up_to_the_margin_at_the_end():
+    """Each press asks for 20 mm more; the travel ends at 400 mm, the margin begins at 395."""
+    bench = stepped()
+    bench.rail.move_to(340.0)
+
+    def hold_the_key() -> None:
+        for _ in range(100):
+            bench.rail.jog(20.0, velocity_mm_s=20.0)
+            bench.clock.sleep(0.1)
+
+    with pytest.raises(EnvelopeError, match="leaves the travel"):
+        hold_the_key()
+    while bench.rail.poll().state is RailState.MOVING:
+        bench.clock.sleep(0.05)
+
+    assert 350.0 < bench.true_mm() <= 395.0
+    assert bench.rail.homed
+
+
+def test_off_a_pressed_switch_only_a_crawl_away_is_allowed_until_homing():
+    """At power-up machine zero is here: the soft limits would forbid the only way out and are lifted for it."""
+    bench = stepped(homed=False, mechanics=RailMechanics(start_mm=-0.5))
+    bench.rail.clear_fault()
+    assert bench.wire is not None
+
+    for distance_mm, velocity_mm_s in ((-1.0, 5.0), (21.0, 5.0), (10.0, 6.0)):
+        with pytest.raises(RailLockedError, match="away from it"):
+            bench.rail.jog(distance_mm, velocity_mm_s=velocity_mm_s)
+    bench.rail.jog(10.0, velocity_mm_s=5.0)
+    bench.clock.sleep(4.0)
+    crawled_mm = bench.true_mm()
+    bench.rail.home(timeout_s=60.0)
+
+    assert crawled_mm == pytest.approx(9.5, abs=STEP_MM)
+    assert [line for line in bench.wire.lines if line.startswith("$20=")] == ["$20=1", "$20=0", "$20=1"]
+    assert bench.rail.homed
+
+
+def test_an_ok_that_comes_too_early_does_not_pass_for_a_homing():
+    """The slow approach alone takes a second; the doubled answer of an older line comes at once."""
+    bench = stepped(homed=False)
+    assert bench.wire is not None
+    send, received = bench.wire.write_line, bench.wire
+
+    def send_with_a_stale_answer(line: str) -> None:
+        send(line)
+        if line == "$H":
+            received._received += "ok\n"
+
+    bench.wire.write_line = send_with_a_stale_answer  # type: ignore[method-assign]
+    bench.rail.home(timeout_s=60.0)
+
+    assert bench.rail.statistics.stale_answers == 1
+    assert bench.true_mm() == pytest.approx(2.0)
+
+
+def test_a_reboot_whose_banner_got_lost_is_known_by_the_alarm():
+    bench = stepped()
+    assert bench.wire is not None
+    bench.controller.reboot(bench.clock.now())
+    bench.clock.sleep(2.0)
+    bench.controller.transmit(bench.clock.now())
+
+    reading = bench.rail.poll()
+
+    assert reading.state is RailState.LOCKED
+    assert "position is lost" in reading.fault
+    assert not bench.rail.homed
+
+
+def test_overrides_that_somebody_changed_are_put_back_before_a_sweep():
+    bench = stepped()
+    assert bench.wire is not None
+    bench.wire.write_realtime(b"\x91\x91\x97")
+    bench.clock.sleep(0.1)
+
+    bench.rail.prepare(SWEEP)
+    t_s = bench.rail.kickoff(SWEEP)
+    bench.rail.complete(timeout_s=20.0)
+    t = np.linspace(t_s, bench.clock.now(), 20_001)
+    x, v = bench.controller.position_mm(t), bench.controller.velocity_mm_s(t)
+
+    assert v[(x >= 60) & (x <= 200)] == pytest.approx(40.0, abs=1e-9)
+
+
+def test_silence_is_told_before_it_is_acted_upon():
+    """Another thread may ask meanwhile: degraded after 250 ms, held after 500, reset after 1,000."""
+    bench = stepped()
+    assert bench.wire is not None
+    bench.rail.prepare(SWEEP)
+    bench.fail_at("freeze")
+    bench.rail.kickoff(SWEEP)
+    told: list[tuple[float, bool]] = []
+    acted: list[bytes] = []
+    write = bench.wire.write_realtime
+
+    def watch(data: bytes) -> None:
+        told.append((bench.clock.now(), bench.rail.degraded))
+        acted.extend([data] if data in {b"!", b"!\x18"} else [])
+        write(data)
+
+    bench.wire.write_realtime = watch  # type: ignore[method-assign]
+    with pytest.raises(DeviceTimeoutError):
+        bench.rail.complete(timeout_s=20.0)
+
+    assert acted == [b"!", b"!\x18"]
+    first_s = next(t for t, degraded in told if degraded)
+    assert told[-1][0] - first_s == pytest.approx(0.6, abs=0.25)
+    assert bench.rail.statistics.silences == 1
 
 
 def lit(bench: Bench) -> set[str]:
