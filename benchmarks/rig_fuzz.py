@@ -85,10 +85,10 @@ def main() -> int:
     parser.add_argument("--spoiled", type=int, default=10_000)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
-    commands = fuzz_commands(options.commands)
     with ProcessPoolExecutor(options.jobs) as pool:
-        seeds = range(1, options.seeds + 1)
-        wire = summarise(list(pool.map(fuzz, seeds, repeat(options.spoiled))))
+        results = pool.map(fuzz, range(1, options.seeds + 1), repeat(options.spoiled))
+        commands = fuzz_commands(options.commands)
+        wire = summarise(list(results))
     RESULT.write_text(json.dumps({"schema": 1, "envelope": commands, "wire": wire}, indent=1) + "\n")
     print(json.dumps({"envelope": commands, "wire": wire}, indent=1))
     wrong = [wire[key] for key in ("wrong_positions", "stray_motions", "violations", "hangs")]

@@ -33,6 +33,7 @@ SPOILED_LINES = 10_000 if NIGHTLY else 2000
 """Fast: 10,000 lines a seed, of which every fifth is spoiled; nightly: 10,000 spoiled ones."""
 
 
+@pytest.mark.timeout(900)
 @settings(max_examples=RUNS, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(COMMANDS, min_size=COMMANDS_A_RUN, max_size=COMMANDS_A_RUN))
 def test_no_command_whatever_its_numbers_sends_a_byte_beyond_the_envelope(commands: list[Command]):
@@ -53,6 +54,7 @@ def test_the_commands_of_that_test_do_move_the_rail():
     assert [round(x + 400, 3) for x in bench.judge.targets_mm] == [100.0, 51.0, 209.0, 206.0]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_line_that_lies_causes_no_motion_no_hang_and_no_wrong_position(seed: int):
     result = fuzz(seed, SPOILED_LINES)
