@@ -89,7 +89,12 @@ class ExposureControl:
         is_beyond = (
             bool(listed) and exposure_s > max(listed) and not is_same("exposure_s", exposure_s, max(listed))
         )
-        return exposure_s if is_beyond and self._entry("bulb") else None
+        return exposure_s if is_beyond and self._can_hold_open(entry) else None
+
+    def _can_hold_open(self, entry: str) -> bool:
+        """Tell whether the body has a switch for bulb, or lists bulb and has a button (recent Canon EOS)."""
+        listed = "bulb" in (c.lower() for c in self._link.choices(entry))
+        return bool(self._entry("bulb") or (listed and self._entry("release")))
 
     def _chosen(self, settings: ExposureSettings) -> list[tuple[str, str | float]]:
         chosen: list[tuple[str, str | float]] = []

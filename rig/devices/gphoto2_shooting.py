@@ -188,14 +188,21 @@ class Shooting:
     def _held_open(self, exposure_s: float, timeout_s: float) -> tuple[CardFile, ...]:
         """Open the shutter, wait, close it; the body's own exposure time is set back to what it was."""
         entry, before = self._dial()
-        self._link.write("bulb", 1)
+        self._press_for_bulb(True)
         try:
             time.sleep(exposure_s / self._rate)
         finally:
-            self._link.write("bulb", 0)
+            self._press_for_bulb(False)
         files = self._arrivals(timeout_s, pictures=1)
         self._link.write_when_ready(entry, before)
         return files
+
+    def _press_for_bulb(self, down: bool) -> None:
+        entry = self._link.first(NAMES["bulb"])
+        if entry is None:
+            self._push(BUTTON_DOWN if down else BUTTON_UP)
+        else:
+            self._link.write(entry, int(down))
 
     def _dial(self) -> tuple[str, str]:
         """Turn the exposure time to bulb where the body lists it; returns entry and value of before."""
