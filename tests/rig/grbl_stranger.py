@@ -17,7 +17,7 @@ from rig.sim.grbl_pty import GrblPty
 
 BANNER = "Grbl 1.1h ['$' for help]"
 UNLOCK = "[MSG:'$H'|'$X' to unlock]"
-ANSWER = re.compile(r"ok|error:\d+")
+ANSWER = r"ok|error:\d+"
 REPORT = re.compile(r"<[A-Z][a-z]+(:\d)?\|[MW]Pos:(-?\d+\.\d{3,4},){2}-?\d+\.\d{3,4}(\|\w+:[^|<>]+)*>")
 TIMEOUT_S = 8.0
 
@@ -50,8 +50,12 @@ class Stranger:
         return taken
 
     def until_line(self, pattern: str, *, timeout_s: float = TIMEOUT_S) -> list[str]:
-        """Read until a line matches wholly."""
-        return self.until(lambda lines: any(re.fullmatch(pattern, x) for x in lines), timeout_s=timeout_s)
+        """Read until a line matches wholly; takes and returns the lines up to it, and leaves what is behind."""
+        wanted = re.compile(pattern)
+        lines = self.until(lambda lines: any(map(wanted.fullmatch, lines)), timeout_s=timeout_s)
+        count = next(i for i, line in enumerate(lines, 1) if wanted.fullmatch(line))
+        self.lines = lines[count:]
+        return lines[:count]
 
     def for_a_while(self, duration_s: float) -> list[str]:
         """Read for a time; takes and returns what came."""
@@ -64,7 +68,7 @@ class Stranger:
     def ask(self, line: str, *, timeout_s: float = TIMEOUT_S) -> list[str]:
         """Send a line; returns what came up to its answer, which is the last one."""
         self.send(line + "\n")
-        return self.until(lambda lines: any(ANSWER.fullmatch(x) for x in lines), timeout_s=timeout_s)
+        return self.until_line(ANSWER, timeout_s=timeout_s)
 
     def tell(self, *lines: str) -> None:
         """Send lines one by one; each must be answered with ok."""
@@ -74,7 +78,7 @@ class Stranger:
     def report(self) -> dict[str, str]:
         """Ask for a status report; the state stands under ``state``, with its sub-state."""
         self.send("?")
-        line = next(x for x in self.until_line(r"<.*>") if x.startswith("<"))
+        line = self.until_line(r"<.*>")[-1]
         assert REPORT.fullmatch(line), line
         state, *fields = line.strip("<>").split("|")
         return {"state": state, **dict(f.split(":", 1) for f in fields)}
@@ -92,12 +96,16 @@ class Stranger:
             assert time.monotonic() < deadline_s, f"still {report}"
         return report
 
-    def field(self, name: str, *, reports: int = 32) -> str:
+    def report_with(self, name: str, *, reports: int = 32) -> dict[str, str]:
         """Poll until a report carries a field that comes now and then."""
         for _ in range(reports):
             if name in (report := self.report()):
-                return report[name]
+                return report
         raise AssertionError(f"no {name} in {reports} reports")
+
+    def field(self, name: str) -> str:
+        """Return such a field."""
+        return self.report_with(name)[name]
 
     def reset(self) -> list[str]:
         """Send the reset byte until the banner comes; returns what came, through the last line."""

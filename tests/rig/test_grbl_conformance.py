@@ -696,7 +696,7 @@ def test_an_override_changes_the_speed_in_motion_and_0x90_restores_it(rail: Stra
 
 def test_flood_toggles_in_motion_without_disturbing_it(rail: Stranger):
     """protocol.c: 0xA0 in Idle, Run, Hold and Jog; 0xA1 and M7 only where mist is compiled in."""
-    rail.tell("G91G1X20F1200")
+    rail.tell("G91G1X40F1200")
     rail.for_a_while(0.2)
     rail.send("\xa0")
     speeds = [rail.feed()]
@@ -705,10 +705,11 @@ def test_flood_toggles_in_motion_without_disturbing_it(rail: Stranger):
     rail.send("\xa1")
     still = rail.field("A")
     rail.send("\xa0")
-    rail.until(lambda _: "A" not in rail.report(), timeout_s=2.0)
-    rail.until_state("Idle")
-    rail.tell("G0X-20", "G4P0")
+    dark = "A" not in rail.report_with("Ov")
+    rail.send("!")
+    rail.until_state("Hold:0")
 
+    assert dark
     assert speeds == [1200, 1200]
     assert (on, still) == ("F", "F")
 
@@ -763,7 +764,7 @@ def test_the_door_stops_switches_off_and_restores(rail: Stranger):
     lines = rail.until_line(r"\[MSG:.*")
     braking = rail.report()["state"]
     stopped = rail.until_state("Door:0")["MPos"]
-    dark = {"A"} & rail.report().keys()
+    dark = "A" not in rail.report_with("Ov")
     rail.send("~")
     restoring = rail.report()["state"]
     rail.until_state("Run")
@@ -772,7 +773,7 @@ def test_the_door_stops_switches_off_and_restores(rail: Stranger):
 
     assert lines == ["[MSG:Check Door]"]
     assert (braking, restoring) == ("Door:2", "Door:3")
-    assert not dark
+    assert dark
     assert float(end.split(",")[0]) > float(stopped.split(",")[0])
 
 
@@ -812,7 +813,7 @@ def test_a_program_end_resets_modes_and_overrides_but_not_the_units(rail: Strang
 
 def test_arcs_are_traced(rail: Stranger):
     """motion_control.c: G3 by centre ends where it says and passes through the top: X back, Y 2 mm up on the way."""
-    rail.tell("G92X0Y0", "$10=2", "G3X-4Y0I-2J0F600")
+    rail.tell("G92X0Y0", "$10=2", "G3X-4Y0I-2J0F240")
     rows = []
     while (report := rail.report())["state"] != "Idle":
         rows.append([float(value) for value in report["WPos"].split(",")])
@@ -820,7 +821,7 @@ def test_arcs_are_traced(rail: Stranger):
     rail.tell("G0X0", "G4P0", "$10=3")
 
     assert end == "-4.000,0.000,0.000"
-    assert max(y for _, y, _ in rows) == pytest.approx(2.0, abs=0.15)
+    assert max(y for _, y, _ in rows) == pytest.approx(2.0, abs=0.25)
     assert all((x + 2) ** 2 + y**2 == pytest.approx(4.0, abs=0.15) for x, y, _ in rows)
 
 
