@@ -32,7 +32,6 @@ class CameraLink:
         name: What to call the camera in messages.
         camera: The library's object; None while there is no connection.
         context: The library's context, which every call gets, so that its explanations are heard.
-        is_generic: Whether the library took the body for any network camera, so that it does not know the model.
         reported: What the body told unasked, in the library's words; whoever reads it empties it.
         serials: Every serial number the body answers to, the one that is engraved on it first.
     """
@@ -41,7 +40,6 @@ class CameraLink:
         self.name = "camera"
         self.camera: Any = None
         self.context: Any = None
-        self.is_generic = False
         self.reported: list[str] = []
         self.serials: tuple[str, ...] = ()
         self._hearing: Any = None
@@ -58,7 +56,6 @@ class CameraLink:
         import gphoto2 as gp
 
         self.name = f"camera at {address}"
-        self.is_generic = address.startswith("ptpip:")
         self.reported.clear()
         self.context = gp.Context()
         self._hearing = self.context.set_error_func(self._hear, None)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection
 
 from rig.devices.camera import CameraCapabilities, CameraStatus
+from rig.devices.gphoto2_errors import LINK_LOST_CODES
 from rig.devices.gphoto2_link import CameraLink
 from rig.devices.gphoto2_settings import MOVIE_SWITCHES, NAMES, Switch
 from rig.errors import DeviceError
@@ -145,12 +146,19 @@ class BodyState:
         return None if entry is None else float(self._link.widget(entry).get_value() - int(time.time()))
 
     def _shows_live_view(self) -> bool:
+        """Look for the switch; a body without one (Sony, Fuji, or none at all) is asked for a frame."""
         import gphoto2 as gp
 
         if self._link.first(NAMES["live_view"]):
             return True
-        abilities = self._link.camera.get_abilities()
-        return bool(abilities.operations & gp.GP_OPERATION_CAPTURE_PREVIEW) and not self._link.is_generic
+        try:
+            self._link.camera.capture_preview(gp.CameraFile(), self._link.context)
+        except gp.GPhoto2Error as error:
+            if error.code in LINK_LOST_CODES:
+                raise
+            self._link.unhear()
+            return False
+        return True
 
     def _takes_stills(self) -> bool:
         """Read the library's list of what the body can do, such as ``Generic Image Capture, No Open Capture``."""

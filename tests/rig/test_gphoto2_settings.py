@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -249,6 +250,19 @@ def test_the_program_that_holds_the_camera_is_named_with_what_frees_it(tmp_path:
         "gvfs-gphoto2-volume-monitor",
         "systemctl --user stop gvfs-gphoto2-volume-monitor.service",
     )
+
+
+def test_a_claimed_camera_is_told_with_the_command_that_frees_it(tmp_path: Path):
+    """A program by the name of one that is known to hold cameras; the code is the library's -53."""
+    program = tmp_path / "entangle"
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen([program, "30"]) as holder:
+        error = translated("Nikon Z 6", "connecting", -53)
+        holder.kill()
+
+    assert isinstance(error, DeviceBusyError)
+    assert "entangle holds the camera" in error.message
+    assert error.next_step == "free it with: close entangle"
 
 
 def test_nobody_holds_the_camera_where_no_such_program_runs(tmp_path: Path):
