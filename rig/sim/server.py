@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from catalog.errors import CleanplateError
+from catalog.errors import CleanplateError, InvalidDocumentError
 from catalog.session_folder import ExposureSettings
 from rig.clock import SessionClock
 from rig.devices.condition import OFF
@@ -177,6 +177,18 @@ def serve(setup: SimulatedRigSetup) -> Iterator[SimulatedRig]:
         yield SimulatedRig(port.path, camera.address, backend, controller)
 
 
+def rail_faults(document: object) -> RailFaults:
+    """Read what shall go wrong on the rail; raises `InvalidDocumentError` naming the members that do not fit."""
+    try:
+        return RailFaults.model_validate(document)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise InvalidDocumentError(
+            f"these faults do not fit the simulated rail: {wrong}",
+            next_step="give the members of rig.sim.grbl_faults.RailFaults",
+        ) from error
+
+
 def _mechanics(travel_mm: tuple[float, float]) -> RailMechanics:
     """A rail whose switch can be overrun and that starts 10 mm above it, so that a stranger may try every limit."""
     return RailMechanics(lower_mm=travel_mm[0], travel_mm=travel_mm[1] - travel_mm[0], below_mm=15.0)
@@ -214,10 +226,10 @@ def _setup(request: dict[str, Any]) -> SimulatedRigSetup:
 def _obey(rig: SimulatedRig, request: dict[str, Any]) -> dict[str, Any]:
     try:
         if "rail_faults" in request:
-            rig.controller.set_faults(RailFaults.model_validate(request["rail_faults"]))
+            rig.controller.set_faults(rail_faults(request["rail_faults"]))
         else:
             rig.backend.set_condition(request["condition"], request["level"])
-    except (CleanplateError, ValidationError) as error:
+    except CleanplateError as error:
         return {"error": str(error)}
     return {"done_s": time.monotonic()}
 
