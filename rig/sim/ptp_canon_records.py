@@ -21,7 +21,6 @@ class EosEvent(IntEnum):
     """Event codes."""
 
     OBJECT_ADDED = 0xC181
-    OBJECT_REMOVED = 0xC182
     TRANSFER_WANTED = 0xC186
     VALUE_CHANGED = 0xC189
     CHOICES_CHANGED = 0xC18A
