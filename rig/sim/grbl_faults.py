@@ -49,7 +49,7 @@ class TimedFault(Document):
 
 
 class ReplyFault(Document):
-    """Something that happens to one outgoing line, or to every so-manieth."""
+    """Something that happens to one outgoing line, or to every n-th."""
 
     kind: Literal[
         "drop_ok",
@@ -99,7 +99,7 @@ class RailFaults(Document):
     echo: bool = False
     """Every byte received comes back, as on a half-duplex adapter."""
     lose_every: int = Field(default=0, ge=0)
-    """Every so-manieth byte from the host is lost on the way; 0 is none."""
+    """Every n-th byte from the host is lost on the way; 0 is none."""
     rx_bytes: int = Field(default=128, ge=8, le=128)
     """Room in the receive buffer; what comes on top is lost."""
     eeprom_blackout_s: float = Field(default=0.02, ge=0, le=5)
