@@ -17,7 +17,7 @@ from small_rig import rig_command, write_plan, write_profile
 from catalog.session_folder import SessionFolder
 from rig.runtime import running_engines
 
-PATIENCE_S = 50.0
+PATIENCE_S = 90.0
 TMUX = shutil.which("tmux")
 
 
@@ -46,7 +46,7 @@ class Typist:
         self.lines: list[str] = []
 
     def read_until(self, start: str) -> str:
-        """Read up to a line that begins so; a program that says nothing ends by the test's own time limit."""
+        """Read up to a line that begins so; a program that says nothing meets the test's own time limit."""
         assert self._program.stdout is not None
         for line in self._program.stdout:
             self.lines.append(line.rstrip("\n"))
@@ -71,7 +71,7 @@ class Typist:
                     pipe.close()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 def test_a_session_is_recorded_line_by_line(tmp_path: Path) -> None:
     plan = write_plan(tmp_path)
     operator = Typist("tui", "--plain", "--profile", write_profile(tmp_path), "--data", tmp_path / "data")
@@ -82,12 +82,9 @@ def test_a_session_is_recorded_line_by_line(tmp_path: Path) -> None:
         operator.type("start")
         operator.read_until("armed type go")
         operator.type("go")
-        while (
-            not (line := operator.read_until("")).startswith("info session test-shelf")
-            or "complete" not in line
-        ):
-            if line.startswith("ask type answer "):
-                operator.type(f"answer {line.split()[3].rstrip(':')} seen")
+        while "complete" not in operator.read_until(""):
+            if operator.lines[-1].startswith("ask type answer keep"):  # at so few frames a take looks spoiled
+                operator.type("answer keep few frames are enough here")
         operator.type("quit engine")
 
         assert operator.wait() == 0
@@ -145,10 +142,10 @@ class Tmux:
 
 
 @pytest.mark.skipif(TMUX is None, reason="needs system package tmux")
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_session_is_begun_and_stopped_by_keys_in_a_real_terminal(tmp_path: Path) -> None:
-    write_plan(tmp_path, rounds=[{"name": "gt", "role": "gt", "velocity_mm_s": 10}], rest_s=3.0)
-    terminal = Tmux(tmp_path, "--profile", write_profile(tmp_path, rate=1), "--data", tmp_path / "data")
+    write_plan(tmp_path, rounds=[{"name": "gt", "role": "gt", "velocity_mm_s": 1}])
+    terminal = Tmux(tmp_path, "--profile", write_profile(tmp_path), "--data", tmp_path / "data")
     try:
         terminal.wait_for("■ SPACE=STOP", "CONNECTED", "not homed")
         terminal.type("2")

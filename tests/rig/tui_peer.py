@@ -19,6 +19,7 @@ from rig.events import (
     Command,
     EngineMode,
     Event,
+    Motion,
     OperatorCard,
     Preview,
     RailReading,
@@ -158,6 +159,16 @@ def happenings() -> list[Event]:
         Warned(t_host_s=NOW_S - 5, round="iso6400", text="preview skipped 2 (recording complete)"),
         Step(t_host_s=NOW_S - 4, round="iso6400", text="recording"),
     ]  # fmt: skip
+
+
+def motion() -> list[Event]:
+    """A run-up from 60 mm at 200 mm/s², then 40 mm/s with a little ripple up to the present position."""
+    ramp = [(60 + 100 * t * t, 200 * t) for t in (0.05, 0.1, 0.15, 0.2)]
+    uniform = [(64 + 4 * k, 40 + 0.3 * (-1) ** k) for k in range(1, 38)]
+    return [
+        Motion(t_host_s=NOW_S - 5 + 0.1 * k, round="iso6400", position_mm=x, velocity_mm_s=v)
+        for k, (x, v) in enumerate(ramp + uniform)
+    ]
 
 
 def condition_card() -> OperatorCard:

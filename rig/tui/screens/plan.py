@@ -77,7 +77,7 @@ class PlanScreen(ModeScreen):
         state = app.situation().state
         preview = preview_plan(path, app.profile, free_gb=None if state is None else state.disk_free_gb)
         app.choose_plan(preview)
-        self._say([(data_text(str(path)), "dim"), *preview.lines])
+        self._say([(data_text(_short(path)), "dim"), *preview.lines])
 
     def _say(self, lines: list[tuple[str, str]]) -> None:
         parts = [(f"{text}\n", "" if level == "ok" else STYLES[level]) for text, level in lines]  # type: ignore[index]
