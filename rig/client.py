@@ -147,7 +147,8 @@ class EngineClient:
                     break
         except (OSError, ValidationError):
             pass  # gone, or of another version: in either case there is nothing more to hear
-        self._fail_all(f"{self.address.name}: the engine has gone")
+        finally:
+            self._fail_all(f"{self.address.name}: the engine has gone")
         if self._on_lost is not None and not self._closed:
             self._on_lost()
 

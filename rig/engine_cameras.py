@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PREVIEW_WIDTH_PX = 480
-STATUS_EVERY_S = 5.0
+STATUS_EVERY_S = 2.0
 _TURN_S = 0.02
 RECONNECT_S = 3.0
 _RETRY_S = 0.5
@@ -87,7 +87,9 @@ class CameraWatch:
             due = self._due(now_s)
             if due:
                 self._show(due)
-            if now_s >= self._status_due_s and self.at_rest():
+            if not self.at_rest():
+                self._status_due_s = now_s  # an act's end is the next time to look
+            elif now_s >= self._status_due_s:
                 self._look_after(now_s)
 
     def _due(self, now_s: float) -> list[_Watcher]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,17 +15,19 @@ from rig.assembly import Rig, clock_of
 from rig.control import Operator, SessionControl
 from rig.devices.rail import RailState
 from rig.engine_cards import Bystander, CardDesk
-from rig.engine_devices import DeviceOwner, JogPermit, Stage, jog
+from rig.engine_devices import POLL_INTERVAL_S, DeviceOwner, JogPermit, Stage, jog
 from rig.engine_progress import ProgressTracker
 from rig.engine_session import SessionOrder
-from rig.errors import MotionStoppedError
+from rig.errors import DeviceError, MotionStoppedError
 from rig.events import ActEnded, AnyEvent, Choice, EngineMode, OperatorCard, Stopped
 from rig.profile import RigProfile
 from rig.runner import SessionRunner
 
 HOMING_TIMEOUT_S = 120.0
+CAMERA_PATIENCE_S = 30.0
 INSIST_S = 2.0
 """For so long a stop is repeated while an act that moves has not ended."""
+_BOX = "[ ] "
 ActName = Literal["home", "session", "jog", "clear_fault"]
 T = TypeVar("T")
 
@@ -155,10 +158,21 @@ class RigWork:
 
     def _run(self, order: SessionOrder) -> Path:
         rig = self.devices.set_up(order.stage)
+        self._await_cameras()
         with order.open(rig) as recorder:
             self.tracker = ProgressTracker(order, recorder.folder)
             SessionRunner(rig, recorder, emit=self._observe, control=self.control, operator=self.cards).run()
             return recorder.folder
+
+    def _await_cameras(self) -> None:
+        """Give cameras the time to close what an earlier session broke off; the runner says if one does not."""
+        deadline_s = time.monotonic() + CAMERA_PATIENCE_S
+        for camera in self.devices.cameras.values():
+            with contextlib.suppress(DeviceError):  # one that is gone is the runner's to find again
+                while camera.status().movie_prohibited and time.monotonic() < deadline_s:
+                    if self.control.stop.wait(POLL_INTERVAL_S):
+                        return
+                    self.devices.poll_quietly()
 
     def _clear_fault(self, rig: Rig) -> None:
         if self.devices.trouble:
@@ -195,13 +209,14 @@ class RigWork:
         self._emit(ActEnded(t_host_s=now_s, act=act, ok=False, code=code, message=message, next_step=mend))
 
     def _ask_condition(self, text: str) -> None:
-        """Let an operator set an external condition."""
-        self.cards.ask(
-            OperatorCard(
-                kind="condition",
-                round="",
-                title="External condition",
-                text=text,
-                choices=(Choice(name="done", label="It is so"),),
-            )
+        """Let an operator set an external condition; lines of the text that begin with a box are its check list."""
+        lines = text.splitlines()
+        card = OperatorCard(
+            kind="condition",
+            round="",
+            title="External condition",
+            text="\n".join(line for line in lines if not line.startswith(_BOX)),
+            checklist=tuple(line.removeprefix(_BOX) for line in lines if line.startswith(_BOX)),
+            choices=(Choice(name="done", label="It is so"),),
         )
+        self.cards.ask(card)

@@ -37,7 +37,7 @@ class SharedCamera:
         self._recording = False
         self.last_status: CameraStatus | None = None
         self.last_settings = ExposureSettings()
-        self.heard_s = 0.0
+        self.heard_s = time.monotonic()
         """Machine's monotonic reading at the last answer."""
         self.trouble = ""
         """Plain words about the last call when it failed, empty when it did not."""

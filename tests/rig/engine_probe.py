@@ -8,7 +8,18 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from rig.client import EngineClient
-from rig.events import AnyEvent, Armed, ArmHome, ClearFault, Command, EngineMode, Go, RigState
+from rig.events import (
+    AnswerCard,
+    AnyEvent,
+    Armed,
+    ArmHome,
+    Asked,
+    ClearFault,
+    Command,
+    EngineMode,
+    Go,
+    RigState,
+)
 from rig.runtime import EngineAddress
 
 E = TypeVar("E")
@@ -16,9 +27,24 @@ PATIENCE_S = 40.0
 
 
 class Probe:
-    """An attached client; a context manager."""
+    """An attached client; a context manager.
 
-    def __init__(self, address: EngineAddress, name: str = "probe", *, control: bool = True) -> None:
+    Args:
+        address: The engine.
+        name: What others see.
+        control: Asks for control at once.
+        confirms: Cards with this in their text are answered at once.
+    """
+
+    def __init__(
+        self,
+        address: EngineAddress,
+        name: str = "probe",
+        *,
+        control: bool = True,
+        confirms: str | None = None,
+    ) -> None:
+        self._confirms = confirms
         self._changed = threading.Condition()
         self.events: list[AnyEvent] = []
         self.client = EngineClient(address, name=name, control=control, on_event=self._take)
@@ -30,6 +56,8 @@ class Probe:
         self.client.close()
 
     def _take(self, event: AnyEvent) -> None:
+        if self._confirms is not None and isinstance(event, Asked) and self._confirms in event.card.text:
+            self.client.send(AnswerCard(card_id=event.card_id, choice=event.card.choices[0].name))
         with self._changed:
             self.events.append(event)
             self._changed.notify_all()
