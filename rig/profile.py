@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from catalog.errors import InvalidDocumentError
 from catalog.session_folder import BoardSpec, LensSpec
@@ -53,6 +53,10 @@ class SimulationSpec(Document):
     roll_deg: float = Field(default=0.003, ge=0)
     start_delay_s: tuple[float, float] = (0.15, 0.6)
     """Range of the delay from the start command to the first frame of a movie, s."""
+    rail_faults: dict[str, JsonValue] = {}
+    """What goes wrong with the rail, as `rig.sim.grbl_faults.RailFaults` names it, e.g. ``{lost_oks: [3]}``."""
+    camera_faults: dict[str, JsonValue] = {}
+    """What goes wrong with the camera, as `rig.sim.ptp_recorder.CameraFaults` names it, e.g. ``{refused: [iso]}``."""
     camera_body: Literal["nikon", "canon"] = "nikon"
     """Whose camera the simulated body plays: its settings, file names and habits towards libgphoto2."""
     movie_crf: int = Field(default=10, ge=0, le=40)

@@ -85,3 +85,23 @@ def test_the_safety_list_is_asked_once_and_its_confirmation_kept(tmp_path):
     assert asked == [SAFETY_CHECKLIST]
     kept = json.loads((tmp_path / "rigs" / "bench" / "safety.json").read_text())
     assert kept["confirmed"] == list(SAFETY_CHECKLIST)
+
+
+def test_faults_named_in_the_profile_happen(tmp_path):
+    profile = write_profile(
+        tmp_path, camera_faults={"battery_percent": 5}, rail_faults={"home_switch": "stuck_open"}
+    )
+
+    code, findings = findings_of(profile, tmp_path)
+
+    assert code == 3
+    assert findings["camera main battery"]["mend"] == "charge it, or use mains power"
+    assert findings["rail"]["level"] == "problem"
+    assert "switch" in findings["rail"]["text"]
+
+
+def test_a_fault_that_there_is_not_is_named(tmp_path):
+    done = run_rig("check", write_profile(tmp_path, rail_faults={"gremlins": 3}), "--data", tmp_path)
+
+    assert done.returncode == 3
+    assert "gremlins" in done.stdout
