@@ -14,6 +14,7 @@ from rig.events import Choice, OperatorCard
 from rig.tui.exposure_check import compare, doubts
 from rig.tui.screens.surface import OperatorModal, operator_app
 from rig.tui.situation import Situation
+from rig.tui.widgets.field import Field
 from rig.tui.widgets.status_strip import StatusStrip
 from rig.tui.wording import data_text
 
@@ -41,7 +42,7 @@ class AskCard(OperatorModal):
             yield OptionList(
                 *(self._option(k, c) for k, c in enumerate(self.card.choices)), id="choices", markup=False
             )
-            reason = Input(placeholder="why? (no blanks: Space stops) then Enter", id="reason")
+            reason = Field(placeholder="why? (no blanks: Space stops) then Enter", id="reason")
             reason.display = False
             yield reason
             yield Static(

@@ -15,6 +15,7 @@ from textual.widgets.option_list import Option
 from rig.tui.plan_preview import find_plans, preview_plan, resumable_sessions
 from rig.tui.screens.frame import ModeScreen
 from rig.tui.screens.surface import operator_app
+from rig.tui.widgets.field import Field
 from rig.tui.wording import STYLES, data_text
 
 _RESUME = "resume:"
@@ -29,9 +30,9 @@ class PlanScreen(ModeScreen):
         """Yield the two columns."""
         yield Horizontal(
             Vertical(
-                Input(placeholder="path of a plan file, then Enter", id="path"),
+                Field(placeholder="path of a plan file, then Enter", id="path"),
                 OptionList(id="plans", markup=False),
-                id="choices",
+                id="plan-choices",
             ),
             VerticalScroll(
                 Static("choose a plan on the left", markup=False, id="forecast"), id="forecast-frame"
@@ -41,7 +42,7 @@ class PlanScreen(ModeScreen):
 
     def on_mount(self) -> None:
         """Name the parts and list what there is."""
-        self.query_one("#choices").border_title = "Plans"
+        self.query_one("#plan-choices").border_title = "Plans"
         self.query_one("#forecast-frame").border_title = "Preview"
 
     def on_screen_resume(self) -> None:

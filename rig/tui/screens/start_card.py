@@ -11,6 +11,7 @@ from textual.widgets import Input, Static
 from rig.events import Armed
 from rig.tui.screens.surface import OperatorModal, operator_app
 from rig.tui.situation import Situation
+from rig.tui.widgets.field import Field
 from rig.tui.widgets.status_strip import StatusStrip
 from rig.tui.wording import data_text
 
@@ -36,7 +37,7 @@ class StartCard(OperatorModal):
                 "\n".join(f"• {data_text(line)}" for line in self.armed.lines), id="text", markup=False
             )
             if self.armed.word:
-                yield Input(placeholder=f"type {self.armed.word} and press Enter", id="word")
+                yield Field(placeholder=f"type {self.armed.word} and press Enter", id="word")
             yield Static("", id="countdown", markup=False)
 
     def refresh_from(self, situation: Situation) -> None:
