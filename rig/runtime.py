@@ -158,11 +158,22 @@ def hold_rig_lock(profile: RigProfile) -> io.FileIO:
     Raises:
         RigBusyError: Another engine runs this rig; the message names it.
     """
+    remove_abandoned(runtime_folder())
     return hold_lock(
         EngineAddress.of(profile).lock_path,
         what=f"rig '{profile.name}'",
         next_step=f"`rig tui --profile {profile.name}` observes it, `rig stop` stops it",
     )
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed engines of simulated rigs have left: their names are never used again."""
+    for path in folder.glob("*-*.lock"):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.stem.endswith(f"-{_holder_of(file.read(4096)).get('pid')}"):
+                EngineAddress(folder, path.stem).remove_sockets()
+                path.unlink()
 
 
 def hold_lock(path: Path, *, what: str, next_step: str = "wait for it or stop that process") -> io.FileIO:
@@ -175,7 +186,7 @@ def hold_lock(path: Path, *, what: str, next_step: str = "wait for it or stop th
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = file.read(4096).decode(errors="replace") or "unknown"
+        holder = file.read(4096)
         file.close()
         raise RigBusyError(f"{what} is in use by {_describe_holder(holder)}", next_step=next_step) from None
     file.truncate(0)
@@ -183,12 +194,21 @@ def hold_lock(path: Path, *, what: str, next_step: str = "wait for it or stop th
     return file
 
 
-def _describe_holder(holder: str) -> str:
+def _describe_holder(holder: bytes) -> str:
+    fields = _holder_of(holder)
+    return (
+        f"process {fields['pid']} on {fields['host']}"
+        if {"pid", "host"} <= fields.keys()
+        else "another process"
+    )
+
+
+def _holder_of(content: bytes) -> dict[str, object]:
     try:
-        fields = json.loads(holder)
-        return f"process {fields['pid']} on {fields['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
+        fields = json.loads(content)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _boot_id() -> str:

@@ -12,14 +12,13 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from rig.errors import DeviceError, DeviceTimeoutError
+from rig.scratch import ScratchFolder
 
 _EXIT_S = 5.0
 _LIBRARY_SETTINGS = "ptp2=cachetime=0\n"
@@ -33,15 +32,15 @@ class OwnerProcess:
     """
 
     def __init__(self) -> None:
-        self._home = tempfile.TemporaryDirectory(prefix="cleanplate-gphoto2-")
-        self._log = Path(self._home.name) / "stderr.txt"
+        self._home = ScratchFolder("gphoto2")
+        self._log = self._home.path / "stderr.txt"
         self._numbers = itertools.count(1)
-        library_settings = Path(self._home.name, "gphoto", "settings")
+        library_settings = self._home.path / "gphoto" / "settings"
         library_settings.parent.mkdir()
         library_settings.write_text(_LIBRARY_SETTINGS, encoding="utf-8")
         ours, theirs = socket.socketpair()
         with theirs, self._log.open("wb") as log:
-            program = ["-P", "-m", "rig.devices.gphoto2_worker", str(theirs.fileno()), self._home.name]
+            program = ["-P", "-m", "rig.devices.gphoto2_worker", str(theirs.fileno()), str(self._home.path)]
             self._child = subprocess.Popen(
                 [sys.executable, *program],
                 pass_fds=[theirs.fileno()],
@@ -137,8 +136,8 @@ class OwnerProcess:
 
     def _environment(self) -> dict[str, str]:
         own = {
-            "HOME": self._home.name,
-            "XDG_CONFIG_HOME": self._home.name,
+            "HOME": str(self._home.path),
+            "XDG_CONFIG_HOME": str(self._home.path),
             "LC_ALL": "C.UTF-8",
             "LANGUAGE": "C",
         }

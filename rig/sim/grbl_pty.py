@@ -6,9 +6,7 @@ import contextlib
 import ctypes
 import os
 import select
-import shutil
 import struct
-import tempfile
 import threading
 import tty
 from pathlib import Path
@@ -16,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from rig.clock import SessionClock
+from rig.scratch import ScratchFolder
 from rig.sim.grbl import GrblController
 
 _HANG_UP_POLL_S = 0.005
@@ -45,8 +44,8 @@ class GrblPty:
     def __init__(self, controller: GrblController, clock: SessionClock) -> None:
         self._controller = controller
         self._clock = clock
-        self._folder = tempfile.mkdtemp(prefix="cleanplate-rail-")
-        self.path = str(Path(self._folder) / "grbl")
+        self._folder = ScratchFolder("rail")
+        self.path = str(self._folder.path / "grbl")
         self._port: _Port | None = _Port(self.path)
         self._wake_reader, self._wake_writer = os.pipe()
         self._closed = threading.Event()
@@ -70,7 +69,7 @@ class GrblPty:
         self._thread.join()
         os.close(self._wake_reader)
         os.close(self._wake_writer)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.cleanup()
 
     def _serve(self) -> None:
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import random
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from catalog.session_folder import ExposureSettings
 from catalog.yaml_document import Document
 from rig.clock import SessionClock
 from rig.profile import SimulationSpec
+from rig.scratch import ScratchFolder
 
 SettingName = Literal["iso", "f_number", "exposure_s", "white_balance", "focus_mode"]
 Moment = Literal["open", "set", "preview", "start_movie", "stop_movie", "capture", "fetch", "events", "ready"]
@@ -167,7 +167,7 @@ class Recorder:
         self._backend, self._clock, self._spec = backend, clock, spec
         self._announce, self._faults = announce, faults
         self._delays = random.Random(spec.seed)  # noqa: S311  - physics, not secrets
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: ScratchFolder | None = None
         self._stills = 0
         self._recording: Recording | None = None
         self._closing = threading.Event()
@@ -248,10 +248,10 @@ class Recorder:
     def _store_still(self, settings: ExposureSettings) -> None:
         self._stills += 1
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="cleanplate-stills-")
+            self._folder = ScratchFolder("stills")
         picture = self.cut(self._backend.still(settings))
         for suffix in self.suffixes:
-            path = Path(self._folder.name) / f"still-{self._stills:06d}{suffix}"
+            path = self._folder.path / f"still-{self._stills:06d}{suffix}"
             path.write_bytes(picture if suffix == ".jpg" else self._raw(settings))
             self._publish(path)
 

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
 
 from catalog.errors import CleanplateError, InvalidDocumentError
 from catalog.session_folder import ExposureSettings
+from catalog.yaml_document import Document
 from rig.clock import SessionClock
 from rig.devices.condition import OFF
 from rig.errors import RigError
 from rig.profile import RigProfile, SimulationSpec
+from rig.scratch import ScratchFolder
 from rig.sim.carriage import Carriage
 from rig.sim.grbl import GrblController
 from rig.sim.grbl_faults import RailFaults
@@ -33,10 +34,12 @@ from rig.sim.grbl_mechanics import RailMechanics
 from rig.sim.grbl_pty import GrblPty
 from rig.sim.mjpeg import MjpegServer, paced
 from rig.sim.movie import RenderPool, Stage, jpeg, record_movie, record_still
+from rig.sim.ptp_recorder import CameraFaults
 from rig.sim.ptpip import PtpIpCamera
 from rig.sim.weather import check_condition
 from rig.sim.world import Shot
 
+F = TypeVar("F", bound=Document)
 PREVIEW_WIDTH_PX = 640
 
 
@@ -167,11 +170,17 @@ def serve(setup: SimulatedRigSetup) -> Iterator[SimulatedRig]:
     spec = simulation_of(setup.profile)
     rail = setup.profile.rail
     with ExitStack() as stack:
-        card = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cleanplate-card-")))
+        card = ScratchFolder("card")
+        stack.callback(card.cleanup)
         pool = stack.enter_context(RenderPool())
-        controller = GrblController(_mechanics(rail.travel_mm), t_s=setup.clock.now(), seed=spec.seed)
+        controller = GrblController(
+            _mechanics(rail.travel_mm),
+            t_s=setup.clock.now(),
+            seed=spec.seed,
+            faults=_faults(RailFaults, spec.rail_faults),
+        )
         port = stack.enter_context(GrblPty(controller, setup.clock))
-        backend = WorldBackend(setup, controller=controller, pool=pool, card=card)
+        backend = WorldBackend(setup, controller=controller, pool=pool, card=card.path)
         camera = _camera(setup, backend)
         stack.callback(camera.close)
         yield SimulatedRig(port.path, camera.address, backend, controller)
@@ -179,13 +188,17 @@ def serve(setup: SimulatedRigSetup) -> Iterator[SimulatedRig]:
 
 def rail_faults(document: object) -> RailFaults:
     """Read what shall go wrong on the rail; raises `InvalidDocumentError` naming the members that do not fit."""
+    return _faults(RailFaults, document)
+
+
+def _faults(model: type[F], document: object) -> F:
     try:
-        return RailFaults.model_validate(document)
+        return model.model_validate(document)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise InvalidDocumentError(
-            f"these faults do not fit the simulated rail: {wrong}",
-            next_step="give the members of rig.sim.grbl_faults.RailFaults",
+            f"these faults do not fit the simulated rig: {wrong}",
+            next_step=f"give the members of {model.__module__}.{model.__name__}",
         ) from error
 
 
@@ -198,7 +211,8 @@ def _camera(setup: SimulatedRigSetup, backend: WorldBackend) -> PtpIpCamera | Mj
     kinds = {settings.kind for settings in setup.profile.cameras.values()}
     if kinds == {"uvc"}:
         return MjpegServer(backend.live)
-    return PtpIpCamera(backend, setup.clock, simulation_of(setup.profile))
+    spec = simulation_of(setup.profile)
+    return PtpIpCamera(backend, setup.clock, spec, faults=_faults(CameraFaults, spec.camera_faults))
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from rig.clock import SessionClock
 from rig.devices.gphoto2_camera import Gphoto2Camera, Gphoto2Settings
 camera = Gphoto2Camera(Gphoto2Settings(kind="gphoto2", address=sys.argv[1]), SessionClock())
 camera.open()
-print(camera._owner._child.pid, camera._owner._home.name, flush=True)
+print(camera._owner._child.pid, camera._owner._home.path, flush=True)
 time.sleep(60)
 """
 
