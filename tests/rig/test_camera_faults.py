@@ -82,11 +82,11 @@ def _told(look: Look) -> End:
 
 
 def _files(count: int) -> Look:
-    """So many movie files in the camera's order, and one still, all fetched."""
+    """So many movie files at least (a busy machine films longer), in the camera's order, and one still, all fetched."""
 
     def look(story: Story) -> bool:
         names = [f.name for f in story.movie]
-        return len(names) == count and names == sorted(names) and len(story.fetched) == count + 1
+        return len(names) >= count and names == sorted(names) and len(story.fetched) == len(names) + 1
 
     return look
 
@@ -113,6 +113,7 @@ def _frames(story: Story, *, most: int) -> bool:
 
 ON = End(look=None)
 BROKEN = "the link broke"
+TIME_OUT = r"code -(7|10)\)"
 LOST_SETTING = End("configure", DeviceError, f"setting the exposure failed: {BROKEN}", "lost")
 LOST_FRAME = End("preview", DeviceError, f"reading live view failed: {BROKEN}", "lost")
 LOST_COPY = End("fetch", DeviceError, f"copying CLN_0001.MOV failed: {BROKEN}", "lost")
@@ -161,10 +162,10 @@ KINDS: dict[str, Kind] = {
         "answers nothing any more",
         lambda scene, phase: scene.spoil(freezes_at=MOMENTS[phase]),
         (
-            End("open", DeviceTimeoutError, "no answer to 'open' within 12 s", "closed"),
+            End("open", DeviceTimeoutError, f"no answer to 'open' within 12 s|{TIME_OUT}", "closed"),
             LOST_SETTING,
-            End("preview", DeviceTimeoutError, "no answer to 'preview' within 5 s", "lost"),
-            End("fetch", DeviceTimeoutError, "no answer to 'fetch' within 5 s", "lost"),
+            End("preview", DeviceTimeoutError, f"no answer to 'preview' within 5 s|{TIME_OUT}", "lost"),
+            End("fetch", DeviceTimeoutError, f"no answer to 'fetch' within 5 s|{TIME_OUT}", "lost"),
         ),
         "recording",
         (DeviceError, f"no answer to 'open'|{BROKEN}"),  # the watchdog's or the library's own time-out
@@ -334,7 +335,11 @@ def test_a_camera_that_goes_wrong_ends_in_the_documented_state(tmp_path: Path, n
     with scene(tmp_path, looks_elsewhere=name == "moves") as s:
         story = s.play(phase, kind.spoil)
 
-        assert (story.ended_at, type(story.error)) == (end.step, end.error or type(None)), story.error
+        allowed = {end.error or type(None)} | ({DeviceError} if name == "freezes" else set())
+        assert story.ended_at == end.step, story.error
+        assert (
+            type(story.error) in allowed
+        )  # of a frozen body's time-outs, the watchdog's or the library's is first
         assert story.error is None or (story.error.kept and story.error.next_step)
         assert re.search(end.message, "" if story.error is None else story.error.message)
         assert end.look is None or end.look(story)
