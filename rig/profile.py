@@ -70,6 +70,10 @@ class SimulationSpec(Document):
     focus_breathing: float = Field(default=0.0, ge=0, le=1)
     """Share of a thin lens's change of picture scale with focus: 0 none, 1 all of it."""
 
+    def __hash__(self) -> int:
+        """Hash as equal simulations do: the render processes keep their world by it, and faults are dictionaries."""
+        return hash(self.model_dump_json())
+
 
 class MovieFormat(Document):
     """What the camera's movie mode is set to; forecasts rest on it, takes are measured."""
