@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rig.client import EngineClient, StopReceipt, find_engine, own_name, stop_engine
+from rig.client import EngineClient, StopReceipt, as_coded, find_engine, own_name, stop_engine
 from rig.clock import SessionClock
 from rig.devices import rail_for
 from rig.devices.grbl_protocol import HOLD, RESET
@@ -172,6 +172,4 @@ class _Hand:
 
 def _raise_failure(event: ActEnded) -> None:
     if not event.ok:
-        error = RigError(event.message, next_step=event.next_step)
-        error.code = event.code
-        raise error
+        raise as_coded(RigError(event.message, next_step=event.next_step), event.code)

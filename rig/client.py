@@ -21,7 +21,8 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from rig.errors import CommandRefusedError, EngineError
+from catalog.errors import error_classes
+from rig.errors import CommandRefusedError, EngineError, RigError
 from rig.events import (
     EVENTS,
     AnyEvent,
@@ -167,8 +168,7 @@ class EngineClient:
             return
         if isinstance(event, Refused):
             error = CommandRefusedError(event.message, kept="nothing moved", next_step=event.next_step)
-            error.code = event.code
-            waiting.set_exception(error)
+            waiting.set_exception(as_coded(error, event.code))
         else:
             waiting.set_result(self._arrived.pop(event.command_id, event))
 
@@ -323,6 +323,13 @@ def start_engine(profile: str, *, data: Path, photos: Path | None = None) -> Eng
     ready = json.loads(line)
     threading.Thread(target=child.wait, name="engine-child", daemon=True).start()
     return EngineAddress(Path(ready["folder"]), ready["name"])
+
+
+def as_coded(error: RigError, code: str) -> RigError:
+    """Give an error the code, and with it the exit code, of what an engine raised."""
+    error.code = code
+    error.exit_code = error_classes().get(code, type(error)).exit_code
+    return error
 
 
 def own_name() -> str:

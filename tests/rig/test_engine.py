@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from engine_probe import Probe
-from small_rig import PLAN, write_profile
+from small_rig import PLAN, run_rig, write_profile
 
 import rig.engine_commands
 from rig.client import stop_engine
@@ -256,7 +258,7 @@ def test_a_plan_with_a_mistake_is_refused_with_its_place(probe):
     ) as refused:
         probe.ask(ArmSession(plan_yaml="schema: 1\nsceen: x\n"))
 
-    assert refused.value.code == "CP-DOC-001"
+    assert (refused.value.code, refused.value.exit_code) == ("CP-DOC-001", 2)
 
 
 def test_a_plan_out_of_the_envelope_is_refused(probe):
@@ -280,7 +282,7 @@ def test_a_session_needs_its_commands_while_it_runs_only(probe):
 
 
 def test_live_view_comes_with_its_figures_and_ends_on_request(probe):
-    probe.ask(WatchPreview(on=True, rate_hz=20))
+    probe.ask(WatchPreview(on=True, rate_hz=4))
 
     seen = probe.await_event(Preview, lambda p: p.markers_seen > 0)
 
@@ -299,3 +301,27 @@ def test_a_late_client_learns_everything_from_one_snapshot(probe, engine):
     assert state.travel_mm == (0, 400)
     assert state.cameras["main"].connected
     assert state.disk_free_gb > 0
+
+
+def test_home_and_jog_go_through_the_engine_that_runs(engine, tmp_path):
+    with Probe(engine.address) as probe:
+        probe.make_ready()
+    profile = write_profile(tmp_path)
+
+    homed = run_rig("home", "--profile", profile, "--json")
+    jogged = run_rig("jog", "5", "--speed", "20", "--profile", profile, "--json")
+    refused = run_rig("jog", "500", "--speed", "20", "--profile", profile)
+
+    assert json.loads(homed.stdout)["position_mm"] == 2.0
+    assert json.loads(jogged.stdout)["position_mm"] == 7.0
+    assert engine.work.devices.last_poll.position_mm == 7.0
+    assert refused.returncode == 4
+    assert refused.stderr.startswith("error RIG-SAFE-001: a motion to 507 mm leaves the travel")
+
+
+def test_stop_reaches_the_engine_that_runs(probe):
+    done = run_rig("stop", "--emergency", "--json")
+
+    (stopped,) = json.loads(done.stdout)["stopped"]
+    assert (stopped["emergency"], stopped["trouble"]) == (True, "")
+    assert probe.await_mode(EngineMode.LOCKED).why
