@@ -60,7 +60,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "home", ("h",), "h", "Home", "Find the reference position; two steps.", "home",
-        modes=_IDLE, controls=True, command_line="rig home",
+        modes=_IDLE, controls=True, command_line="rig home --profile P",
     ),
     Action(
         "start", ("s",), "s", "Start", "Start the chosen plan, or resume; two steps.", "start",
@@ -88,19 +88,19 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "jog(-1)", ("left",), "←→", "Jog 1 mm", "Jog towards the start of the rail, 1 mm.", "",
-        modes=_IDLE, controls=True, command_line="rig jog -1",
+        modes=_IDLE, controls=True, command_line="rig jog --profile P -- -1",
     ),
     Action(
         "jog(1)", ("right",), "", "Jog +1 mm", "Jog towards the end of the rail, 1 mm.", "jog MM",
-        modes=_IDLE, controls=True, command_line="rig jog 1",
+        modes=_IDLE, controls=True, command_line="rig jog --profile P -- 1",
     ),
     Action(
         "jog(-10)", ("shift+left",), "", "Jog -10 mm", "Jog towards the start of the rail, 10 mm.", "",
-        modes=_IDLE, controls=True, command_line="rig jog -10",
+        modes=_IDLE, controls=True, command_line="rig jog --profile P -- -10",
     ),
     Action(
         "jog(10)", ("shift+right",), "", "Jog +10 mm", "Jog towards the end of the rail, 10 mm.", "",
-        modes=_IDLE, controls=True, command_line="rig jog 10",
+        modes=_IDLE, controls=True, command_line="rig jog --profile P -- 10",
     ),
     Action(
         "onion(-10)", ("left_square_bracket",), "[ ]", "Onion skin", "Less of the ground-truth picture in the preview.",

@@ -1,8 +1,8 @@
 """The stop key's short way: a process that owns the terminal, watches the raw bytes and sends the stop itself.
 
 Drawing holds an interpreter for up to half a second, so a stop that is handled where the screen is drawn comes late
-(operator_experience.md section 2). Here nothing is drawn: bytes go through, from the terminal to the UI's inner
-terminal and back. It works while the UI starts, ends, hangs or is gone. Standard library alone.
+(measured). Here bytes just go through, from the terminal to the UI's inner one and back, so that it works while the UI
+starts, ends, hangs or is gone. Standard library alone.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ class StopSender:
         self._target = target
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._socket.close()
 
     def send(self, stop: bytes) -> bool:
         """Send ``stop`` or ``estop``; tells whether an engine took it."""

@@ -12,6 +12,8 @@ from rig.runtime import EngineAddress
 from rig.tui.keys_relay import StopSender, fork_behind_relay
 from rig.tui.stop_keys import StopTarget, TextWindow
 
+UI_NICENESS = 5
+
 
 def run_tui(profile_name: str, *, data: Path, photos: Path | None, plain: bool) -> int:
     """Run the UI until the operator leaves; returns the exit code.
@@ -53,7 +55,9 @@ def _draw(
     from rig.tui.link import LiveLink
 
     name = f"tui ({os.getpid()})"
-    link = LiveLink(profile, profile_name, name=name, data=data, photos=photos, target=target)
+    link = LiveLink(
+        profile, profile_name, name=name, data=data, photos=photos, target=target, niceness=UI_NICENESS
+    )
     app = OperatorApp(
         profile,
         link=link,

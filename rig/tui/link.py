@@ -16,8 +16,6 @@ from rig.tui.stop_keys import StopTarget
 
 RETRY_S = 1.0
 PREVIEW_HZ = 4.0
-UI_NICENESS = 5
-"""The thread that opens the link draws; it yields to engine, recording and simulator."""
 
 
 class LiveLink:
@@ -30,6 +28,7 @@ class LiveLink:
         data: Data folder of an engine that has to be started.
         photos: Photographs for a simulated world.
         target: Where stops go; set as soon as the engine is known.
+        niceness: Of the thread that opens the link, once it is open: drawing yields to engine and recording.
     """
 
     def __init__(
@@ -41,7 +40,9 @@ class LiveLink:
         data: Path,
         photos: Path | None,
         target: StopTarget,
+        niceness: int = 0,
     ) -> None:
+        self._niceness = niceness
         self._profile, self._profile_name, self._name = profile, profile_name, name
         self._data, self._photos, self._target = data, photos, target
         self._sender = StopSender(target)
@@ -53,9 +54,7 @@ class LiveLink:
         """Begin; both are called from threads of the link's own, ``hear`` with every event in order."""
         self._thread = threading.Thread(target=self._live, args=(hear, lost), name="engine-link", daemon=True)
         self._thread.start()
-        os.nice(
-            UI_NICENESS
-        )  # of this thread alone: an engine is started by the other one and must not inherit it
+        os.nice(self._niceness)  # of this thread alone: an engine is started by the other, not to inherit it
 
     def send(self, command: Command) -> None:
         """Ask for something; the answer comes as an event. Without an engine nothing happens."""
@@ -75,6 +74,7 @@ class LiveLink:
             self._client.close()
         if self._thread is not None:
             self._thread.join(timeout=1.0)
+        self._sender.close()
 
     def _live(self, hear: Callable[[AnyEvent], None], lost: Callable[[str], None]) -> None:
         may_start = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from textwrap import wrap
 
 from rig.tui.event_lines import Kind, Line
 from rig.tui.situation import Situation
@@ -15,6 +16,8 @@ FILTERS: tuple[tuple[str, frozenset[Kind]], ...] = (
     ("warnings and errors", frozenset({"warn", "error"})),
     ("saved files", frozenset({"save"})),
 )
+_ERROR_ROWS = 4
+"""An error is shown whole, as far as so many rows hold it."""
 _STYLES: dict[Kind, str] = {"info": "", "mark": "$lead", "warn": "$warn", "save": "$ok", "error": "$bad"}
 
 
@@ -42,4 +45,6 @@ class EventLog(Panel):
 def _row(wall_s: float, line: Line, width: int) -> tuple[str, str]:
     time = datetime.fromtimestamp(wall_s, UTC).strftime("%H:%M:%S")
     text = f"{time} {line.kind:<5} {line.text}"
-    return (text if len(text) <= width else text[: max(width - 1, 0)] + "…") + "\n", _STYLES[line.kind]
+    rows = wrap(text, max(width, 20), subsequent_indent=" " * 15) if line.kind == "error" else [text]
+    shown = [row if len(row) <= width else row[: max(width - 1, 0)] + "…" for row in rows[:_ERROR_ROWS]]
+    return "\n".join(shown) + "\n", _STYLES[line.kind]
