@@ -62,6 +62,7 @@ class GrblJogger:
         motion = self._carriage.passed(
             reading, start_mm + distance_mm, velocity_mm_s, settings=self._settings
         )
+        self._require_soft_limits(reading, reading.position_mm + distance_mm)
         self._send(motion, self._carriage.frame.to_machine_mm(reading.position_mm + distance_mm), reading)
 
     def end(self) -> None:
@@ -75,6 +76,17 @@ class GrblJogger:
         if self._soft_limits_lifted:
             assert_settings(self._carriage.link, {_SOFT_LIMITS: 1}, dialect=self._dialect)
             self._soft_limits_lifted = False
+
+    def _require_soft_limits(self, reading: RailPoll, end_mm: float) -> None:
+        """Send nothing that lies outside what the controller takes for its travel, right or wrong as it may be."""
+        lower_mm, upper_mm = self._settings.travel_mm
+        if reading.limits or lower_mm <= end_mm <= upper_mm:
+            return
+        raise EnvelopeError(
+            f"this jog leaves the travel, as far as the controller knows where it is ({reading.position_mm:.1f} mm)",
+            kept="nothing moved",
+            next_step="home the rail",
+        )
 
     def _prolong(self, reading: RailPoll, distance_mm: float, motion: Motion) -> None:
         longer = self._carriage.passed(

@@ -23,6 +23,9 @@ _QUIET_S = 0.05
 _EEPROM_PAUSE_S = 0.05
 _STEP_ATTEMPTS = 3
 _DOUBT_S = 5.0
+_WITNESS_S = 0.05
+_WITNESSES = 3
+"""Questions beyond the deadline while the controller does answer: it may be the host that stood still."""
 _BABBLE_LINES = 1000
 """A device that says more than this at once is not listened to any longer."""
 
@@ -168,11 +171,13 @@ class GrblLink:
         """
         with self._turn:
             deadline_s = self._clock.now() + self.patience_s(timeout_s)
+            overdue = 0
             while True:
                 answer = self._ask_once(deadline_s)
                 if answer is not None and accepts(answer):
                     return answer
-                if self._clock.now() >= deadline_s:
+                overdue += self._clock.now() >= deadline_s
+                if overdue > (0 if answer is None else _WITNESSES):
                     raise DeviceTimeoutError(
                         f"{self.wire.name}: no reply to '?' within {timeout_s:g} s",
                         next_step="is the controller powered and its cable plugged in?",
@@ -200,7 +205,9 @@ class GrblLink:
             )
         asked_s = self._clock.now()
         self.wire.write_realtime(protocol.STATUS)
-        report = self._await_report(min(deadline_s, asked_s + self.patience_s(_ASK_EVERY_S)))
+        grace_s = self.patience_s(_WITNESS_S)
+        until_s = max(min(deadline_s, asked_s + self.patience_s(_ASK_EVERY_S)), asked_s + grace_s)
+        report = self._await_report(until_s)
         if report is None or self._is_too_soon(self._clock.now() - asked_s):
             self.doubt()
             return None
@@ -235,6 +242,7 @@ class GrblLink:
             if kind is LineKind.INFO and len(information) < _BABBLE_LINES:
                 information.append(text)
         self._out_of_step = True
+        self.doubt()
         self.statistics.lost_answers += 1
         raise DeviceTimeoutError(
             f"{self.wire.name}: no answer to '{line}' within {timeout_s:g} s",

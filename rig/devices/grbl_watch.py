@@ -16,6 +16,8 @@ _REST_MM = 0.002
 _LAG_S = 0.08
 """GRBL reports the speed of the segment that it prepares: six of 10 ms ahead of the motor, at most."""
 _SPEED_MM_S = 0.1
+_UNSEEN_S = 0.5
+"""A carriage that moved for so long without being looked at may be nearly anywhere: that takes a witness."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class PositionWatch:
             return True
         fits = self._agree(self.believed, reading)
         self.misfits += not fits
-        if not fits or doubtful:
+        unseen_s = reading.asked_s - self.believed.replied_s if self.motion else 0.0
+        if not fits or doubtful or unseen_s > _UNSEEN_S:
             suspect, self._suspect = self._suspect, reading
             if suspect is None or not self._bears_witness(suspect, reading):
                 return False

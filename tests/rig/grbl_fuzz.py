@@ -27,8 +27,9 @@ SETTINGS = GrblSettings(
     acceleration_mm_s2=200,
 )
 MACHINE = Rail(lower_mm=-400, upper_mm=0, max_feed_mm_min=7200, max_acceleration_mm_s2=300)
-SLACK_MM = 0.06
-"""A step either way, the rounding of the print, and what a step takes to be made."""
+SLACK_MM = 0.35
+"""What two readings 20 ms apart cannot tell on a ramp: reported speeds run 80 ms ahead, 200 mm/s² · 80 ms · 20 ms,
+and a step of 0.02 mm."""
 LATE_S = 0.06
 """How old a position may be: two readings that bear witness for each other lie within 80 ms, less two replies."""
 EARLY_S = 0.01
