@@ -54,10 +54,8 @@ class StopSender:
 def fork_behind_relay(sender: StopSender, window: TextWindow) -> int | None:
     """Fork: the child returns None at once and is to draw, on an inner terminal; the parent relays until it ends.
 
-    The caller must have no other threads.
-
     Returns:
-        In the parent the child's exit code, 128 + signal when it was killed.
+        In the parent, which must have no other threads, the child's exit code; 128 + signal when it was killed.
     """
     sys.stdout.flush()
     sys.stderr.flush()
