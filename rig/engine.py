@@ -36,7 +36,7 @@ from rig.profile import RigProfile
 from rig.runtime import EngineAddress, hold_rig_lock
 
 MOVING_INTERVAL_S = 0.1
-RESTING_INTERVAL_S = 0.5
+RESTING_INTERVAL_S = 0.2
 LEAST_INTERVAL_S = 0.02
 LINGER_S = 60.0
 
@@ -207,7 +207,7 @@ class Engine:
         )
 
     def _report(self) -> None:
-        """Tell about stops and send snapshots: ten a second in motion, two at rest, at once when something changed."""
+        """Tell about stops and send snapshots: ten a second in motion, five at rest, at once when something changed."""
         while not self.over.is_set():
             self._changed.wait(MOVING_INTERVAL_S if self._is_moving() else RESTING_INTERVAL_S)
             self._changed.clear()
