@@ -84,7 +84,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "end_session", ("e",), "e", "End session", "End the session after this take, or at once; it stays resumable.",
-        "end [now]", modes=_SESSION | {_M.HOLD}, controls=True,
+        "end [now]", modes=_SESSION, controls=True,
     ),
     Action(
         "jog(-1)", ("left",), "←→", "Jog 1 mm", "Jog towards the start of the rail, 1 mm.", "",

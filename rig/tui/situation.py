@@ -155,9 +155,4 @@ class Situation:
     @property
     def session_runs(self) -> bool:
         """Whether a session is in progress."""
-        running = {EngineMode.RUNNING, EngineMode.PAUSING, EngineMode.PAUSED}
-        return self.mode in running or (self.mode is EngineMode.HOLD and self._unfinished)
-
-    @property
-    def _unfinished(self) -> bool:
-        return self.session is not None and not self.session.complete
+        return self.mode in {EngineMode.RUNNING, EngineMode.PAUSING, EngineMode.PAUSED}
