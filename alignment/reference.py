@@ -14,7 +14,7 @@ import numpy as np
 from alignment.camera_motion import Pinhole
 from alignment.correction import PositionCorrection
 from alignment.datum import Datum, mean_shift
-from alignment.decode import FrameReader
+from alignment.decode import Frame, FrameReader
 from alignment.depth import SceneDepths, StereoPair, measure_depths, position_gap, stereo_baselines
 from alignment.errors import NoCommonStructureError
 from alignment.gates import GateThresholds
@@ -44,8 +44,16 @@ class Reference:
     warnings: tuple[str, ...]
 
 
-def read_reference(source: TakeSource, boards: Sequence[BoardSpec], thresholds: GateThresholds) -> Reference:
+def read_reference(
+    source: TakeSource, boards: Sequence[BoardSpec], thresholds: GateThresholds, *, stride: int = 1
+) -> Reference:
     """Find the boards, or follow the picture, in a ground-truth round and establish the datum.
+
+    Args:
+        source: The round's take.
+        boards: Boards that may be in the scene.
+        thresholds: Gates on the motion.
+        stride: Look at every so-manieth frame only, for a quick check; at most 8.
 
     Raises:
         NoMotionError: Nothing moves, or not uniformly.
@@ -53,10 +61,10 @@ def read_reference(source: TakeSource, boards: Sequence[BoardSpec], thresholds: 
     """
     count, tone, warnings = len(source.time_s), source.tone, []
     with source.open() as reader:
-        tracks = decode_boards(reader.frames(0, count), count=count, boards=boards, tone=tone)
+        tracks = decode_boards(_some(reader, count, stride), count=count, boards=boards, tone=tone)
         if not tracks.targets:
             warnings.append("no board in view: positions rest on the picture itself, with lower confidence")
-            tracks = follow_picture(reader.frames(0, count), count=count, tone=tone)
+            tracks = follow_picture(_some(reader, count, stride), count=count, tone=tone)
     datum = Datum.of(tracks)
     if not datum.metric:
         track = datum.positions(tracks.tracks, time_s=source.time_s)
@@ -69,11 +77,19 @@ def read_reference(source: TakeSource, boards: Sequence[BoardSpec], thresholds: 
     return Reference(source, tracks, datum, motion, tuple(warnings))
 
 
-def track_take(source: TakeSource, reference: ReferenceTracks) -> list[TargetTrack]:
-    """Follow the reference's targets through another take. Raises `DecodeError`."""
+def track_take(source: TakeSource, reference: ReferenceTracks, *, stride: int = 1) -> list[TargetTrack]:
+    """Follow the reference's targets through another take, or through every so-manieth frame of it.
+
+    Raises:
+        DecodeError: The take cannot be decoded.
+    """
     count = len(source.time_s)
     with single_threaded(), source.open() as reader:
-        return track_targets(reader.frames(0, count), reference, count=count, tone=source.tone)
+        return track_targets(_some(reader, count, stride), reference, count=count, tone=source.tone)
+
+
+def _some(reader: FrameReader, count: int, stride: int) -> Iterator[Frame]:
+    return (frame for frame in reader.frames(0, count) if frame.index % stride == 0)
 
 
 def read_depths(motion: TakeMotion, datum: Datum, focal_px: float, count: int) -> SceneDepths | None:
@@ -127,12 +143,14 @@ def read_shift(
     Returns:
         None where no pair could be registered or the scene is too flat.
     """
-    matches = _spread_matches(reference, motion)
+    places_mm = motion.cruise.position_mm
+    travel_mm = abs(float(places_mm[-1] - places_mm[0]))
+    matches = spread_matches(reference, motion, int(np.clip(travel_mm / _SCREEN_STEP_MM, *_SCREENS)))
     direction = datum.scales[datum.reference].direction
     gaps, ratios, angles = [], [], []
     with single_threaded(), reference.source.open() as gt, motion.source.open() as lq:
         for match in matches:
-            found = _screen(reference, motion, match, gt, lq, focal_px=focal_px)
+            found = screen_pair(reference, motion, match, gt, lq, focal_px=focal_px)
             gap = None if found is None else position_gap(found, depths, direction=direction)
             if found is None or gap is None:
                 continue
@@ -145,16 +163,15 @@ def read_shift(
     return TakeShift(correction, float(np.median(ratios)), float(np.median(angles)))
 
 
-def _spread_matches(reference: TakeMotion, motion: TakeMotion) -> list[Match]:
+def spread_matches(reference: TakeMotion, motion: TakeMotion, count: int) -> list[Match]:
+    """Match up to ``count`` frames, spread evenly over the uniform motion, with the nearest of the reference."""
     frames = motion.cruise_frames(0)
-    travel_mm = abs(frames[-1].position_mm - frames[0].position_mm)
-    count = int(np.clip(travel_mm / _SCREEN_STEP_MM, *_SCREENS))
     chosen = np.unique(np.linspace(0, len(frames) - 1, count).astype(int))
     wanted = [frames[i] for i in chosen]
     return match_frames(wanted, reference.cruise_frames(0), limit_mm=np.inf, spread_px_per_mm=1.0)
 
 
-def _screen(
+def screen_pair(
     reference: TakeMotion,
     motion: TakeMotion,
     match: Match,
@@ -163,7 +180,16 @@ def _screen(
     *,
     focal_px: float,
 ) -> Registration | None:
-    """Register one pair at half size; None where that fails."""
+    """Register one matched pair at half size; None where that fails.
+
+    Args:
+        reference: Take that offers the ground truth.
+        motion: Degraded take.
+        match: A frame of each.
+        gt: Open frames of ``reference``.
+        lq: Open frames of ``motion``.
+        focal_px: Focal length, px.
+    """
     first = Picture(gt.read(match.gt.index).rgb(), tone=reference.source.tone)
     second = Picture(lq.read(match.lq.index).rgb(), tone=motion.source.tone)
     initial = np.eye(3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYetError
@@ -56,26 +55,39 @@ class CameraThread:
         while True:
             try:
                 return future.result(timeout=_GLANCE_S)
-            except NotYetError:
-                if future.done():
-                    raise  # the call's own time-out
-                if self._stopped():
-                    raise TakeStoppedError("stopped by the operator") from None
             except SettingRefusedError:
                 raise
-            except DeviceError as error:
+            except DeviceError as error:  # before the next one: a device's time-out is one of these, too
                 self._require_alive(error)
                 raise
+            except NotYetError:
+                if self._stopped():
+                    raise TakeStoppedError("stopped by the operator") from None
 
     def call(self, call: Callable[[Camera], T]) -> T:
         """Start and wait. Raises as `wait`."""
         return self.wait(self.start(call))
 
-    def settle(self, timeout_s: float) -> None:
-        """Wait until nothing is under way, whatever came of it."""
-        done = threading.Event()
-        self._thread.submit(done.set)
-        done.wait(timeout_s)
+    def comes_back(self, timeout_s: float) -> bool:
+        """Look for the body with the same serial number for so long, and apply its settings again.
+
+        Raises:
+            SettingRefusedError: It is back and does not take its settings.
+            TakeStoppedError: The session is to stop; the search goes on in its thread.
+        """
+        searching = self.start(lambda camera: camera.reconnect(timeout_s=timeout_s))
+        while True:
+            try:
+                searching.result(timeout=_GLANCE_S)
+            except SettingRefusedError:
+                raise
+            except DeviceError:
+                return False
+            except NotYetError:
+                if self._stopped():
+                    raise TakeStoppedError("stopped by the operator") from None
+            else:
+                return True
 
     def _require_alive(self, error: DeviceError) -> None:
         """Tell a camera that refused something from one that is gone, by a probe that no cache answers."""

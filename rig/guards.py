@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from catalog.yaml_document import Document
 from rig.devices.camera import CameraStatus
+from rig.events import TakeFinding
 from rig.plan import GuardName, Guards
 
 
@@ -45,34 +47,57 @@ def judge_before_round(
     return [j for j in judged if guards.action(j.guard) != "off"]
 
 
-@dataclass(frozen=True)
-class TakeNumbers:
+class TakeNumbers(Document):
     """What a take's live check measured; None where it could not."""
 
-    is_gt: bool
     light_ratio: float | None = None
     """Light at rest over that of the first gt round."""
     clipped_percent: float | None = None
     """Share of pixels at full scale, percent."""
     sharpness_share: float | None = None
-    """Sharpness over that of the first gt round."""
+    """Sharpness at rest over that of the first gt round."""
+    edge_px: float | None = None
+    """Standard deviation of the sharpest board's edges, px."""
     markers_seen: int | None = None
-    """Fewest markers in any frame looked at over the uniform part; None without boards."""
+    """Boards followed through the uniform part; None without boards."""
     camera_shift_px: float | None = None
-    """Shift of the picture at rest against the first gt round's, rail position accounted for."""
+    """Shift of the boards at rest against the first gt round's, rail position accounted for."""
     ripple_percent: float | None = None
     """Standard deviation of the speed over the uniform part, percent."""
-    lost_frames: int = 0
-    """Frames missing or doubled."""
+    velocity_mm_s: float | None = None
+    travel_error_mm: float | None = None
+    """Travel by the boards less travel by the rail."""
+    offset_mm: float | None = None
+    """Place by the boards less place by the rail, against the first gt round."""
+    turn_deg: float | None = None
+    """Turn of the camera against the first gt round."""
+    exposure_ev: float | None = None
+    """Light against what the settings say, stops."""
+    pairs: int | None = None
+    """Frames that have a ground truth within the parallax limit."""
 
 
-def judge_take(guards: Guards, take: TakeNumbers) -> list[Judgment]:
+class TakeReport(Document):
+    """What a live check found."""
+
+    round: str
+    take: int
+    findings: tuple[TakeFinding, ...]
+    numbers: TakeNumbers
+
+    @property
+    def spoiled(self) -> bool:
+        """Whether the take should be recorded again."""
+        return any(f.verdict == "spoiled" for f in self.findings)
+
+
+def judge_take(guards: Guards, take: TakeNumbers, *, is_gt: bool, lost_frames: int) -> list[Judgment]:
     """Judge a take that has just ended; what could not be measured is not judged."""
-    judged = [_most("frames", take.lost_frames, guards.max_lost_frames, "{:.0f} frames missing or doubled")]
+    judged = [_most("frames", lost_frames, guards.max_lost_frames, "{:.0f} frames missing or doubled")]
     if take.ripple_percent is not None:
         text = "speed varies by {:.2f} % over the uniform part"
         judged.append(_most("ripple", take.ripple_percent, guards.max_ripple_percent, text))
-    if take.is_gt:
+    if is_gt:
         judged += _judge_ground_truth(guards, take)
     return [j for j in judged if guards.action(j.guard) != "off"]
 

@@ -17,6 +17,7 @@ from rig.camera_thread import CameraThread
 from rig.control import SessionControl
 from rig.devices.camera import CameraStatus
 from rig.devices.envelope import Motion, sweep_motion
+from rig.devices.output import SyncLed
 from rig.devices.rail import RailPoll, RailState
 from rig.errors import MotionStoppedError, PlanError, RailLockedError, TakeStoppedError, TakeVoidError
 from rig.events import AnyEvent
@@ -102,6 +103,8 @@ class Passage:
         self._rig, self._recorder, self._control, self._camera = rig, recorder, control, camera
         self._emit, self._rest_s = emit, rest_s
         self._standing_for: tuple[SweepRecord | None, tuple[float, ...]] | None = None
+        pin = rig.profile.sync_led
+        self._led = None if pin is None else SyncLed(pin, rig.clock)
 
     def forget(self) -> None:
         """Forget where the carriage stands."""
@@ -190,8 +193,9 @@ class Passage:
             "sweep", round=round_.name, take=take, from_mm=motion.start_mm, to_mm=motion.end_mm,
             velocity_mm_s=motion.velocity_mm_s,
         ):  # fmt: skip
+            at_rest = self.look(round_)
             started_s = self._rig.rail.kickoff(sweep)
-            telemetry = self._follow(round_, motion, started_s)
+            telemetry = [at_rest, *self._follow(round_, motion, started_s)]
             self._rig.rail.complete(timeout_s=motion.duration_s + PATIENCE_S)
             ended_s = self._rig.clock.now()
         self.stand(self._rest_s)
@@ -201,6 +205,7 @@ class Passage:
         samples: list[TelemetrySample] = []
         deadline_s = started_s + 1.5 * motion.duration_s + PATIENCE_S
         probe = _CameraProbe(self._camera)
+        flashes = list(_uniform_ends_s(sweep_of(round_), motion, started_s)) if self._led else []
         while not (samples and _has_arrived(samples[-1], motion)):
             self.require_free()
             samples.append(self.look(round_))
@@ -209,8 +214,16 @@ class Passage:
                     f"the carriage did not arrive in time; it is at {samples[-1].position_mm:.2f} mm"
                 )
             probe.look()
+            if flashes and self._rig.clock.now() >= flashes[0]:
+                del flashes[0]
+                self._flash(round_)
             self._rig.clock.sleep(POLL_INTERVAL_S, self._control.stop)
         return samples
+
+    def _flash(self, round_: RoundRecord) -> None:
+        if self._led is not None:
+            lit_s = self._led.flash(self._rig.rail)
+            self._recorder.note("sync_led", round=round_.name, lit_t_host_s=lit_s, pulse_s=self._led.pulse_s)
 
     def _require_moving_freely(self, poll: RailPoll) -> None:
         if poll.fault or poll.state is RailState.LOCKED:
@@ -240,6 +253,14 @@ class _CameraProbe:
             self._asked, self._due_s = None, time.monotonic() + _PROBE_EVERY_S
         if self._asked is None and time.monotonic() >= self._due_s:
             self._asked = self._camera.start(lambda camera: camera.status())
+
+
+def _uniform_ends_s(sweep: SweepRecord, motion: Motion, started_s: float) -> tuple[float, float]:
+    """Return when the carriage passes both ends of the uniform part, by the plan."""
+    ramp_s = motion.velocity_mm_s / motion.acceleration_mm_s2
+    margin_s = abs(sweep.start_mm - motion.start_mm) / motion.velocity_mm_s - ramp_s / 2
+    begin_s = started_s + ramp_s + margin_s
+    return begin_s, begin_s + abs(sweep.end_mm - sweep.start_mm) / sweep.velocity_mm_s
 
 
 def sweep_of(round_: RoundRecord) -> SweepRecord:

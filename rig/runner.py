@@ -6,6 +6,8 @@ wrong within a take makes that take void and nothing else.
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,15 +18,37 @@ from rig.assembly import Rig
 from rig.camera_thread import CameraThread
 from rig.control import Operator, SessionControl, Unattended
 from rig.devices.envelope import sweep_motion
-from rig.errors import CameraLostError, RigError, SessionInterruptedError, TakeStoppedError, TakeVoidError
-from rig.events import AnyEvent, RoundStarted, Saved, SessionClosed, SessionOpened, TakeFinished
+from rig.errors import (
+    CameraLostError,
+    DeviceError,
+    RigError,
+    SessionInterruptedError,
+    TakeStoppedError,
+    TakeVoidError,
+)
+from rig.events import (
+    AnyEvent,
+    Choice,
+    OperatorCard,
+    RoundStarted,
+    Saved,
+    SessionClosed,
+    SessionOpened,
+    TakeFinished,
+)
+from rig.live_check_process import LiveCheckProcess
 from rig.passage import Passage, StopWatch, sweep_of
 from rig.plan import CapturePlan
 from rig.session import SessionRecorder, TakeRecorder
 from rig.take import TakeRunner
+from rig.verdicts import END, SessionJudge
 
 ATTEMPTS = 2
 """So often a round is tried before the session ends."""
+MOST_LOSSES = 4
+"""So often the camera may go away in one round."""
+RECONNECT_S = 60.0
+"""So long, in seconds of the machine, a lost camera is looked for before somebody is asked."""
 
 
 class SessionRunner:
@@ -59,6 +83,7 @@ class SessionRunner:
         self._camera: CameraThread
         self._passage: Passage
         self._takes: TakeRunner
+        self._judge: SessionJudge
 
     def run(self) -> None:
         """Record until every round has a valid take.
@@ -97,8 +122,25 @@ class SessionRunner:
         self._takes = TakeRunner(
             self._rig, self._recorder, camera=self._camera, passage=self._passage, emit=self._emit
         )
+        self._judge = SessionJudge(
+            self._recorder,
+            self._plan,
+            check=stack.enter_context(LiveCheckProcess(self._recorder.folder)),
+            operator=self._operator,
+            emit=self._emit,
+            clock=self._clock,
+        )
+        self._begin_missing_checks()
         if self._queue:
             self._passage.make_ready()
+
+    def _begin_missing_checks(self) -> None:
+        """Check what an earlier run recorded and had no time to look at or to decide about."""
+        rows = self._folder.journal().rows
+        kept = {(r.get("round"), r.get("take")) for r in rows if r.kind == "take_kept"}
+        for name, take in self._folder.valid_takes().items():
+            if (name, take.number) not in kept:
+                self._judge.begin(take.round, take.number)
 
     def _is_stopped(self) -> bool:
         return self._control.stop.is_set() or self._control.hold_wanted
@@ -106,22 +148,44 @@ class SessionRunner:
     def _record_all(self) -> None:
         while True:
             self._safe_point()
-            if not self._queue:
+            if self._queue:
+                self._record_next(self._queue[0])
+            elif self._judge.pending:
+                self._settle()
+            else:
                 return
-            self._record_next(self._queue[0])
 
     def _safe_point(self) -> None:
         """Pause, take in rounds to redo, or end, as it is wished."""
+        if self._control.pause_wanted or self._control.finish_wanted:
+            self._settle()
         while (name := self._control.take_redo()) is not None:
             self._put_in_again(name, "superseded")
         if self._control.finish_wanted and self._queue:
             raise TakeStoppedError("ended by the operator after a take")
         if self._control.pause_wanted:
-            self._recorder.note("paused")
-            self._control.wait_while_paused()
-            self._recorder.note("resumed")
+            self._pause()
             self._safe_point()
         self._passage.require_free()
+
+    def _pause(self) -> None:
+        self._recorder.note("paused")
+        self._control.wait_while_paused()
+        self._recorder.note("resumed")
+
+    def _settle(self) -> bool:
+        """Wait for the verdict on the takes behind; tells whether one of them is to be recorded again."""
+        again = False
+        while self._judge.pending:
+            verdict = self._judge.next_verdict(require_free=self._passage.require_free)
+            if verdict.keep:
+                self._recorder.note("take_kept", round=verdict.round.name, take=verdict.take)
+            else:
+                again = True
+                self._put_in_again(verdict.round.name, f"spoiled: {verdict.reason}")
+                if verdict.home_first:
+                    self._passage.home()
+        return again
 
     def _put_in_again(self, name: str, reason: str) -> None:
         valid = self._folder.valid_takes().get(name)
@@ -134,31 +198,60 @@ class SessionRunner:
 
     def _record_next(self, round_: RoundRecord) -> None:
         try:
+            if self._is_set_by_hand(round_) and self._settle():
+                return
             self._tell_started(round_)
             self._takes.stage(round_)
+            if self._settle():
+                return
+            free_gb = shutil.disk_usage(self._recorder.folder).free / 1e9
+            self._judge.allow_round(round_, free_gb=free_gb, cameras=self._takes.status)
             self._record_take(round_)
         except TakeStoppedError:
-            if not self._control.hold_wanted:
+            if not self._control.hold_wanted or self._control.stop.is_set():
                 raise
-            self._begin_pause_now()
-        except CameraLostError:
-            raise
+            self._pause()
+            self._passage.require_free()
+            self._passage.make_ready()
+        except CameraLostError as error:
+            self._count_failure(round_, error, MOST_LOSSES)
+            self._passage.make_ready()
+            self._bring_back_camera(round_, error)
         except TakeVoidError as error:
-            self._failures[round_.name] += 1
-            if self._failures[round_.name] >= ATTEMPTS:
-                raise TakeVoidError(
-                    f"round {round_.name} failed {ATTEMPTS} times: {error.message}"
-                ) from error
+            self._count_failure(round_, error, ATTEMPTS)
             self._passage.make_ready()
         else:
             self._queue.popleft()
 
-    def _begin_pause_now(self) -> None:
-        self._recorder.note("paused")
-        self._control.wait_while_paused()
-        self._passage.require_free()
-        self._passage.make_ready()
-        self._recorder.note("resumed")
+    def _is_set_by_hand(self, round_: RoundRecord) -> bool:
+        """Tell whether somebody would have to undo what he sets for this round if the last take is redone."""
+        settings = self._rig.profile.conditions
+        return any(settings[name].kind == "operator" for name in self._takes.changes(round_))
+
+    def _count_failure(self, round_: RoundRecord, error: RigError, most: int) -> None:
+        self._failures[round_.name] += 1
+        if self._failures[round_.name] >= most:
+            raise TakeVoidError(f"round {round_.name} failed {most} times: {error.message}") from error
+
+    def _bring_back_camera(self, round_: RoundRecord, lost: CameraLostError) -> None:
+        """Look for the camera by its serial number, and ask the operator when it does not come back."""
+        self._takes.forget()
+        while not self._reconnects():
+            card = OperatorCard(
+                kind="device",
+                round=round_.name,
+                title="The camera is gone",
+                text=f"{lost.message}. Switch it on, check cable and battery.",
+                choices=(Choice(name="wait", label="Wait for it"), END),
+            )
+            if self._operator.ask(card).choice == END.name:
+                raise lost
+
+    def _reconnects(self) -> bool:
+        with self._recorder.act("reconnect_camera", camera=self._camera.name):
+            back = self._camera.comes_back(RECONNECT_S)
+        self._recorder.note("camera", name=self._camera.name, back=back)
+        return back
 
     def _record_take(self, round_: RoundRecord) -> None:
         take = self._recorder.begin_take(round_)
@@ -167,12 +260,16 @@ class SessionRunner:
             record = self._takes.capture(take, then=self._next_after(round_))
             take.finish(record)
         except BaseException as error:
-            self._rig.rail.stop()
+            with contextlib.suppress(
+                DeviceError
+            ):  # a rail that is gone cannot be stopped, but the take is void
+                self._rig.rail.stop()
             take.void(str(error) or type(error).__name__)
             self._tell_finished(round_.name, take.number, "void", reason=str(error))
             raise
         frames = sum(c.frame_count for c in record.cameras.values())
         self._tell_finished(round_.name, take.number, "valid", frames=frames)
+        self._judge.begin(round_, take.number, lost_frames=self._takes.lost_frames)
 
     def _next_after(self, round_: RoundRecord) -> RoundRecord | None:
         """Return where the carriage may go already while this round's movie is copied."""

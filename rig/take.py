@@ -20,7 +20,7 @@ from catalog.session_folder import (
 )
 from rig.assembly import Rig
 from rig.camera_thread import CameraThread
-from rig.devices.camera import Camera, CardFile, FetchedFile
+from rig.devices.camera import Camera, CameraStatus, CardFile, FetchedFile
 from rig.devices.condition import OFF
 from rig.devices.frame_audit import find_gaps
 from rig.errors import TakeVoidError
@@ -40,6 +40,8 @@ class Movie:
     fetched: tuple[FetchedFile, ...]
     on_card: tuple[CardFile, ...]
     parts: tuple[StreamInfo, ...]
+    status: CameraStatus
+    """Of the camera, right after the movie."""
 
 
 class TakeRunner:
@@ -66,6 +68,10 @@ class TakeRunner:
         self._passage, self._emit = passage, emit
         self._levels: dict[str, str] = {}
         self._settings_read: ExposureSettings | None = None
+        self.lost_frames = 0
+        """Frames missing or doubled in the last take."""
+        self.status: dict[str, CameraStatus] = {}
+        """What each camera last said of itself."""
 
     def forget(self) -> None:
         """Forget what was set on the devices: one of them has been away."""
@@ -95,6 +101,7 @@ class TakeRunner:
             self._step(round_, "moving to the start")
             self._passage.approach(round_)
             self._settings_read = self._camera.wait(setting)
+        self._note_status(self._camera.call(lambda camera: camera.status()))
 
     def capture(self, take: TakeRecorder, *, then: RoundRecord | None) -> TakeRecord:
         """Record a staged round.
@@ -123,6 +130,7 @@ class TakeRunner:
         if then is not None:
             self._passage.approach(then)
         movie = self._camera.wait(copying)
+        self._note_status(movie.status)
         self._keep(take, movie.fetched, movie.on_card)
         camera_take = self._describe(take, movie, requested_s=requested_s)
         _require_whole(camera_take, sweeping)
@@ -166,6 +174,7 @@ class TakeRunner:
 
     def _stills(self, take: TakeRecorder) -> TakeRecord:
         self._step(take.round, "taking stills")
+        self.lost_frames = 0
         series = StopSeries(take, self._camera, self._passage, keep=lambda f, c: self._keep(take, f, c))
         stills = series.shoot()
         camera_take = CameraTake(
@@ -198,7 +207,8 @@ class TakeRunner:
     def _tell_lost(
         self, take: TakeRecorder, dropped: tuple[int, ...], *, missing: int, duplicated: tuple[int, ...]
     ) -> None:
-        if not dropped and not duplicated:
+        self.lost_frames = missing + len(duplicated)
+        if not self.lost_frames:
             return
         self._recorder.note(
             "frames_lost",
@@ -217,6 +227,9 @@ class TakeRunner:
                 duplicated=len(duplicated),
             )
         )
+
+    def _note_status(self, status: CameraStatus) -> None:
+        self.status[self._camera.name] = status
 
     def _step(self, round_: RoundRecord, text: str) -> None:
         self._emit(Step(t_host_s=self._rig.clock.now(), round=round_.name, text=text))
@@ -254,8 +267,9 @@ def duplicated_frames(on_card: Sequence[CardFile]) -> tuple[int, ...]:
 def _copy_movie(camera: Camera, files: Sequence[CardFile], targets: Sequence[Path]) -> Movie:
     from alignment.decode import probe
 
+    status = camera.status()
     fetched = tuple(camera.fetch(f, target) for f, target in zip(files, targets, strict=True))
-    return Movie(fetched, tuple(files), tuple(probe(f.path) for f in fetched))
+    return Movie(fetched, tuple(files), tuple(probe(f.path) for f in fetched), status)
 
 
 def _delete(camera: Camera, files: Sequence[CardFile]) -> None:

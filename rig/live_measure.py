@@ -1,0 +1,208 @@
+"""The measurements behind the live check: travel and turn by the boards, ripple, light, sharpness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from alignment.datum import Datum
+from alignment.markers import MarkerBoard
+from alignment.motion import TakeMotion
+from alignment.photometry import ToneCurve, grey_codes
+from alignment.tracking import ReferenceTracks
+from alignment.velocity import Track
+from catalog.session_folder import BoardSpec, ExposureSettings
+
+Array = NDArray[np.float64]
+Image = NDArray[np.uint8]
+
+RIPPLE_WINDOW_S = 0.5
+_LEAST_WINDOWS = 3
+_LEAST_SIGMA_PX = 0.01
+_FULL_SCALE = 254
+_EVERY_PX = 2
+_TWO_PI_ROOT = float(np.sqrt(2 * np.pi))
+_DENOISE_PX = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Rest:
+    """Where the targets were seen while the carriage stood."""
+
+    anchors_px: Array
+    """``(T, 2)``, NaN where a target was not seen."""
+    sigma_px: Array
+    """``(T,)`` standard deviation of each mean."""
+    rail_mm: float | None
+    """Place by the rail; None without telemetry."""
+    frame: int | None
+    """A frame exposed at this rest; None where there is none."""
+
+
+def rests_of(motion: TakeMotion) -> tuple[Rest, Rest]:
+    """Return the rests before and after a take's motion."""
+    k, source = motion.fit.kinematics, motion.source
+    margin_s = 2 * source.frame_s
+    still = (source.time_s < k.start_s - margin_s, source.time_s > k.stop_s + margin_s)
+    rail = source.telemetry_mm
+    places = (float(rail[0]), float(rail[-1])) if len(rail) else (None, None)
+    return _rest(motion, still[0], places[0]), _rest(motion, still[1], places[1])
+
+
+def _rest(motion: TakeMotion, still: NDArray[np.bool_], rail_mm: float | None) -> Rest:
+    anchors, sigmas = [], []
+    for track in motion.tracks:
+        seen = track.anchor_px[still & track.found]
+        anchors.append(seen.mean(axis=0) if len(seen) else np.full(2, np.nan))
+        spread = float(seen.std(axis=0).max()) if len(seen) > 1 else np.nan
+        sigmas.append(max(spread, _LEAST_SIGMA_PX) / np.sqrt(max(len(seen), 1)))
+    frames = np.flatnonzero(still)
+    middle = int(frames[len(frames) // 2]) if len(frames) else None
+    return Rest(np.array(anchors), np.array(sigmas), rail_mm, middle)
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """How the camera moved between two rests, by the targets."""
+
+    along_mm: float
+    sigma_mm: float
+    common_px: float
+    """What near and far targets moved alike: a turn of the camera; 0 where it cannot be told apart."""
+    common_sigma_px: float
+    turn_is_known: bool
+
+
+@dataclass(frozen=True, eq=False)
+class TargetScales:
+    """How the targets move through the picture."""
+
+    directions: Array
+    """``(T, 2)`` unit vectors for growing positions."""
+    px_per_mm: Array
+    """``(T,)``."""
+
+    @classmethod
+    def of(cls, tracks: ReferenceTracks, datum: Datum) -> TargetScales:
+        """Take a board's own scale where it has one: it is free of what the rail or a turn do to its path."""
+        own = [np.median(t.px_per_mm) if t.px_per_mm else np.nan for t in tracks.targets]
+        fitted = np.array([s.px_per_mm for s in datum.scales])
+        scales = np.where(np.isfinite(own), own, fitted)
+        return cls(np.array([s.direction for s in datum.scales]), np.asarray(scales, np.float64))
+
+    def displacement(self, first: Rest, second: Rest) -> Displacement | None:
+        """Solve for travel, and for a turn where targets at two depths tell it; None where none is in both."""
+        along = np.sum((second.anchors_px - first.anchors_px) * self.directions, axis=1)
+        sigma = np.hypot(first.sigma_px, second.sigma_px)
+        seen = np.isfinite(along) & np.isfinite(sigma)
+        if not seen.any():
+            return None
+        columns = np.column_stack([self.px_per_mm[seen], np.ones(int(seen.sum()))])
+        together = _solve(columns, along[seen], sigma[seen]) if seen.sum() > 1 else None
+        alone = _solve(columns[:, :1], along[seen], sigma[seen])
+        if together is None:
+            return Displacement(alone[0][0], alone[1][0], 0.0, 0.0, turn_is_known=False)
+        (x, a), (sx, sa) = together
+        return Displacement(x, sx, a, sa, turn_is_known=True)
+
+
+def _solve(design: Array, values: Array, sigma: Array) -> tuple[Array, Array]:
+    """Weighted least squares: the solution and its standard deviations."""
+    weighted = design / sigma[:, None]
+    covariance = np.linalg.pinv(weighted.T @ weighted)
+    solution = covariance @ weighted.T @ (values / sigma)
+    return solution, np.sqrt(np.diag(covariance))
+
+
+def ripple_percent(track: Track, *, begin_s: float, end_s: float, noise_mm: float) -> float | None:
+    """Return the standard deviation of the speed over the uniform part, percent; None where it is too short.
+
+    The speed is that over half a second; what the noise of the positions adds is taken off.
+    """
+    count = int((end_s - begin_s) / RIPPLE_WINDOW_S)
+    if count < _LEAST_WINDOWS:
+        return None
+    edges = np.linspace(begin_s, end_s, count + 1)
+    slopes, noise = [], []
+    for low, high in pairwise(edges):
+        inside = (track.time_s >= low) & (track.time_s < high)
+        if inside.sum() < 3:
+            continue
+        time = track.time_s[inside] - track.time_s[inside].mean()
+        moment = float(np.sum(time**2))
+        slopes.append(float(np.sum(time * track.position_mm[inside])) / moment)
+        noise.append(noise_mm**2 / moment)
+    if len(slopes) < _LEAST_WINDOWS:
+        return None
+    variance = max(float(np.var(slopes, ddof=1)) - float(np.mean(noise)), 0.0)
+    return 100 * float(np.sqrt(variance)) / max(abs(float(np.mean(slopes))), 1e-9)
+
+
+@dataclass(frozen=True, eq=False)
+class RestPicture:
+    """The picture before the carriage moves, as far as it is compared."""
+
+    light: NDArray[np.float32]
+    """Linear light of every other pixel, 0..1."""
+    clipped_percent: float
+    sharpness: float
+    """Variance of the Laplacian of the grey picture, codes squared."""
+    edge_px: float | None
+    """Standard deviation of the edges of the sharpest board; None where no board is seen."""
+
+
+def read_rest(rgb: Image, tone: ToneCurve, boards: Sequence[BoardSpec]) -> RestPicture:
+    """Measure light, clipping and sharpness of a picture ``(H, W, 3)`` uint8 RGB."""
+    grey = grey_codes(rgb)
+    return RestPicture(
+        light=tone.light_of(np.ascontiguousarray(rgb[::_EVERY_PX, ::_EVERY_PX])),
+        clipped_percent=100 * float(np.mean(np.any(rgb >= _FULL_SCALE, axis=2))),
+        sharpness=float(cv2.Laplacian(cv2.GaussianBlur(grey, (0, 0), 1.0), cv2.CV_32F).var()),
+        edge_px=_sharpest_edge_px(np.asarray(np.rint(grey), np.uint8), boards),
+    )
+
+
+def _sharpest_edge_px(grey: Image, boards: Sequence[BoardSpec]) -> float | None:
+    sightings = [MarkerBoard(board).detect(grey) for board in boards]
+    edges = [_edge_px(s.window.of(grey)) for s in sightings if s is not None]
+    return min(edges, default=None)
+
+
+def _edge_px(board: Image) -> float:
+    """Estimate the spread of a board's edges from its steepest slope against its contrast."""
+    smooth = cv2.GaussianBlur(board.astype(np.float32), (0, 0), _DENOISE_PX)
+    slope = np.hypot(cv2.Scharr(smooth, cv2.CV_32F, 1, 0), cv2.Scharr(smooth, cv2.CV_32F, 0, 1)) / 32
+    contrast = float(np.percentile(smooth, 95) - np.percentile(smooth, 5))
+    spread = contrast / (_TWO_PI_ROOT * max(float(np.percentile(slope, 99)), 1e-6))
+    return float(np.sqrt(max(spread**2 - _DENOISE_PX**2, 0.0)))
+
+
+def exposure_ev(
+    gt: RestPicture, lq: RestPicture, *, gt_settings: ExposureSettings, lq_settings: ExposureSettings
+) -> tuple[float, float] | None:
+    """Tell by how much a take's light differs from what its settings say, in stops.
+
+    Returns:
+        The difference, and the stops between the two settings; None where settings are not known.
+    """
+    ratio = _expected_ratio(gt_settings, lq_settings)
+    if ratio is None:
+        return None
+    predicted = float(np.minimum(gt.light * np.float32(ratio), 1.0).mean())
+    measured = float(lq.light.mean())
+    return float(np.log2(max(measured, 1e-6) / max(predicted, 1e-6))), float(np.log2(ratio))
+
+
+def _expected_ratio(gt: ExposureSettings, lq: ExposureSettings) -> float | None:
+    def exposure(settings: ExposureSettings) -> float | None:
+        if settings.iso is None or settings.exposure_s is None or settings.f_number is None:
+            return None
+        return settings.iso * settings.exposure_s / settings.f_number**2
+
+    first, second = exposure(gt), exposure(lq)
+    return None if not first or not second else second / first
