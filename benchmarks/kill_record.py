@@ -1,101 +1,80 @@
-"""Kill `rig record` twenty times at random moments and let an independent judge look at what is left.
+"""Kill `rig record` at hundreds of drawn moments and let an independent judge look at what is left.
 
-Each session is killed, resumed, killed again where the drawn moment falls into the resumption, and finished.
-Usage: python -P benchmarks/kill_record.py [--kills 20] [--seed 1]
+Sessions are recorded on a small simulated rig, killed, resumed, killed again (also while they resume) and finished;
+`tests/rig/kill_campaign.py` draws the moments, `tests/oracle/session_checker.py` judges.
+Usage: python -P benchmarks/kill_record.py [--kills 200] [--seed 1] [--workers 2]
+One lot again: python -P benchmarks/kill_record.py --kills 10 --seed SEED --workers 1
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
-import subprocess
+import platform
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent
 sys.path += [str(REPOSITORY / "tests" / "oracle"), str(REPOSITORY / "tests" / "rig")]
 
-from session_checker import is_complete, violations  # noqa: E402
-from small_rig import rig_command, write_plan, write_profile  # noqa: E402
+from kill_campaign import Campaign, Tally  # noqa: E402
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "kill_record.json"
-LATEST_S = 8.0
+LOT = 10
+"""Kills that follow from one seed."""
 
 
-def run_until(command: list[str], kill_after_s: float | None) -> tuple[list[dict[str, Any]], int]:
-    """Run a command, killing it after a while; returns the files it acknowledged and its exit code."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
-        if kill_after_s is not None:
-            time.sleep(kill_after_s)
-            child.kill()
-        lines = (child.stdout.read() if child.stdout else "").split("\n")[:-1]
-    events = [json.loads(line) for line in lines]
-    return [e for e in events if e["event"] == "saved"], child.returncode
+def kill_lot(seed: int, kills: int) -> Tally:
+    """Kill so often, in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        tally = Campaign(Path(folder), seed).kill(kills)
+    tally.violations = [f"seed {seed}: {v}" for v in tally.violations]
+    return tally
 
 
-def kill_and_resume(folder: Path, moments_s: list[float]) -> dict[str, Any]:
-    """Record one session through a row of kills; returns what the judge found."""
-    plan, profile, data = write_plan(folder), write_profile(folder), folder / "data"
-    start = rig_command("record", plan, "--profile", profile, "--data", data, "--json")
-    acknowledged: list[dict[str, Any]] = []
-    found: list[str] = []
-    for moment_s in moments_s:
-        saved, _ = run_until(_next_command(data, start), moment_s)
-        acknowledged += saved
-        session = _session(data)
-        if session is not None and (session / "journal.jsonl").is_file():
-            found += violations(session, acknowledged)
-    saved, code = run_until(_next_command(data, start), None)
-    session = _session(data)
-    found += ["no session"] if session is None else violations(session, acknowledged + saved)
-    finished = session is not None and is_complete(session) and code == 0
-    return {"acknowledged": len(acknowledged) + len(saved), "violations": found, "finished": finished}
-
-
-def _session(data: Path) -> Path | None:
-    made = sorted((data / "sessions").glob("*/session.json")) if data.is_dir() else []
-    return made[0].parent if made else None
-
-
-def _next_command(data: Path, start: list[str]) -> list[str]:
-    session = _session(data)
-    return (
-        start
-        if session is None
-        else rig_command("record", "--session", session.name, "--data", data, "--json")
-    )
+def describe(tally: Tally, *, seeds: list[int], took_s: float) -> dict[str, Any]:
+    """Return the document that is written."""
+    return {
+        "schema": 1,
+        "kills": tally.kills,
+        "kills_while_resuming": tally.double_kills,
+        "phases_killed_in": dict(sorted(tally.phases.items())),
+        "seeds": sorted(seeds),
+        "sessions_completed": tally.sessions,
+        "runs": tally.runs,
+        "takes": tally.takes,
+        "acknowledged_files": tally.acknowledged,
+        "violations": tally.violations,
+        "longest_survival_of_children_s": round(tally.longest_survival_s, 1),
+        "took_s": round(took_s),
+        "machine": platform.machine(),
+    }
 
 
 def main() -> None:
-    """Run the kills and write the result."""
+    """Run the kills; the result is written after every lot, so that a run cut short counts as well."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    draw = random.Random(arguments.seed)
-    sessions = []
-    left = arguments.kills
-    while left:
-        moments_s = [draw.uniform(0.5, LATEST_S) for _ in range(min(left, draw.choice((1, 2))))]
-        with tempfile.TemporaryDirectory() as folder:
-            sessions.append(kill_and_resume(Path(folder), moments_s))
-        left -= len(moments_s)
-        print(f"{arguments.kills - left} kills: {sessions[-1]}", flush=True)
-    result = {
-        "schema": 1,
-        "kills": arguments.kills,
-        "seed": arguments.seed,
-        "sessions": len(sessions),
-        "acknowledged_files": sum(s["acknowledged"] for s in sessions),
-        "violations": [v for s in sessions for v in s["violations"]],
-        "sessions_finished": sum(s["finished"] for s in sessions),
-    }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    total, done, began_s = Tally(), [], time.monotonic()
+    lots = [min(LOT, options.kills - first) for first in range(0, options.kills, LOT)]
+    with ProcessPoolExecutor(options.workers) as pool:
+        futures = {
+            pool.submit(kill_lot, options.seed + k, lot): options.seed + k for k, lot in enumerate(lots)
+        }
+        for future in as_completed(futures):
+            total.add(future.result())
+            done.append(futures[future])
+            document = describe(total, seeds=done, took_s=time.monotonic() - began_s)
+            RESULT.write_text(json.dumps(document, indent=1) + "\n")
+            print(json.dumps(document), flush=True)
+    sys.exit(1 if total.violations else 0)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,9 @@ ROUNDS: list[dict[str, Any]] = [
 SWEEP = {"start_mm": 30, "end_mm": 60, "velocity_mm_s": 40}
 MOST_RUNS = 60
 """A session that is not complete after so many runs never will be."""
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 """A run that takes longer hangs; counted as a violation."""
-SURVIVAL_S = 20.0
+SURVIVAL_S = 60.0
 """Children may outlive a killed recorder so long on a loaded machine; idle they need less than a second."""
 
 
@@ -50,17 +50,18 @@ class Moment:
 
 
 MOMENTS: tuple[tuple[str, float, int], ...] = (
-    ("", 2.5, 1),
+    ("", 1.0, 1),
+    ("", 3.0, 1),
     ("session_opened", 0.4, 1),
-    ("step: setting conditions and camera", 0.1, 2),
-    ("step: moving to the start", 0.3, 2),
-    ("step: recording", 0.12, 2),
+    ("step: setting conditions and camera", 0.1, 1),
+    ("step: moving to the start", 0.3, 1),
+    ("step: recording", 0.12, 1),
     ("motion", 0.3, 5),
-    ("step: waiting for the camera to close its movie", 0.8, 2),
-    ("step: copying the movie off the card", 0.25, 2),
+    ("step: waiting for the camera to close its movie", 0.8, 1),
+    ("step: copying the movie off the card", 0.25, 1),
     ("saved", 0.01, 8),
-    ("take_finished", 1.5, 3),
-    ("take_checked", 0.02, 2),
+    ("take_finished", 1.5, 2),
+    ("take_checked", 0.02, 1),
     ("asked", 0.02, 1),
 )
 """Kind of line, longest delay after it, and among how many such lines the moment is drawn."""
@@ -311,6 +312,13 @@ def _phase_of_acts(acts: list[str], take: dict[str, Any] | None, unchecked: int,
     return "live check" if unchecked > 0 else "between rounds"
 
 
+def _never_judged(rows: list[dict[str, Any]]) -> list[str]:
+    """List valid takes whose live check led to no decision: a kill between check and decision must not lose it."""
+    states = {(r["round"], r["take"]): r["state"] for r in rows if r["kind"] == "take_outcome"}
+    kept = {(r["round"], r["take"]) for r in rows if r["kind"] == "take_kept"}
+    return [f"take {k} was never judged" for k, state in states.items() if state == "valid" and k not in kept]
+
+
 class Campaign:
     """Kills recorders until it has killed so many, and sees every session through to its end.
 
@@ -384,7 +392,7 @@ class Campaign:
             return
         rows, _ = read_rows(session)
         self.tally.takes += sum(r["kind"] == "take_intent" for r in rows)
-        self._accuse(*self.bench.litter())
+        self._accuse(*_never_judged(rows), *self.bench.litter())
 
     def _accuse(self, *found: str) -> None:
         self.tally.violations += [f"session {self.tally.sessions}, run {self.tally.runs}: {f}" for f in found]
