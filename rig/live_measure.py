@@ -46,12 +46,21 @@ class Rest:
 
 def rests_of(motion: TakeMotion) -> tuple[Rest, Rest]:
     """Return the rests before and after a take's motion."""
-    k, source = motion.fit.kinematics, motion.source
-    margin_s = 2 * source.frame_s
-    still = (source.time_s < k.start_s - margin_s, source.time_s > k.stop_s + margin_s)
+    source = motion.source
+    still = _still_frames(motion)
     rail = source.telemetry_mm
     places = (float(rail[0]), float(rail[-1])) if len(rail) else (None, None)
     return _rest(motion, still[0], places[0]), _rest(motion, still[1], places[1])
+
+
+def _still_frames(motion: TakeMotion) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """``(N,)`` twice: the frames before and after the motion; the first and the last still of a series."""
+    time_s = motion.source.time_s
+    if motion.fit is None:
+        index = np.arange(len(time_s))
+        return index == 0, index == len(time_s) - 1
+    k, margin_s = motion.fit.kinematics, 2 * motion.source.frame_s
+    return time_s < k.start_s - margin_s, time_s > k.stop_s + margin_s
 
 
 def _rest(motion: TakeMotion, still: NDArray[np.bool_], rail_mm: float | None) -> Rest:
@@ -59,7 +68,14 @@ def _rest(motion: TakeMotion, still: NDArray[np.bool_], rail_mm: float | None) -
     for track in motion.tracks:
         seen = track.anchor_px[still & track.found]
         anchors.append(seen.mean(axis=0) if len(seen) else np.full(2, np.nan))
-        spread = float(seen.std(axis=0).max()) if len(seen) > 1 else np.nan
+        claimed = track.sigma_px[still & track.found]
+        spread = (
+            float(seen.std(axis=0).max())
+            if len(seen) > 1
+            else float(claimed.mean())
+            if len(claimed)
+            else np.nan
+        )
         sigmas.append(max(spread, _LEAST_SIGMA_PX) / np.sqrt(max(len(seen), 1)))
     frames = np.flatnonzero(still)
     middle = int(frames[len(frames) // 2]) if len(frames) else None
@@ -122,7 +138,8 @@ def _solve(design: Array, values: Array, sigma: Array) -> tuple[Array, Array]:
 def ripple_percent(track: Track, *, begin_s: float, end_s: float, noise_mm: float) -> float | None:
     """Return the standard deviation of the speed over the uniform part, percent; None where it is too short.
 
-    The speed is that over half a second; what the noise of the positions adds is taken off.
+    The speed is that over half a second. What the noise of the positions can add is taken off: its variance and
+    three standard deviations of how far a variance of so few speeds strays (√(2/(n-1)) of itself).
     """
     count = int((end_s - begin_s) / RIPPLE_WINDOW_S)
     if count < _LEAST_WINDOWS:
@@ -139,7 +156,8 @@ def ripple_percent(track: Track, *, begin_s: float, end_s: float, noise_mm: floa
         noise.append(noise_mm**2 / moment)
     if len(slopes) < _LEAST_WINDOWS:
         return None
-    variance = max(float(np.var(slopes, ddof=1)) - float(np.mean(noise)), 0.0)
+    by_noise = float(np.mean(noise)) * (1 + 3 * np.sqrt(2 / (len(slopes) - 1)))
+    variance = max(float(np.var(slopes, ddof=1)) - by_noise, 0.0)
     return 100 * float(np.sqrt(variance)) / max(abs(float(np.mean(slopes))), 1e-9)
 
 
