@@ -210,8 +210,14 @@ class Recording:
         assert isinstance(armed, Armed)
         self.client.request(Go(token=armed.token, word=armed.word))
 
+    def keep_running(self) -> None:
+        """See that a session runs: begin another one where the last has ended."""
+        if self._mode is EngineMode.READY:
+            self.begin(ArmSession(plan_yaml=yaml.safe_dump(PLAN)))
+        self.await_mode(EngineMode.RUNNING)
+
     def keep_recording(self) -> None:
-        """Home, watch and begin sessions for ever, from a thread of its own."""
+        """Home, watch and begin a session."""
         self.await_mode(EngineMode.CONNECTED)
         self.begin(ArmHome())
         self.await_mode(EngineMode.READY)
@@ -254,7 +260,7 @@ def press(address: EngineAddress, wire: WireLog, recording: Recording, presses: 
     began_s = time.monotonic()
     for _ in range(presses):
         time.sleep(draw.uniform(0.02, 0.1))
-        recording.await_mode(EngineMode.RUNNING)
+        recording.keep_running()
         pressed_s = time.monotonic()
         line.press()
         arrived_s = wire.first_after(pressed_s)
