@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,8 @@ def write_files(folder: Path, rounds: int) -> tuple[Path, Path]:
         {"role": "external", "conditions": {"light": "blocked"}, "degradations": ["low_light"]},
         {"role": "internal", "set": {"focus_m": 1.4}, "degradations": ["defocus_blur"]},
     ]
-    named = [{"name": f"round-{k:02d}", **kinds[k % len(kinds)]} for k in range(2, rounds + 1)]
+    # Copies, since YAML would write what is shared as an alias, which plans may not have.
+    named = [{"name": f"round-{k:02d}", **deepcopy(kinds[k % len(kinds)])} for k in range(2, rounds + 1)]
     plan = {
         "schema": 1,
         "scene": "dead-time",
@@ -84,7 +87,7 @@ def acts(journal: Sequence[dict[str, Any]]) -> dict[str, list[Interval]]:
 def camera_waits(events: Sequence[dict[str, Any]]) -> list[Interval]:
     """Return when nothing but the camera was waited for."""
     found = []
-    for event, after in zip(events, events[1:], strict=False):
+    for event, after in pairwise(events):
         if event["event"] == "step" and event["text"] in CAMERA_STEPS:
             found.append((event["t_host_s"], after["t_host_s"]))
     return found
@@ -99,10 +102,10 @@ def covered_s(intervals: Iterable[Interval], begin: float, end: float) -> float:
     """Length of the union of intervals within a span."""
     total, reached = 0.0, begin
     for low, high in sorted(intervals):
-        low, high = max(low, reached), min(high, end)
-        if high > low:
-            total += high - low
-            reached = high
+        first, last = max(low, reached), min(high, end)
+        if last > first:
+            total += last - first
+            reached = last
     return total
 
 
@@ -111,7 +114,6 @@ def take_apart(events: Sequence[dict[str, Any]], journal: Sequence[dict[str, Any
     found = acts(journal)
     moving, settling, camera = found["sweep"] + found["approach"], rests(found["sweep"]), camera_waits(events)
     ends = [e["t_host_s"] for e in events if e["event"] == "take_finished"]
-    spans = zip(ends, ends[1:], strict=False)
     return [
         {
             "wall_s": end - begin,
@@ -121,7 +123,7 @@ def take_apart(events: Sequence[dict[str, Any]], journal: Sequence[dict[str, Any
             "set_camera_s": covered_s(found["set_camera"], begin, end),
             "dead_s": end - begin - covered_s([*moving, *settling, *camera], begin, end),
         }
-        for begin, end in spans
+        for begin, end in pairwise(ends)
     ]
 
 
