@@ -23,6 +23,7 @@ from alignment.velocity import (
     cruise_positions,
     fit_kinematics,
     match_clock,
+    stop_positions,
 )
 from catalog.evidence import MotionPhases, RoundMotion
 
@@ -38,7 +39,8 @@ class TakeMotion:
     record: RoundMotion
     tracks: tuple[TargetTrack, ...]
     track: Track
-    fit: MotionFit
+    fit: MotionFit | None
+    """None for stills taken at standstill."""
     cruise: CruisePositions
 
     @property
@@ -115,6 +117,12 @@ def measure_motion(
     measured = datum.positions(tracks, time_s=source.time_s)
     added = (correction or PositionCorrection.none()).at(measured.position_mm)
     track = replace(measured, position_mm=measured.position_mm + added)
+    shift_mm = float(np.mean(added))
+    if source.stops_mm is not None:
+        cruise = stop_positions(track, stops_mm=source.stops_mm, time_s=source.time_s)
+        record = _record_of_stops(source, track, cruise, datum=datum, kind=kind, thresholds=thresholds)
+        record = record.model_copy(update={"datum_shift_mm": shift_mm})
+        return TakeMotion(source, record, tuple(tracks), track, None, cruise)
     scale_mm = FIT_SCALE_PX / datum.px_per_mm
     fit = fit_kinematics(track, fit_scale_mm=scale_mm)
     cruise = cruise_positions(
@@ -126,7 +134,7 @@ def measure_motion(
     )
     clock = _clock(source, fit, scale_mm)
     record = _record(source, track, fit, cruise, clock=clock, datum=datum, kind=kind, thresholds=thresholds)
-    record = record.model_copy(update={"datum_shift_mm": float(np.mean(added))})
+    record = record.model_copy(update={"datum_shift_mm": shift_mm})
     return TakeMotion(source, record, tuple(tracks), track, fit, cruise)
 
 
@@ -194,6 +202,45 @@ def _record(
         residual_px=_rounded(fit.residual_mm * datum.px_per_mm),
         telemetry_time_s=_rounded(clock.time_s) if clock else (),
         telemetry_position_mm=_rounded(clock.position_mm) if clock else (),
+    )
+
+
+def _record_of_stops(
+    source: TakeSource,
+    track: Track,
+    cruise: CruisePositions,
+    *,
+    datum: Datum,
+    kind: Kind,
+    thresholds: GateThresholds,
+) -> RoundMotion:
+    """Report stills taken at standstill: there is no speed, but a place that may be wrong."""
+    residual_sd_px = cruise.residual_sd_mm * datum.px_per_mm
+    reasons = judge_motion(
+        velocity_mm_s=0.0,
+        commanded_mm_s=None,
+        residual_sd_px=residual_sd_px,
+        autocorrelation=cruise.autocorrelation,
+        thresholds=thresholds,
+    )
+    placed = cruise.position_mm[track.frame_index]
+    empty = rejected_motion(
+        source.round.name, take=source.take, camera=source.camera_name, reason="", frames=len(source.time_s)
+    )
+    return empty.model_copy(
+        update={
+            "verdict": "rejected" if reasons else "used",
+            "reasons": reasons,
+            "evidence": (kind, "telemetry"),
+            "residual_sd_px": residual_sd_px,
+            "autocorrelation": cruise.autocorrelation,
+            "sigma_measurement_mm": cruise.sigma_measurement_mm,
+            "sigma_jitter_mm": cruise.sigma_jitter_mm,
+            "frames_tracked": len(track.time_s),
+            "time_s": _rounded(track.time_s),
+            "position_mm": _rounded(track.position_mm),
+            "residual_px": _rounded((track.position_mm - placed) * datum.px_per_mm),
+        }
     )
 
 

@@ -23,6 +23,7 @@ from alignment.depth import SceneDepths
 from alignment.errors import NoCommonStructureError, NoOverlapError
 from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair, needs_registration
 from alignment.matching import Match
+from alignment.photometry import recoded
 from alignment.picture import NO_BLUR, Picture
 from alignment.registration import Registration, register
 from alignment.resampling import DeliveredPair, deliver
@@ -117,9 +118,10 @@ def _outcomes(job: PairJob, gt: Sequence[FrameReader], lq: FrameReader) -> Itera
         if not needs_registration(task.before, thresholds=job.thresholds):
             yield PairOutcome(task, task.before)
             continue
-        gt_tone = job.gt_sources[task.match.gt.source].tone
-        gt_picture = Picture(gt[task.match.gt.source].read(task.match.gt.index).rgb(), tone=gt_tone)
-        lq_picture = Picture(lq.read(task.match.lq.index).rgb(), tone=job.lq_source.tone)
+        tone = job.lq_source.tone
+        truth = gt[task.match.gt.source].read(task.match.gt.index).rgb()
+        gt_picture = Picture(recoded(truth, job.gt_sources[task.match.gt.source].tone, tone), tone=tone)
+        lq_picture = Picture(lq.read(task.match.lq.index).rgb(), tone=tone)
         try:
             found = _register(job, task, gt_picture, lq_picture, last)
         except NoCommonStructureError:

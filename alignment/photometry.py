@@ -108,6 +108,14 @@ def _encode_srgb(light: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(light < 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
+def recoded(rgb: NDArray[np.uint8], given: ToneCurve, wanted: ToneCurve) -> NDArray[np.uint8]:
+    """Code a picture by another tone curve, so that both of a pair are coded alike; unchanged where they are."""
+    if given.name == wanted.name:
+        return rgb
+    table = wanted.codes(given.light_by_code[::257])
+    return np.asarray(cv2.LUT(rgb, np.rint(table).astype(np.uint8)), np.uint8)
+
+
 def grey_codes(rgb: Rgb) -> Plane:
     """Weigh red, green and blue codes by BT.709 luma.
 

@@ -25,7 +25,7 @@ from alignment.picture import Picture
 from alignment.registration import Registration, register
 from alignment.takes import TakeSource
 from alignment.tracking import ReferenceTracks, TargetTrack, decode_boards, follow_picture, track_targets
-from alignment.velocity import FIT_SCALE_PX, fit_kinematics
+from alignment.velocity import FIT_SCALE_PX, fit_kinematics, stop_scale
 from catalog.session_folder import BoardSpec
 
 _SCREEN_STEP_MM = 5.0
@@ -68,7 +68,10 @@ def read_reference(
     datum = Datum.of(tracks)
     if not datum.metric:
         track = datum.positions(tracks.tracks, time_s=source.time_s)
-        scale = picture_scale(source, fit_kinematics(track, fit_scale_mm=FIT_SCALE_PX))
+        if source.stops_mm is not None:
+            scale: float | None = stop_scale(track, stops_mm=source.stops_mm)
+        else:
+            scale = picture_scale(source, fit_kinematics(track, fit_scale_mm=FIT_SCALE_PX))
         if scale is None:
             warnings.append("no board, telemetry or commanded speed: positions count px, not mm")
         else:
@@ -85,7 +88,13 @@ def track_take(source: TakeSource, reference: ReferenceTracks, *, stride: int = 
     """
     count = len(source.time_s)
     with single_threaded(), source.open() as reader:
-        return track_targets(_some(reader, count, stride), reference, count=count, tone=source.tone)
+        return track_targets(
+            _some(reader, count, stride),
+            reference,
+            count=count,
+            tone=source.tone,
+            far_apart=source.stops_mm is not None,
+        )
 
 
 def _some(reader: FrameReader, count: int, stride: int) -> Iterator[Frame]:

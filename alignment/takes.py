@@ -70,6 +70,13 @@ class TakeSource:
         )
 
     @property
+    def stops_mm(self) -> Array | None:
+        """Where the rail stood for each still, ``(N,)``; None for a movie, or where the table does not fit."""
+        stops = self.round.stops_mm
+        at_rest = self.camera.kind == "stills" and len(stops) == len(self.time_s)
+        return np.array(stops) if at_rest else None
+
+    @property
     def tone_name(self) -> ToneName:
         """Name of the tone curve: the stream's transfer tag, sRGB for stills and untagged streams."""
         return "bt709" if self.camera.colour.transfer in _VIDEO_TRANSFERS else "srgb"

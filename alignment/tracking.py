@@ -176,6 +176,8 @@ class _BoardSeeker:
             self._missed += 1
             return None
         sighting = self._board.detect(grey, near=self._near)
+        if sighting is None and self._near is not None:  # stills lie farther apart than frames of a movie
+            sighting = self._board.detect(grey)
         self._near = None if sighting is None else sighting.window.grown(_MARGIN_PX)
         self._missed = self._missed + 1 if sighting is None else 0
         return sighting
@@ -300,6 +302,7 @@ def track_targets(
     count: int,
     tone: ToneCurve,
     progress: Callable[[int], None] = lambda _: None,
+    far_apart: bool = False,
 ) -> list[TargetTrack]:
     """Follow the targets of a ground-truth round through another take.
 
@@ -309,11 +312,14 @@ def track_targets(
         count: Number of frames.
         tone: How the camera coded light in this take.
         progress: Told the index of every frame done.
+        far_apart: The frames are stills: a target that is not where constant speed puts it is looked for at once.
 
     Returns:
         One track per target of ``reference``.
     """
-    followers = [_Follower(target, reference.tone, count) for target in reference.targets]
+    followers = [
+        _Follower(target, reference.tone, count, far_apart=far_apart) for target in reference.targets
+    ]
     for frame in frames:
         picture = Picture(frame.grey(), tone=tone)
         for follower in followers:
@@ -325,7 +331,8 @@ def track_targets(
 class _Follower:
     """Follows one target: predicted at constant speed, searched for widely when lost."""
 
-    def __init__(self, target: Target, tone: ToneCurve, count: int) -> None:
+    def __init__(self, target: Target, tone: ToneCurve, count: int, *, far_apart: bool) -> None:
+        self._far_apart = far_apart
         self.track = TargetTrack.empty(count)
         self._target = target
         self._tone = tone
@@ -338,6 +345,8 @@ class _Follower:
             found = self._search(picture) if (self._missed - _LOST_AFTER) % _RETRY_FRAMES == 0 else None
         else:
             found = self._near(self._predicted(index), picture)
+        if found is None and self._far_apart:
+            found = self._search(picture)
         if found is None:
             self._missed += 1
             return

@@ -308,6 +308,44 @@ def cruise_positions(
     )
 
 
+def stop_positions(track: Track, *, stops_mm: Array, time_s: Array) -> CruisePositions:
+    """Place every still that was taken at standstill: a robust line over the stops, and what is real of the rest.
+
+    Args:
+        track: The measured stills.
+        stops_mm: Where the rail was sent for each still, ``(N,)``.
+        time_s: Their mid-exposure times.
+
+    Raises:
+        NoMotionError: Fewer than five stills have a position.
+    """
+    if len(track.frame_index) < 5:
+        raise NoMotionError(
+            f"only {len(track.frame_index)} stills have a position",
+            next_step="take more stops, or bring a board into view",
+        )
+    line = _RobustLine.through(stops_mm[track.frame_index], track.position_mm)
+    measurement = float(np.median(track.sigma_mm))
+    jitter = float(np.sqrt(max(line.sigma**2 - measurement**2, 0.0)))
+    index = np.arange(len(stops_mm))
+    position, sigma = _shrink(track, line, measurement=measurement, jitter=jitter, index=index, time=stops_mm)
+    return CruisePositions(
+        frame_index=index,
+        time_s=time_s,
+        position_mm=position,
+        sigma_mm=sigma,
+        sigma_measurement_mm=measurement,
+        sigma_jitter_mm=jitter,
+        residual_sd_mm=line.sigma,
+        autocorrelation=_lag_one(line.residual),
+    )
+
+
+def stop_scale(track: Track, *, stops_mm: Array) -> float:
+    """Tell how far the track moves per mm of stops, unsigned."""
+    return abs(_RobustLine.through(stops_mm[track.frame_index], track.position_mm).slope)
+
+
 def _shrink(
     track: Track,
     line: _RobustLine,

@@ -20,6 +20,7 @@ from alignment.pair_job import single_threaded
 from alignment.reference import Reference, read_reference, screen_pair, spread_matches, track_take
 from alignment.registration import Registration
 from alignment.takes import TakeSource
+from alignment.velocity import MotionFit
 from catalog.session_folder import SessionFolder, SessionRecord, Take
 from rig.events import TakeFinding
 from rig.guards import TakeNumbers, TakeReport
@@ -42,13 +43,17 @@ _LARGEST_STRIDE = 6
 _STEP_PX = 3.0
 """Largest error of a place predicted at constant speed between two frames looked at."""
 _TRAVEL_MM = 0.5
-_SEEN_SHARES = (0.9, 0.5)
+_SEEN_SHARES = (0.95, 0.75)
 """Share of the uniform part in which a board is followed: doubtful below the first, spoiled below the second."""
+_LENGTH_SHARES = (0.7, 0.5)
+"""The same for the share of the planned uniform motion that is made out."""
 _EXPOSURE_EV = (0.25, 0.5)
 _EXPOSURE_SHARE = 0.15
 """Of the stops between two settings: tone curves of real bodies are known only so well."""
 _DARK_LIGHT = 0.005
 _EDGE_PX = (1.3, 1.8)
+_EDGE_RATIO = (1.25, 1.5)
+"""The same for a later ground truth, over the first one's."""
 _QUICK_PAIRS = 3
 _EXPECTED_SHARE = 0.5
 _PARALLAX_PX = 0.25
@@ -171,11 +176,7 @@ class _Judge:
     def numbers(self) -> TakeNumbers:
         """Collect what was measured."""
         looked, picture, first = self._looked, self._looked.picture, self._first.picture
-        cruise, fit = looked.motion.cruise, looked.motion.fit
-        begin_s, end_s = fit.cruise(looked.source.frame_s)
-        ripple = ripple_percent(
-            looked.motion.track, begin_s=begin_s, end_s=end_s, noise_mm=cruise.sigma_measurement_mm
-        )
+        fit = looked.motion.fit
         return TakeNumbers(
             light_ratio=float(picture.light.mean() / max(first.light.mean(), 1e-9)),
             clipped_percent=picture.clipped_percent,
@@ -183,8 +184,8 @@ class _Judge:
             edge_px=picture.edge_px,
             markers_seen=self._targets_followed() if self._record.boards else None,
             camera_shift_px=None if self._is_first else self._shift_px(),
-            ripple_percent=ripple,
-            velocity_mm_s=fit.kinematics.velocity_mm_s,
+            ripple_percent=None if fit is None else self._ripple_percent(fit),
+            velocity_mm_s=None if fit is None else fit.kinematics.velocity_mm_s,
             travel_error_mm=None if self._travel is None else self._travel.along_mm,
             offset_mm=None if self._offset is None else self._offset.along_mm,
             turn_deg=None if self._offset is None else self._turn_deg(self._offset),
@@ -192,9 +193,14 @@ class _Judge:
             pairs=self._pairs,
         )
 
+    def _ripple_percent(self, fit: MotionFit) -> float | None:
+        begin_s, end_s = fit.cruise(self._looked.source.frame_s)
+        noise_mm = self._looked.motion.cruise.sigma_measurement_mm
+        return ripple_percent(self._looked.motion.track, begin_s=begin_s, end_s=end_s, noise_mm=noise_mm)
+
     def findings(self) -> list[TakeFinding]:
         """Judge everything that can be judged."""
-        found = [self._judge_velocity(), self._judge_markers(), self._judge_travel()]
+        found = [self._judge_velocity(), self._judge_length(), self._judge_markers(), self._judge_travel()]
         if self._looked.source.round.role == "gt":
             found += [self._judge_darkness(), self._judge_edges()]
         if not self._is_first:
@@ -221,12 +227,32 @@ class _Judge:
     def _judge_velocity(self) -> TakeFinding:
         record = self._looked.motion.record
         why = ", ".join(REASON_TEXTS.get(r, r) for r in record.reasons) or "uniform"
-        speed = abs(self._looked.motion.fit.kinematics.velocity_mm_s)
+        if record.velocity_mm_s is None:
+            text = f"stills at standstill, {record.residual_sd_px or 0.0:.2f} px about their places"
+            return _finding("places", "spoiled" if record.reasons else "ok", text, record.residual_sd_px)
+        speed = abs(record.velocity_mm_s)
         asked = record.commanded_velocity_mm_s
         against = "" if asked is None else f" against {asked:.3f} mm/s commanded"
-        return _finding(
-            "velocity", "spoiled" if record.reasons else "ok", f"{speed:.3f} mm/s{against}: {why}", speed
-        )
+        verdict: Verdict = "spoiled" if record.reasons else "ok"
+        if record.reasons == ("wrong_speed",) and self._travel_is_right():
+            verdict = "doubtful"  # the carriage went as far as it should: a turn or noise made the difference
+        return _finding("velocity", verdict, f"{speed:.3f} mm/s{against}: {why}", speed)
+
+    def _travel_is_right(self) -> bool:
+        return self._travel is not None and abs(self._travel.along_mm) <= self._limit_mm(self._travel)
+
+    def _judge_length(self) -> TakeFinding | None:
+        """Hold the frames of uniform motion that were made out against those that the plan has."""
+        source, sweep = self._looked.source, self._looked.source.round.sweep
+        if sweep is None or source.stops_mm is not None or source.frame_s <= 0:
+            return None
+        planned = abs(sweep.end_mm - sweep.start_mm) / sweep.velocity_mm_s / source.frame_s
+        share = len(self._looked.motion.cruise.frame_index) / max(planned, 1.0)
+        verdict: Verdict = "ok" if share >= _LENGTH_SHARES[0] else "doubtful"
+        if share < _LENGTH_SHARES[1] and planned >= _LEAST_FRAMES:
+            verdict = "spoiled"
+        text = f"uniform motion is made out over {100 * share:.0f} % of its planned length"
+        return _finding("length", verdict, text, share)
 
     def _judge_markers(self) -> TakeFinding | None:
         if not self._record.boards:
@@ -241,6 +267,8 @@ class _Judge:
 
     def _judge_travel(self) -> TakeFinding | None:
         error = self._travel
+        if error is None and self._record.boards and len(self._looked.source.telemetry_mm):
+            return _finding("travel", "doubtful", "no board was seen at both rests")
         if error is None:
             return None
         limit = self._limit_mm(error)
@@ -269,10 +297,18 @@ class _Judge:
 
     def _judge_edges(self) -> TakeFinding | None:
         edge = self._looked.picture.edge_px
+        first = self._first.picture.edge_px
+        if edge is None and self._record.boards:
+            verdict: Verdict = "doubtful" if self._is_first or first is None else "spoiled"
+            return _finding("focus", verdict, "no board can be decoded at rest: blurred, dark or covered")
         if edge is None:
             return None
-        verdict: Verdict = "spoiled" if edge > _EDGE_PX[1] else "doubtful" if edge > _EDGE_PX[0] else "ok"
-        return _finding("focus", verdict, f"edges of the sharpest board spread over {edge:.2f} px", edge)
+        limits = (
+            _EDGE_PX if self._is_first or first is None else (_EDGE_RATIO[0] * first, _EDGE_RATIO[1] * first)
+        )
+        verdict = "spoiled" if edge > limits[1] else "doubtful" if edge > limits[0] else "ok"
+        text = f"edges of the sharpest board spread over {edge:.2f} px (limit {limits[1]:.2f} px)"
+        return _finding("focus", verdict, text, edge)
 
     def _judge_exposure(self) -> TakeFinding | None:
         if self._exposure is None:
@@ -337,9 +373,8 @@ class _Judge:
     def _cruise_frames_seen(self) -> np.ndarray:
         """``(T, N)``: which target was found in which frame looked at over the uniform part."""
         motion, source = self._looked.motion, self._looked.source
-        begin_s, end_s = motion.fit.cruise(source.frame_s)
         stride = _stride(source, self._record)
-        inside = (source.time_s >= begin_s) & (source.time_s <= end_s)
+        inside = np.isin(np.arange(len(source.time_s)), motion.cruise.frame_index)
         inside &= np.arange(len(source.time_s)) % stride == 0
         return np.array([t.found[inside] for t in motion.tracks])
 
@@ -391,6 +426,8 @@ def _judge_registration(found: list[Registration], limits: GateThresholds) -> Ta
 
 def _stride(source: TakeSource, record: SessionRecord) -> int:
     """Choose how many frames to pass over: few enough to follow the boards through the ramps."""
+    if source.stops_mm is not None:
+        return 1
     wanted = max(1, len(source.time_s) // LOOKED_AT)
     sweep, lens = source.round.sweep, record.lens
     if sweep is None or lens is None or source.frame_s <= 0:
