@@ -48,7 +48,8 @@ GOALS = (
     Goal("wrong positions believed on fuzzed serial lines", "rig_fuzz", lambda d: len(d["wire"]["wrong_positions"]), 0),
     Goal("UVC frames lost or doubled in a minute", "rig_uvc", lambda d: _uvc_losses(d["as_it_is"]), 0),
     Goal("UVC losses made on purpose and not reported in place", "rig_uvc", lambda d: _uvc_misses(d["with_faults"]), 0),
-    Goal("dead time of a round, median s", "rig_session", lambda d: d["median_s"]["dead"], 1.0),
+    Goal("dead time of a round, median s", "rig_session", lambda d: d["dead_s"]["median"], 1.0),
+    Goal("dead time of a round, max s", "rig_session", lambda d: d["dead_s"]["max"], 1.0),
     Goal("acknowledged files lost in kills", "kill_record", lambda d: len(d["violations"]), 0),
 )  # fmt: skip
 
