@@ -189,10 +189,11 @@ class Passage:
         motion = sweep_motion(sweep, self._rig.profile.rail.envelope)
         self.stand(self._rest_s)
         self.forget()
-        with self._recorder.act(
+        act = self._recorder.act(
             "sweep", round=round_.name, take=take, from_mm=motion.start_mm, to_mm=motion.end_mm,
             velocity_mm_s=motion.velocity_mm_s,
-        ):  # fmt: skip
+        )  # fmt: skip
+        with act, _telling_who_held(self._stopped_soon):
             at_rest = self.look(round_)
             started_s = self._rig.rail.kickoff(sweep)
             telemetry = [at_rest, *self._follow(round_, motion, started_s)]
