@@ -18,11 +18,12 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from alignment.errors import DecodeError
+from alignment.raw import RAW_SUFFIXES, develop
 from alignment.yuv import Image, stream_tags, to_grey, to_rgb
 from catalog.session_folder import CameraTake, ColourTags
 
 CACHED_FRAMES = 24
-STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"})
+STILL_SUFFIXES = RAW_SUFFIXES | {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"}
 """File name endings, lower case, that are read as stills."""
 
 _STEP_FORWARD = 48  # decoding on is cheaper than seeking within about two groups of pictures
@@ -329,11 +330,14 @@ class _CachedReader:
 
 
 def read_still(path: Path) -> Image:
-    """Read a still picture as ``(H, W, 3)`` uint8 RGB, EXIF orientation applied.
+    """Read a still picture as ``(H, W, 3)`` uint8 RGB, EXIF orientation applied; raw files are developed.
 
     Raises:
         DecodeError: The file is missing, no picture, or ends early.
+        MissingRawError: It is a raw file and the extra `raw` is not installed.
     """
+    if path.suffix.lower() in RAW_SUFFIXES:
+        return develop(path)
     from PIL import Image as PillowImage
     from PIL import ImageOps
 

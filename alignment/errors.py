@@ -54,3 +54,10 @@ class NothingToAlignError(AlignmentError):
     """A session lacks what pairs are made of: a usable ground-truth round and another round."""
 
     code = "ALN-SES-001"
+
+
+class MissingRawError(AlignmentError, ImportError):
+    """Raw stills cannot be developed because the library for it is not installed."""
+
+    code = "ALN-RAW-001"
+    exit_code = ExitCode.MISSING

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignment.raw import RAW_SUFFIXES
 from catalog.session_folder import ColourTags, FrameTime, TelemetrySample
 from rig.camera_thread import CameraThread
 from rig.devices.camera import Camera, CardFile, FetchedFile
@@ -15,8 +16,6 @@ from rig.passage import Passage, Sweeping
 from rig.session import TakeRecorder
 
 Keep = Callable[[Sequence[FetchedFile], Sequence[CardFile]], None]
-RAW_SUFFIXES = frozenset({".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".raf"})
-"""Of two files of one still the raw one is its frame; the other is kept beside it."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,7 @@ class StopSeries:
         targets = [self._folder / f"{number:06d}{Path(f.name).suffix.lower()}" for f in self._on_card]
         on_card = self._on_card
         self._copying = self._camera.start(lambda camera: _copy(camera, on_card, targets))
+        # Of two files of one still the raw one is its frame; the other is kept beside it.
         chosen = next((t for t in targets if t.suffix in RAW_SUFFIXES), targets[0])
         return Shot(chosen.relative_to(self._take.folder).as_posix(), before.t_host_s)
 
