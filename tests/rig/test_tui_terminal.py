@@ -156,7 +156,7 @@ def test_a_session_is_begun_and_stopped_by_keys_in_a_real_terminal(tmp_path: Pat
         terminal.wait_for("START the session", "Enter within")
         terminal.type("Enter")
         terminal.type("1")
-        terminal.wait_for("RUNNING", "▶ running", "recording")
+        terminal.wait_for("RUNNING", "▶ running", "gt: recording")
 
         terminal.type("Space")
 
