@@ -113,7 +113,7 @@ def take_apart(events: Sequence[dict[str, Any]], journal: Sequence[dict[str, Any
     """Account for every round from the end of the one before to its own end."""
     found = acts(journal)
     moving, settling, camera = found["sweep"] + found["approach"], rests(found["sweep"]), camera_waits(events)
-    ends = [e["t_host_s"] for e in events if e["event"] == "take_finished"]
+    ends = [e["t_host_s"] for e in events if e["event"] == "take_finished" and e["frames"]]
     return [
         {
             "wall_s": end - begin,

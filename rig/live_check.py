@@ -7,7 +7,7 @@ size. What only the rig knows is added: what was commanded, what the rail said, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -45,7 +45,7 @@ _STEP_PX = 3.0
 _TRAVEL_MM = 0.5
 _SEEN_SHARES = (0.95, 0.75)
 """Share of the uniform part in which a board is followed: doubtful below the first, spoiled below the second."""
-_LENGTH_SHARES = (0.7, 0.5)
+_LENGTH_SHARES = (0.7, 0.6)
 """The same for the share of the planned uniform motion that is made out."""
 _EXPOSURE_EV = (0.25, 0.5)
 _EXPOSURE_SHARE = 0.15
@@ -54,6 +54,8 @@ _DARK_LIGHT = 0.005
 _EDGE_PX = (1.3, 1.8)
 _EDGE_RATIO = (1.25, 1.5)
 """The same for a later ground truth, over the first one's."""
+_SOFT_SHARE = 0.7
+"""Sharpness at rest over the first ground truth's below which a board that cannot be decoded is out of focus."""
 _QUICK_PAIRS = 3
 _EXPECTED_SHARE = 0.5
 _PARALLAX_PX = 0.25
@@ -61,6 +63,8 @@ _MASKED_SHARE = 0.3
 _FOLLOWED_SHARE = 0.95
 _LEAST_FRAMES = 12.0
 """Frames of uniform motion by plan below which a motion need not be measurable."""
+_LEAST_TOLD = 20
+"""Frames that must have been looked at before their order tells anything."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +173,12 @@ class _Judge:
         self._focal_px = _focal_px(record, looked.source)
         self._scales = TargetScales.of(reference.tracks, reference.datum)
         self._travel = self._error(looked.rests[0], looked.rests[1])
+        own = None if self._is_first else self._error(self._first.rests[0], self._first.rests[1])
+        if self._travel is not None and own is not None:  # what board and bent rail are wrong by is in both
+            along_mm = self._travel.along_mm - own.along_mm
+            self._travel = replace(
+                self._travel, along_mm=along_mm, sigma_mm=float(np.hypot(self._travel.sigma_mm, own.sigma_mm))
+            )
         self._offset = None if self._is_first else self._error(self._first.rests[0], looked.rests[0])
         self._exposure = self._exposure_stops()
         self._pairs = None if looked.source.round.role == "gt" else self._count_pairs()
@@ -180,7 +190,7 @@ class _Judge:
         return TakeNumbers(
             light_ratio=float(picture.light.mean() / max(first.light.mean(), 1e-9)),
             clipped_percent=picture.clipped_percent,
-            sharpness_share=picture.sharpness / max(first.sharpness, 1e-9),
+            sharpness_share=self._sharpness_share(),
             edge_px=picture.edge_px,
             markers_seen=self._targets_followed() if self._record.boards else None,
             camera_shift_px=None if self._is_first else self._shift_px(),
@@ -234,9 +244,22 @@ class _Judge:
         asked = record.commanded_velocity_mm_s
         against = "" if asked is None else f" against {asked:.3f} mm/s commanded"
         verdict: Verdict = "spoiled" if record.reasons else "ok"
-        if record.reasons == ("wrong_speed",) and self._travel_is_right():
-            verdict = "doubtful"  # the carriage went as far as it should: a turn or noise made the difference
+        if not self._believable(set(record.reasons)):
+            verdict = "doubtful" if record.reasons else "ok"
         return _finding("velocity", verdict, f"{speed:.3f} mm/s{against}: {why}", speed)
+
+    def _believable(self, reasons: set[str]) -> bool:
+        """Tell whether the carriage is to blame, so that a retake would mend it: noise and turns can look alike."""
+        cruise, track = self._looked.motion.cruise, self._looked.motion.track
+        if self._travel_is_right():  # it went as far as it should, so its mean speed was right
+            reasons = reasons - {"wrong_speed"}
+        noise_mm = max(cruise.sigma_measurement_mm, float(np.median(track.sigma_mm)))
+        shaken_mm = float(np.sqrt(max(cruise.residual_sd_mm**2 - (2 * noise_mm) ** 2, 0.0)))
+        if shaken_mm * self._reference.datum.px_per_mm <= self._limits.cruise_residual_px:
+            reasons = reasons - {"not_uniform"}
+        if np.isin(track.frame_index, cruise.frame_index).sum() < _LEAST_TOLD:
+            reasons = reasons - {"stick_slip"}
+        return bool(reasons)
 
     def _travel_is_right(self) -> bool:
         return self._travel is not None and abs(self._travel.along_mm) <= self._limit_mm(self._travel)
@@ -299,7 +322,8 @@ class _Judge:
         edge = self._looked.picture.edge_px
         first = self._first.picture.edge_px
         if edge is None and self._record.boards:
-            verdict: Verdict = "doubtful" if self._is_first or first is None else "spoiled"
+            soft = not self._is_first and first is not None and self._sharpness_share() < _SOFT_SHARE
+            verdict: Verdict = "spoiled" if soft else "doubtful"
             return _finding("focus", verdict, "no board can be decoded at rest: blurred, dark or covered")
         if edge is None:
             return None
@@ -309,6 +333,9 @@ class _Judge:
         verdict = "spoiled" if edge > limits[1] else "doubtful" if edge > limits[0] else "ok"
         text = f"edges of the sharpest board spread over {edge:.2f} px (limit {limits[1]:.2f} px)"
         return _finding("focus", verdict, text, edge)
+
+    def _sharpness_share(self) -> float:
+        return self._looked.picture.sharpness / max(self._first.picture.sharpness, 1e-9)
 
     def _judge_exposure(self) -> TakeFinding | None:
         if self._exposure is None:
