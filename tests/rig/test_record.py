@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -147,41 +145,3 @@ def test_an_interrupt_stops_in_time_and_the_printed_command_resumes(rig_files):
         ("iso6400", 2, "valid"),
         ("dark", 1, "valid"),
     ]
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_kill_at_any_moment_loses_nothing_acknowledged(rig_files, seed: int):
-    plan, profile, data = rig_files
-    wait_s = random.Random(seed).uniform(1.5, 6.0)
-    acknowledged = kill_after(
-        wait_s, rig_command("record", plan, "--profile", profile, "--data", data, "--json")
-    )
-    sessions = list((data / "sessions").glob("*/session.json"))
-    if not sessions:
-        return  # killed before a session existed: nothing to keep
-    session = sessions[0].parent
-    before = violations_after_crash(session, acknowledged)
-
-    resumed = run_rig("record", "--session", session.name, "--data", data, "--json")
-
-    assert before == []
-    assert resumed.returncode == 0, resumed.stderr
-    saved = acknowledged + [e for e in events(resumed.stdout) if e["event"] == "saved"]
-    assert violations(session, saved) == []
-    assert is_complete(session)
-
-
-def kill_after(wait_s: float, command: list[str]) -> list[dict]:
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        time.sleep(wait_s)  # the moment of the kill is what this test varies
-        child.kill()
-        lines = child.stdout.read().split("\n")[:-1]
-    return [e for line in lines if (e := json.loads(line))["event"] == "saved"]
-
-
-def violations_after_crash(session: Path, acknowledged: list[dict]) -> list[str]:
-    """A torn last journal line is allowed until the session is opened again."""
-    journal = session / "journal.jsonl"
-    if not journal.is_file():
-        return [] if not acknowledged else ["no journal"]
-    return violations(session, acknowledged)
