@@ -342,10 +342,12 @@ class _Judge:
             return None
         off, between = self._exposure
         slack = _EXPOSURE_SHARE * abs(between)
-        verdict: Verdict = "ok" if abs(off) <= _EXPOSURE_EV[0] + slack else "doubtful"
-        if abs(off) > _EXPOSURE_EV[1] + slack and not self._looked.source.round.conditions:
-            verdict = "spoiled"
         text = f"light differs by {off:+.2f} EV from what the settings say"
+        if self._looked.source.round.conditions:
+            return _finding("exposure", "ok", f"{text}, under other conditions", off)
+        verdict: Verdict = "ok" if abs(off) <= _EXPOSURE_EV[0] + slack else "doubtful"
+        if abs(off) > _EXPOSURE_EV[1] + slack:
+            verdict = "spoiled"
         return _finding("exposure", verdict, text, off)
 
     def _judge_pairs(self) -> list[TakeFinding]:
