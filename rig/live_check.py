@@ -258,7 +258,7 @@ class _Judge:
         if shaken_mm * self._reference.datum.px_per_mm <= self._limits.cruise_residual_px:
             reasons = reasons - {"not_uniform"}
         if np.isin(track.frame_index, cruise.frame_index).sum() < _LEAST_TOLD:
-            reasons = reasons - {"stick_slip"}
+            reasons = reasons - ({"stick_slip", "not_uniform"} if self._travel_is_right() else {"stick_slip"})
         return bool(reasons)
 
     def _travel_is_right(self) -> bool:
