@@ -190,9 +190,7 @@ def test_the_operator_learns_beforehand_what_to_do():
 
 
 def test_a_guard_acts_as_the_plan_says_for_it_or_for_all():
-    plan = plan_with(
-        "schema: 1", "schema: 1\nguards: {on_fail: void, actions: {battery: warn, ripple: off}}"
-    )
+    plan = plan_with("schema: 1", "schema: 1\nguards: {on_fail: void, actions: {battery: warn, ripple: off}}")
 
     assert [plan.guards.action(g) for g in ("battery", "ripple", "light")] == ["warn", "off", "void"]
 
