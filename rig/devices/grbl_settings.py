@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from catalog.yaml_document import Document
-from rig.devices.envelope import Envelope
+from rig.devices.travel import TravelSettings
 
 
-class GrblSettings(Document):
-    """A GRBL rail in a profile."""
+class GrblSettings(TravelSettings):
+    """A GRBL rail in a profile; speed and ramp acceleration are written to the controller as ``$110`` and ``$120``."""
 
     kind: Literal["grbl"]
     port: str = Field(min_length=1)
     """Device path, best ``/dev/serial/by-id/…``: it survives replugging."""
-    travel_mm: tuple[float, float]
-    """Lower and upper end, rail coordinates; the home switch acts at the lower one."""
-    max_velocity_mm_s: float = Field(gt=0, le=1000)
-    """Cap on every motion, mm/s; written to the controller as ``$110``."""
-    max_acceleration_mm_s2: float = Field(gt=0, le=10_000)
-    """Cap on the acceleration, mm/s²."""
-    acceleration_mm_s2: float = Field(gt=0, le=10_000)
-    """Acceleration of every ramp, mm/s²; written to the controller as ``$120``."""
     steps_per_mm: float | None = Field(default=None, gt=0, le=10_000)
     """Motor steps per mm; written to the controller as ``$100`` where it differs. None leaves what is there."""
     trusts_controller_acceleration: bool = False
@@ -36,30 +27,6 @@ class GrblSettings(Document):
     """Sign of the controller's X away from the home switch; counts together with ``machine_home_mm``."""
     baud: int = Field(default=115200, ge=9600, le=2_000_000)
     """Bits per second, 8N1."""
-    end_margin_mm: float = Field(default=5.0, ge=0, le=100)
-    """No motion ends nearer than this to an end of the travel, mm."""
-    run_up_margin_mm: float = Field(default=5.0, ge=0, le=100)
-    """Uniform motion added before and after a sweep, beyond the ramps, mm."""
-
-    @model_validator(mode="after")
-    def _limits_fit(self) -> Self:
-        if self.travel_mm[1] - self.travel_mm[0] <= 2 * self.end_margin_mm:
-            raise ValueError("travel_mm must ascend and be longer than both end margins")
-        if self.acceleration_mm_s2 > self.max_acceleration_mm_s2:
-            raise ValueError("acceleration_mm_s2 is above max_acceleration_mm_s2")
-        return self
-
-    @property
-    def envelope(self) -> Envelope:
-        """The limits that every motion is checked against."""
-        return Envelope(
-            lower_mm=self.travel_mm[0],
-            upper_mm=self.travel_mm[1],
-            max_velocity_mm_s=self.max_velocity_mm_s,
-            max_acceleration_mm_s2=self.max_acceleration_mm_s2,
-            end_margin_mm=self.end_margin_mm,
-            run_up_margin_mm=self.run_up_margin_mm,
-        )
 
     @property
     def controller_settings(self) -> dict[int, float]:
