@@ -111,7 +111,11 @@ def open_movie(paths: Sequence[Path], *, colour: ColourTags | None = None) -> Fr
     Raises:
         DecodeError: As `probe`.
     """
-    parts = [_MovieFile(path, colour) for path in paths]
+    parts: list[_MovieFile] = []
+    for path in paths:
+        for part in parts[-1:]:
+            part.close()  # a decoder holds frames in every thread; a grabber's movie has a part for each second
+        parts.append(_MovieFile(path, colour))
     return _CachedReader([p.info.frame_count for p in parts], [p.frames_from for p in parts], parts)
 
 
@@ -135,22 +139,31 @@ class _MovieFile:
     """One movie file: its frame table, and frames from any place on."""
 
     def __init__(self, path: Path, colour: ColourTags | None) -> None:
+        self._path = path
+        self._open()
+        try:
+            self.info = self._describe(colour)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        """Open the container; a file that was closed is opened again where it is read, its table is kept."""
         import av
 
-        self._path = path
         try:
-            self._container = av.open(str(path))
+            self._container = av.open(str(self._path))
         except (av.error.FFmpegError, OSError) as error:
             raise DecodeError(
-                f"{path.name}: cannot be read as a movie, frame 0 was not reached ({_reason(error)})",
+                f"{self._path.name}: cannot be read as a movie, frame 0 was not reached ({_reason(error)})",
                 next_step="copy the file from the camera again, or take the round again",
             ) from error
         try:
             self._stream = self._picture_stream()
-            self.info = self._describe(colour)
         except BaseException:
             self._container.close()
             raise
+        self._is_open = True
 
     def _picture_stream(self) -> Any:
         streams = [
@@ -229,6 +242,8 @@ class _MovieFile:
         """
         import av
 
+        if not self._is_open:
+            self._open()
         expected = start
         self._seek(self._ticks[start] if start else None)
         try:
@@ -256,6 +271,7 @@ class _MovieFile:
         )
 
     def close(self) -> None:
+        self._is_open = False
         self._container.close()
 
     def __enter__(self) -> Self:
@@ -303,9 +319,15 @@ class _CachedReader:
     def _from(self, index: int) -> Iterator[Frame]:
         part = bisect_right(self._starts, index) - 1
         for number in range(part, len(self._sources)):
+            self._close_all_parts_but(number)
             offset = self._starts[number]
             for frame in self._sources[number](max(0, index - offset)):
                 yield Frame(frame.index + offset, frame.pts, frame._rgb, frame._grey)  # noqa: SLF001
+
+    def _close_all_parts_but(self, number: int) -> None:
+        for other, part in enumerate(self._parts):
+            if other != number:
+                part.close()
 
     def _advance(self) -> Frame:
         self._next = None  # stays so if the next line raises: a failed stream is not read on

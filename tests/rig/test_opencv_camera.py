@@ -253,3 +253,18 @@ def test_segments_of_a_killed_engine_are_cleared_away(serve, open_camera, tmp_pa
     open_camera(serve(lambda: paced(every, rate_hz=RATE_HZ)))
 
     assert not left_over.parent.exists()
+
+
+def test_a_movie_of_many_segments_holds_one_file_open_and_is_read_in_any_order(serve, open_camera):
+    camera = open_camera(serve(lambda: paced(every, rate_hz=RATE_HZ)), segment_s=0.2)
+    paths = [Path(f.folder) / f.name for f in record(camera, 2.0)]
+
+    with open_movie(paths) as movie:
+        numbers = [
+            number_of(movie.read(k).grey()) for k in (movie.frame_count - 1, 0, movie.frame_count // 2)
+        ]
+        held = [p for p in Path("/proc/self/fd").iterdir() if p.exists() and p.resolve() in paths]
+
+    assert len(paths) >= 8
+    assert numbers == [numbers[1] + movie.frame_count - 1, numbers[1], numbers[1] + movie.frame_count // 2]
+    assert len(held) == 1
