@@ -33,21 +33,9 @@ from rig.clock import SessionClock
 from rig.engine import Engine
 from rig.engine_devices import Stage
 from rig.engine_signals import stopped_by_signals
-from rig.events import (
-    ActEnded,
-    AnyEvent,
-    Armed,
-    ArmHome,
-    ArmSession,
-    EngineMode,
-    Go,
-    Motion,
-    Preview,
-    RigState,
-    Saved,
-    WatchPreview,
-)
+from rig.events import ActEnded, AnyEvent, Armed, EngineMode, Motion, Preview, RigState, Saved
 from rig.profile import RigProfile, find_profile
+from rig.requests import ArmHome, ArmSession, Go, WatchPreview
 from rig.runtime import EngineAddress
 from rig.sim.encoder import MovieEncoder, to_yuv420
 from rig.sim.grbl import GrblController

@@ -21,8 +21,9 @@ from rig.engine import Engine
 from rig.engine_devices import OPENING, Stage
 from rig.engine_signals import stopped_by_signals
 from rig.errors import DeviceError, EngineError, RigError
-from rig.events import ActEnded, AnyEvent, Armed, ArmHome, EngineMode, Go, Jog, RigState
+from rig.events import ActEnded, AnyEvent, Armed, EngineMode, RigState
 from rig.profile import RigProfile
+from rig.requests import ArmHome, Go, Jog
 from rig.runtime import EngineAddress, running_engines
 
 OPEN_TIMEOUT_S = 90.0

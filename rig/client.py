@@ -23,16 +23,8 @@ from pydantic import ValidationError
 
 from catalog.errors import error_classes
 from rig.errors import CommandRefusedError, EngineError, RigError
-from rig.events import (
-    EVENTS,
-    AnyEvent,
-    Armed,
-    Attach,
-    Attached,
-    Command,
-    Done,
-    Refused,
-)
+from rig.events import EVENTS, AnyEvent, Armed, Attached, Done, Refused
+from rig.requests import Attach, Command
 from rig.runtime import EngineAddress, connect_to, is_own_message, is_own_peer, running_engines
 
 ANSWER_S = 5.0

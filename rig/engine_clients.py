@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from catalog.errors import CleanplateError
 from rig.engine_outbox import Outbox, encode
 from rig.errors import CommandRefusedError
-from rig.events import COMMANDS, AnyCommand, AnyEvent, Attach, Done, Refused
+from rig.events import AnyEvent, Done, Refused
+from rig.requests import COMMANDS, AnyCommand, Attach
 from rig.runtime import EngineAddress, bind_private, is_own_peer
 
 MAX_LINE_BYTES = 1 << 20

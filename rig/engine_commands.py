@@ -16,18 +16,16 @@ from rig.engine_clients import ClientLink
 from rig.engine_session import SessionOrder
 from rig.engine_work import RigWork
 from rig.errors import CommandRefusedError, NotArmedError
-from rig.events import (
-    Answer,
+from rig.events import Answer, Armed, ControlAsked, EngineMode
+from rig.plan import CapturePlan
+from rig.requests import (
     AnswerCard,
     AnyCommand,
-    Armed,
     ArmHome,
     ArmSession,
     Attach,
     ClearFault,
-    ControlAsked,
     EndSession,
-    EngineMode,
     Go,
     HandOver,
     Jog,
@@ -38,7 +36,6 @@ from rig.events import (
     TakeControl,
     WatchPreview,
 )
-from rig.plan import CapturePlan
 
 ARMED_FOR_S = 10.0
 _AT_REST = frozenset({EngineMode.CONNECTED, EngineMode.READY})

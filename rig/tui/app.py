@@ -17,27 +17,23 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Input
 
-from rig.events import (
+from rig.events import Armed, ControlAsked, EngineMode, Event, Refused
+from rig.profile import RigProfile
+from rig.requests import (
     AnswerCard,
-    Armed,
     ArmHome,
     ArmSession,
     ClearFault,
     Command,
-    ControlAsked,
     EndSession,
-    EngineMode,
-    Event,
     Go,
     HandOver,
     Pause,
     Proceed,
     Redo,
-    Refused,
     Shutdown,
     TakeControl,
 )
-from rig.profile import RigProfile
 from rig.tui.actions import ACTIONS
 from rig.tui.jogging import REPEAT_S, Jogger
 from rig.tui.knowledge import Knowledge

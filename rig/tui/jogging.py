@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from itertools import count
 
-from rig.events import Command, Jog, RailReading
+from rig.events import RailReading
+from rig.requests import Command, Jog
 
 REPEAT_S = 0.1
 """A key that repeats faster than this jogs no faster; a motion's permit is renewed this often."""

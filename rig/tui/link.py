@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rig.client import EngineClient, find_engine, start_engine
 from rig.errors import RigError
-from rig.events import AnyEvent, Command, WatchPreview
+from rig.events import AnyEvent
 from rig.profile import RigProfile
+from rig.requests import Command, WatchPreview
 from rig.tui.keys_relay import StopSender
 from rig.tui.stop_keys import StopTarget
 

@@ -14,29 +14,23 @@ from pathlib import Path
 from typing import TextIO
 
 from catalog.console import plain_text
-from rig.events import (
+from rig.events import AnyEvent, Armed, Asked, ControlAsked, OperatorCard, Preview, RigState
+from rig.profile import RigProfile
+from rig.requests import (
     AnswerCard,
-    AnyEvent,
-    Armed,
     ArmHome,
     ArmSession,
-    Asked,
     ClearFault,
     Command,
-    ControlAsked,
     EndSession,
     Go,
     HandOver,
-    OperatorCard,
     Pause,
-    Preview,
     Proceed,
     Redo,
-    RigState,
     Shutdown,
     TakeControl,
 )
-from rig.profile import RigProfile
 from rig.tui.actions import ACTIONS
 from rig.tui.jogging import REPEAT_S, Jogger
 from rig.tui.knowledge import Knowledge

@@ -8,18 +8,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from rig.client import EngineClient
-from rig.events import (
-    AnswerCard,
-    AnyEvent,
-    Armed,
-    ArmHome,
-    Asked,
-    ClearFault,
-    Command,
-    EngineMode,
-    Go,
-    RigState,
-)
+from rig.events import AnyEvent, Armed, Asked, EngineMode, RigState
+from rig.requests import AnswerCard, ArmHome, ClearFault, Command, Go
 from rig.runtime import EngineAddress
 
 E = TypeVar("E")

@@ -13,24 +13,9 @@ from rig.client import stop_engine
 from rig.engine import Engine
 from rig.engine_devices import Stage
 from rig.errors import CommandRefusedError
-from rig.events import (
-    ActEnded,
-    ArmHome,
-    ArmSession,
-    ClearFault,
-    ControlAsked,
-    EngineMode,
-    Go,
-    HandOver,
-    Jog,
-    Pause,
-    Preview,
-    RigState,
-    Stopped,
-    TakeControl,
-    WatchPreview,
-)
+from rig.events import ActEnded, ControlAsked, EngineMode, Preview, RigState, Stopped
 from rig.profile import RigProfile
+from rig.requests import ArmHome, ArmSession, ClearFault, Go, HandOver, Jog, Pause, TakeControl, WatchPreview
 
 PLAN_YAML = str(PLAN)
 """A dictionary's text is YAML, too."""

@@ -14,23 +14,9 @@ from rig.client import stop_engine
 from rig.engine import Engine
 from rig.engine_devices import Stage
 from rig.errors import CommandRefusedError
-from rig.events import (
-    ActEnded,
-    AnswerCard,
-    Answered,
-    ArmSession,
-    Asked,
-    EndSession,
-    EngineMode,
-    Motion,
-    Pause,
-    Proceed,
-    Redo,
-    RigState,
-    TakeControl,
-    TakeFinished,
-)
+from rig.events import ActEnded, Answered, Asked, EngineMode, Motion, RigState, TakeFinished
 from rig.profile import RigProfile
+from rig.requests import AnswerCard, ArmSession, EndSession, Pause, Proceed, Redo, TakeControl
 
 
 def plan_yaml(*names: str) -> str:

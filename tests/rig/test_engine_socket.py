@@ -22,7 +22,8 @@ from rig.engine_clients import MAX_LINE_BYTES, ClientDesk
 from rig.engine_outbox import MAX_WAITING, Outbox
 from rig.engine_stop import StopPost
 from rig.errors import EngineError
-from rig.events import EVENTS, Attach, Done, Motion, Refused, Saved, Shutdown
+from rig.events import EVENTS, Done, Motion, Refused, Saved
+from rig.requests import Attach, Shutdown
 from rig.runtime import EngineAddress, connect_to, running_engines
 
 EXAMPLES = 2000 * (10 if os.environ.get("CLEANPLATE_NIGHTLY") else 1)

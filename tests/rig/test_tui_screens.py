@@ -21,17 +21,15 @@ from tui_peer import (
     state,
 )
 
-from rig.events import (
+from rig.events import Armed, Asked, EngineMode, Event
+from rig.plan import CapturePlan
+from rig.requests import (
     AnswerCard,
-    Armed,
     ArmHome,
     ArmSession,
-    Asked,
     ClearFault,
     Command,
     EndSession,
-    EngineMode,
-    Event,
     Go,
     Jog,
     Pause,
@@ -39,7 +37,6 @@ from rig.events import (
     Redo,
     Shutdown,
 )
-from rig.plan import CapturePlan
 from rig.tui.actions import ACTIONS
 from rig.tui.app import OperatorApp
 from rig.tui.plain import PlainSession

@@ -16,7 +16,6 @@ from rig.events import (
     Attached,
     CameraReading,
     Choice,
-    Command,
     EngineMode,
     Event,
     Motion,
@@ -34,6 +33,7 @@ from rig.events import (
     Warned,
 )
 from rig.profile import RigProfile
+from rig.requests import Command
 from rig.tui.app import OperatorApp
 from rig.tui.knowledge import Knowledge
 
