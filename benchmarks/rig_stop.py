@@ -30,9 +30,9 @@ import yaml
 from catalog.session_folder import ExposureSettings
 from rig.client import EngineClient, StopLine
 from rig.clock import SessionClock
-from rig.engine import Engine
-from rig.engine_devices import Stage
-from rig.engine_signals import stopped_by_signals
+from rig.engine.devices import Stage
+from rig.engine.process import Engine
+from rig.engine.signals import stopped_by_signals
 from rig.events import ActEnded, AnyEvent, Armed, EngineMode, Motion, Preview, RigState, Saved
 from rig.profile import RigProfile, find_profile
 from rig.requests import ArmHome, ArmSession, Go, WatchPreview

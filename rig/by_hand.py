@@ -17,9 +17,9 @@ from rig.devices import rail_for
 from rig.devices.grbl_protocol import HOLD, RESET
 from rig.devices.grbl_settings import GrblSettings
 from rig.devices.wire import SerialWire
-from rig.engine import Engine
-from rig.engine_devices import OPENING, Stage
-from rig.engine_signals import stopped_by_signals
+from rig.engine.devices import OPENING, Stage
+from rig.engine.process import Engine
+from rig.engine.signals import stopped_by_signals
 from rig.errors import DeviceError, EngineError, RigError
 from rig.events import ActEnded, AnyEvent, Armed, EngineMode, RigState
 from rig.profile import RigProfile

@@ -23,7 +23,7 @@ from rig.profile import RigProfile, shipped_profiles
 if TYPE_CHECKING:
     from rig.by_hand import HandMotion
     from rig.control import Operator
-    from rig.engine_cards import Bystander
+    from rig.engine.cards import Bystander
 
 _ERROR_MODULES = ("catalog.store", "catalog.cli", "catalog.transfer", "alignment.errors", "models.errors")
 """Loaded by name, and by `rig help` alone: explaining their codes is no reason to depend on them."""

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from catalog.session_folder import SessionFolder
 from rig.control import Operator, Unattended
-from rig.engine import Engine
-from rig.engine_cards import Bystander
-from rig.engine_session import SessionOrder
-from rig.engine_signals import stopped_by_signals
+from rig.engine.cards import Bystander
+from rig.engine.process import Engine
+from rig.engine.session import SessionOrder
+from rig.engine.signals import stopped_by_signals
 from rig.errors import NotArmedError
 from rig.events import AnyEvent
 from rig.plan import CapturePlan

@@ -15,7 +15,7 @@ _GLANCE_S = 0.1
 
 
 class TerminalOperator:
-    """Satisfies `rig.engine_cards.Bystander`.
+    """Satisfies `rig.engine.cards.Bystander`.
 
     Args:
         conditions_are_set: External conditions were vouched for on the command line and are not asked about.

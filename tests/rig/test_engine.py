@@ -8,10 +8,10 @@ import pytest
 from engine_probe import Probe
 from small_rig import PLAN, run_rig, write_profile
 
-import rig.engine_commands
+import rig.engine.commands
 from rig.client import stop_engine
-from rig.engine import Engine
-from rig.engine_devices import Stage
+from rig.engine.devices import Stage
+from rig.engine.process import Engine
 from rig.errors import CommandRefusedError
 from rig.events import ActEnded, ControlAsked, EngineMode, Preview, RigState, Stopped
 from rig.profile import RigProfile
@@ -75,7 +75,7 @@ def test_what_was_armed_is_armed_once(probe):
 
 
 def test_arming_expires(probe, monkeypatch):
-    monkeypatch.setattr(rig.engine_commands, "ARMED_FOR_S", 0.05)
+    monkeypatch.setattr(rig.engine.commands, "ARMED_FOR_S", 0.05)
     since = len(probe.events)
     token = probe.arm(ArmHome()).token
     probe.await_event(RigState, lambda s: s.mode is EngineMode.READY, since=since)

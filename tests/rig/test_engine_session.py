@@ -11,8 +11,8 @@ from small_rig import PLAN, write_profile
 
 from catalog.session_folder import SessionFolder
 from rig.client import stop_engine
-from rig.engine import Engine
-from rig.engine_devices import Stage
+from rig.engine.devices import Stage
+from rig.engine.process import Engine
 from rig.errors import CommandRefusedError
 from rig.events import ActEnded, Answered, Asked, EngineMode, Motion, RigState, TakeFinished
 from rig.profile import RigProfile

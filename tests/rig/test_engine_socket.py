@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_rig import run_rig, write_profile
 
-import rig.engine_clients
+import rig.engine.clients
 from rig.client import EngineClient, StopLine, start_engine, stop_engine
-from rig.engine_clients import MAX_LINE_BYTES, ClientDesk
-from rig.engine_outbox import MAX_WAITING, Outbox
-from rig.engine_stop import StopPost
+from rig.engine.clients import MAX_LINE_BYTES, ClientDesk
+from rig.engine.outbox import MAX_WAITING, Outbox
+from rig.engine.stop import StopPost
 from rig.errors import EngineError
 from rig.events import EVENTS, Done, Motion, Refused, Saved
 from rig.requests import Attach, Shutdown
@@ -179,7 +179,7 @@ def test_a_box_overflows_rather_than_grow():
 
 
 def test_a_client_that_does_not_read_is_given_up_and_delays_nobody(desk, folder, monkeypatch):
-    monkeypatch.setattr(rig.engine_clients, "SEND_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(rig.engine.clients, "SEND_TIMEOUT_S", 0.2)
     with Talk(folder) as asleep, Talk(folder) as awake:
         for talk in (asleep, awake):
             talk.send(ATTACH)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pydantic import ValidationError
 
 from catalog.errors import CleanplateError
-from rig.engine_outbox import Outbox, encode
+from rig.engine.outbox import Outbox, encode
 from rig.errors import CommandRefusedError
 from rig.events import AnyEvent, Done, Refused
 from rig.requests import COMMANDS, AnyCommand, Attach

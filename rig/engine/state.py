@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rig.devices.shared_camera import SharedCamera
-from rig.engine_devices import OPENING
-from rig.engine_work import RigWork
+from rig.engine.devices import OPENING
+from rig.engine.work import RigWork
 from rig.events import CameraReading, EngineMode, RailReading, RigState
 
 _NEXT_STEPS = {

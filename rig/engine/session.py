@@ -11,7 +11,7 @@ from pathlib import Path
 
 from catalog.session_folder import SessionFolder, SessionRecord
 from rig.assembly import Rig
-from rig.engine_devices import Stage
+from rig.engine.devices import Stage
 from rig.errors import DiskSpaceError, PlanError
 from rig.forecast import Forecast, forecast, require_runnable
 from rig.plan import CapturePlan

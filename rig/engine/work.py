@@ -14,10 +14,10 @@ from catalog.errors import CleanplateError
 from rig.assembly import Rig, clock_of
 from rig.control import Operator, SessionControl
 from rig.devices.rail import RailState
-from rig.engine_cards import Bystander, CardDesk
-from rig.engine_devices import POLL_INTERVAL_S, DeviceOwner, JogPermit, Stage, jog
-from rig.engine_progress import ProgressTracker
-from rig.engine_session import SessionOrder
+from rig.engine.cards import Bystander, CardDesk
+from rig.engine.devices import POLL_INTERVAL_S, DeviceOwner, JogPermit, Stage, jog
+from rig.engine.progress import ProgressTracker
+from rig.engine.session import SessionOrder
 from rig.errors import DeviceError, MotionStoppedError
 from rig.events import ActEnded, AnyEvent, Choice, EngineMode, OperatorCard, Stopped
 from rig.profile import RigProfile

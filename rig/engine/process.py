@@ -1,14 +1,11 @@
-"""Engine: the process that owns a rig, runs sessions on it and listens to clients; stopping has a thread of its own.
+"""`Engine`: owns a rig, runs sessions on it and listens to clients; stopping has a thread of its own.
 
 `rig record` is this engine with a progress display; ``python -m rig.engine`` is it alone, as `rig tui` starts it.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,19 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from catalog.errors import CleanplateError
 from rig.control import Operator
 from rig.devices.rail import RailState
-from rig.engine_cameras import CameraWatch
-from rig.engine_cards import Bystander
-from rig.engine_clients import ClientDesk, ClientLink
-from rig.engine_commands import CommandDesk
-from rig.engine_devices import Stage
-from rig.engine_session import SessionOrder
-from rig.engine_signals import stopped_by_signals
-from rig.engine_state import StateReporter
-from rig.engine_stop import StopPost
-from rig.engine_work import RigWork
+from rig.engine.cameras import CameraWatch
+from rig.engine.cards import Bystander
+from rig.engine.clients import ClientDesk, ClientLink
+from rig.engine.commands import CommandDesk
+from rig.engine.devices import Stage
+from rig.engine.session import SessionOrder
+from rig.engine.state import StateReporter
+from rig.engine.stop import StopPost
+from rig.engine.work import RigWork
 from rig.errors import MotionStoppedError, SessionInterruptedError
 from rig.events import AnyEvent, Attached, RigState
 from rig.profile import RigProfile
@@ -224,50 +219,3 @@ class Engine:
         self.address.remove_sockets()
         if self.work.profile.simulated:
             self.address.lock_path.unlink(missing_ok=True)
-
-
-def main() -> None:
-    """Run an engine alone: ``python -m rig.engine --profile P --data D [--scene DIR]``.
-
-    Prints one JSON line once it listens, then goes on without a terminal: its messages go to ``NAME.log`` beside the
-    sockets.
-    """
-    options = _parse_options()
-    profile = RigProfile.load(options.profile)
-    with (
-        Engine(profile, data=options.data, stage=Stage(profile.name, options.scene)) as engine,
-        stopped_by_signals(engine, then=engine.over.set),
-    ):
-        _announce(engine.address)
-        engine.serve(linger_s=options.linger)
-
-
-def _parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m rig.engine", description=main.__doc__)
-    parser.add_argument("--profile", required=True, help="profile file, or the name of one that ships")
-    parser.add_argument("--data", required=True, type=Path, help="data folder")
-    parser.add_argument("--scene", type=Path, help="photographs for a simulated world")
-    parser.add_argument("--linger", type=float, default=LINGER_S, help="seconds to stay without clients")
-    return parser.parse_args()
-
-
-def _announce(address: EngineAddress) -> None:
-    ready = {"schema": 1, "name": address.name, "folder": str(address.folder), "pid": os.getpid()}
-    print(json.dumps(ready), flush=True)  # noqa: T201
-    log = os.open(
-        address.folder / f"{address.name}.log",
-        os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW,
-        0o600,
-    )
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-        os.dup2(log, stream.fileno())
-    os.close(log)
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except CleanplateError as error:
-        sys.stderr.write(f"error {error.code}: {error}\n")
-        sys.exit(error.exit_code)

@@ -12,9 +12,9 @@ from typing import Literal, Protocol
 
 from catalog.session_folder import SessionFolder
 from catalog.yaml_document import parse_yaml
-from rig.engine_clients import ClientLink
-from rig.engine_session import SessionOrder
-from rig.engine_work import RigWork
+from rig.engine.clients import ClientLink
+from rig.engine.session import SessionOrder
+from rig.engine.work import RigWork
 from rig.errors import CommandRefusedError, NotArmedError
 from rig.events import Answer, Armed, ControlAsked, EngineMode
 from rig.plan import CapturePlan

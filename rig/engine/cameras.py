@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from catalog.session_folder import BoardSpec
 from rig.clock import SessionClock
 from rig.devices.shared_camera import SharedCamera
-from rig.engine_clients import ClientLink
+from rig.engine.clients import ClientLink
 from rig.errors import DeviceError
 from rig.events import Preview
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from catalog.session_folder import RoundRecord, SessionFolder
-from rig.engine_session import SessionOrder
+from rig.engine.session import SessionOrder
 from rig.events import (
     AnyEvent,
     RoundProgress,
