@@ -2,10 +2,10 @@
 
 The arrangement of `rig_stop.py` with `rig tui` in pseudo-terminals as observers: terminal, relay, engine, serial line.
 The simulator keeps hold bytes from the carriage and the engine draws no consequence, so that every press meets a
-recording rig. Space again within a second would be an e-stop, so each terminal is pressed once in 1.05 s; several
+recording rig. Space again within a second would be an e-stop, so each terminal is pressed once in 1.25 s; several
 terminals are pressed in turn, which is more drawing than in use.
 
-Usage, on an otherwise idle machine: python -P -m benchmarks.rig_keys [--presses 1000] [--terminals 2]
+Usage, on an otherwise idle machine: python -P -m benchmarks.rig_keys [--presses 1000] [--terminals 1]
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from benchmarks.rig_stop import Recording, WireLog, role, saturated, write_profi
 from rig.runtime import EngineAddress
 
 RESULT = Path(__file__).parent / "results" / "rig_keys.json"
-PRESS_INTERVAL_S = 1.05
+PRESS_INTERVAL_S = 1.25
 FIRST_PAINT_S = 60.0
 
 
@@ -135,7 +135,7 @@ def measure(presses: int, terminals: int) -> dict[str, Any]:
             terminal.wait_for_dashboard()
         quiet = press(opened, wire, recording, presses)
         with saturated(os.cpu_count() or 2):
-            busy = press(opened, wire, recording, max(presses // 2, 1))
+            busy = press(opened, wire, recording, max(presses // 10, 1))
     return {
         "load_average_before": round(load, 2),
         "cores": os.cpu_count(),
@@ -149,7 +149,7 @@ def main() -> None:
     """Measure, print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--presses", type=int, default=1000)
-    parser.add_argument("--terminals", type=int, default=2)
+    parser.add_argument("--terminals", type=int, default=1)
     options = parser.parse_args()
     result = measure(options.presses, options.terminals)
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
