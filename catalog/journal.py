@@ -57,6 +57,11 @@ class Journal:
     last_line: bytes | None
     """The last whole line with its newline; the next row is chained to it."""
 
+    @property
+    def last_seq(self) -> int:
+        """Number of the last row, 0 where there is none."""
+        return self.rows[-1].seq if self.rows else 0
+
 
 def read_journal(path: Path) -> Journal:
     """Read a journal and check every line's CRC and the hash chain.

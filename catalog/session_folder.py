@@ -370,14 +370,30 @@ def write_alignment(folder: Path, alignment: AlignmentRecord) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put bytes at ``path``; a reader sees the old or the new file, never a part, even after power loss."""
+    """Put bytes at ``path``; a reader sees the old or the new file, never a part, even after power loss.
+
+    Raises:
+        OSError: The disk did not take it; the old file stands, and no space is kept by the attempt.
+    """
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and the ones above it that are missing, so that their names outlive a power loss."""
+    missing = [p for p in (path, *path.absolute().parents) if not p.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -85,6 +85,13 @@ class DiskSpaceError(RigError):
     exit_code = ExitCode.MISSING
 
 
+class StorageError(RigError, OSError):
+    """The disk did not take what was to be written: it is full, over quota, read-only or failing."""
+
+    code = "RIG-DISK-002"
+    exit_code = ExitCode.MISSING
+
+
 class RigBusyError(RigError):
     """Another engine holds this rig or this session."""
 

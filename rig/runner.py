@@ -23,6 +23,7 @@ from rig.errors import (
     DeviceError,
     RigError,
     SessionInterruptedError,
+    StorageError,
     TakeStoppedError,
     TakeVoidError,
 )
@@ -101,7 +102,8 @@ class SessionRunner:
                 self._assemble(stack)
                 self._record_all()
         except RigError as error:
-            self._recorder.note("run_interrupted", reason=error.message)
+            with contextlib.suppress(StorageError):  # the next run needs no such row
+                self._recorder.note("run_interrupted", reason=error.message)
             self._tell_closed(complete=False)
             raise self._interrupted(error) from error
         self._recorder.note("run_finished")
@@ -264,7 +266,8 @@ class SessionRunner:
                 DeviceError
             ):  # a rail that is gone cannot be stopped, but the take is void
                 self._rig.rail.stop()
-            take.void(str(error) or type(error).__name__)
+            with contextlib.suppress(StorageError):  # so is one without an outcome
+                take.void(str(error) or type(error).__name__)
             self._tell_finished(round_.name, take.number, "void", reason=str(error))
             raise
         frames = sum(c.frame_count for c in record.cameras.values())

@@ -10,15 +10,13 @@ import csv
 import hashlib
 import io
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from catalog.journal import read_journal, seal_journal_row
 from catalog.session_folder import (
     JOURNAL_FILE,
     ROUND_FILE,
@@ -32,6 +30,7 @@ from catalog.session_folder import (
     TakeRecord,
     TakeState,
     TelemetrySample,
+    make_folder,
     replace_file,
     sync_folder,
     take_folder_name,
@@ -39,6 +38,7 @@ from catalog.session_folder import (
 from rig.clock import SessionClock
 from rig.errors import RigError
 from rig.runtime import hold_lock
+from rig.storage import JournalWriter, storing
 
 LOCK_FILE = ".lock"
 SavedCallback = Callable[[str, FileRecord], None]
@@ -55,25 +55,32 @@ class SessionRecorder:
     def __init__(self, folder: Path, clock: SessionClock) -> None:
         self.folder = folder
         self._clock = clock
-        self._lock = hold_lock(folder / LOCK_FILE, what=f"session {folder.name}")
-        path = folder / JOURNAL_FILE
-        journal = read_journal(path) if path.is_file() else None
-        self._last_line = journal.last_line if journal else None
-        self._seq = journal.rows[-1].seq if journal and journal.rows else 0
-        self._file = path.open("ab")
-        if journal and journal.torn_bytes:
-            self._file.truncate(path.stat().st_size - journal.torn_bytes)
-            self.note("torn_tail_dropped", bytes=journal.torn_bytes)
+        with ExitStack() as opening:
+            with storing(folder):
+                lock = hold_lock(folder / LOCK_FILE, what=f"session {folder.name}")
+            opening.callback(lock.close)
+            self._journal = JournalWriter(folder / JOURNAL_FILE)
+            opening.callback(self._journal.close)
+            if self._journal.torn_bytes:
+                self.note("torn_tail_dropped", bytes=self._journal.torn_bytes)
+            self._stack = opening.pop_all()
 
     @classmethod
     def create(cls, sessions: Path, record: SessionRecord, clock: SessionClock) -> SessionRecorder:
-        """Make a new session folder with its `session.json` and open it."""
+        """Make a new session folder with its `session.json` and open it.
+
+        Raises:
+            StorageError: The disk does not take it.
+        """
         folder = sessions / record.session
-        folder.mkdir(parents=True)
-        (folder / ROUNDS_FOLDER).mkdir()
         text = json.dumps(record.model_dump(mode="json", by_alias=True), ensure_ascii=False, indent=1)
-        replace_file(folder / SESSION_FILE, text.encode())
-        sync_folder(sessions)
+        with storing(sessions):
+            make_folder(sessions)
+            folder.mkdir()
+            (folder / ROUNDS_FOLDER).mkdir()
+            sync_folder(folder)
+            sync_folder(sessions)
+            replace_file(folder / SESSION_FILE, text.encode())  # last: with it the folder is a session
         recorder = cls(folder, clock)
         recorder.note("session_created", session=record.session)
         return recorder
@@ -84,23 +91,16 @@ class SessionRecorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._lock.close()
+        self._stack.close()
 
     def note(self, kind: str, **members: Any) -> None:
-        """Append one row and sync it."""
-        self._seq += 1
-        row = {
-            "seq": self._seq,
-            "t_utc_us": time.time_ns() // 1000,
-            "t_host_s": round(self._clock.now(), 6),
-            "kind": kind,
-            **members,
-        }
-        self._last_line = seal_journal_row(row, previous_line=self._last_line)
-        self._file.write(self._last_line)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Append one row and sync it.
+
+        Raises:
+            StorageError: The disk does not take it; no later row will be taken either.
+        """
+        times = {"t_utc_us": time.time_ns() // 1000, "t_host_s": round(self._clock.now(), 6)}
+        self._journal.append({**times, "kind": kind, **members})
 
     @contextmanager
     def act(self, what: str, **members: Any) -> Iterator[None]:
@@ -123,8 +123,9 @@ class SessionRecorder:
         used = [t.number for t in SessionFolder(self.folder).takes() if t.round.name == round_.name]
         take = TakeRecorder(self, round_, max(used, default=0) + 1)
         self.note("take_intent", round=round_.name, take=take.number)
-        take.folder.mkdir()
-        sync_folder(take.folder.parent)
+        with storing(take.folder.parent):
+            take.folder.mkdir()
+            sync_folder(take.folder.parent)
         return take
 
     def supersede(self, round_name: str, take: int, reason: str = "superseded") -> None:
@@ -151,15 +152,17 @@ class TakeRecorder:
     def begin_folder(self, name: str) -> Path:
         """Make a folder inside the take's, e.g. for the stills of one camera."""
         folder = self.folder / name
-        folder.mkdir(exist_ok=True)
-        sync_folder(self.folder)
+        with storing(self.folder):
+            folder.mkdir(exist_ok=True)
+            sync_folder(self.folder)
         return folder
 
     def adopt(self, path: Path, sha256: str) -> FileRecord:
         """Acknowledge a file that stands synced at its final place in the take's folder."""
-        sync_folder(path.parent)
         relative = path.relative_to(self.folder).as_posix()
-        file = FileRecord(path=relative, size_bytes=path.stat().st_size, sha256=sha256)
+        with storing(path.parent):
+            sync_folder(path.parent)
+            file = FileRecord(path=relative, size_bytes=path.stat().st_size, sha256=sha256)
         in_session = f"{ROUNDS_FOLDER}/{self.folder.name}/{relative}"
         self._recorder.note("saved", path=in_session, size_bytes=file.size_bytes, sha256=sha256)
         self._files.append(file)
@@ -170,7 +173,8 @@ class TakeRecorder:
     def save(self, name: str, data: bytes) -> FileRecord:
         """Write a small file durably and acknowledge it."""
         path = self.folder / name
-        replace_file(path, data)
+        with storing(self.folder):
+            replace_file(path, data)
         return self.adopt(path, hashlib.sha256(data).hexdigest())
 
     def save_frames(self, camera: str, frames: Iterable[FrameTime]) -> str:
