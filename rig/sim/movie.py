@@ -23,6 +23,7 @@ import numpy as np
 from catalog.session_folder import BoardSpec, LensSpec
 from rig.profile import SimulationSpec
 from rig.sim.carriage import Carriage
+from rig.sim.dng import dng
 from rig.sim.encoder import MovieEncoder, to_yuv420
 from rig.sim.optics import Vectors
 from rig.sim.sensor import Codes, Transfer, complete
@@ -77,6 +78,10 @@ class RenderPool:
     ) -> Codes:
         """Render one picture: RGB codes, (H, W, 3)."""
         return self._executor.submit(_picture, _FrameJob(stage, shot, poses, seed), transfer).result()
+
+    def raw(self, stage: Stage, shot: Shot, poses: Vectors, *, seed: int) -> bytes:
+        """Render one picture as a raw file; with equal arguments the light is that of `picture`."""
+        return self._executor.submit(_raw, _FrameJob(stage, shot, poses, seed)).result()
 
     def header(self, stage: Stage, shot: Shot) -> TruthHeader:
         """Describe what holds for all frames of a recording."""
@@ -161,10 +166,18 @@ def record_still(
     data: Path,
     seed: int,
 ) -> Path:
-    """Take one picture as an sRGB JPEG file; arguments and errors as `record_movie`."""
+    """Take one picture; arguments and errors as `record_movie`.
+
+    A path that ends in ``.jpg`` becomes an sRGB JPEG file, any other one a raw file. With equal arguments both show
+    the same light and noise.
+    """
     header = pool.header(stage, shot)
     poses = _exposure_poses(stage, shot, carriage, start_s)
-    path.write_bytes(jpeg(pool.picture(stage, shot, poses, seed=_frame_seed(stage, seed, 0))))
+    frame_seed = _frame_seed(stage, seed, 0)
+    if path.suffix == ".jpg":
+        path.write_bytes(jpeg(pool.picture(stage, shot, poses, seed=frame_seed)))
+    else:
+        path.write_bytes(pool.raw(stage, shot, poses, seed=frame_seed))
     write_truth(data, path, header, [truth_row(stage.spec, stage.lens, poses, shot, t_s=start_s)])
     return path
 
@@ -236,6 +249,11 @@ def _prepare(stage: Stage, shot: Shot) -> None:
 
 def _picture(job: _FrameJob, transfer: Transfer) -> Codes:
     return _world(job.stage).render(job.poses, job.shot, frame_seed=job.seed, transfer=transfer)
+
+
+def _raw(job: _FrameJob) -> bytes:
+    mosaic, neutral = _world(job.stage).mosaic(job.poses, job.shot, frame_seed=job.seed)
+    return dng(mosaic, neutral=neutral)
 
 
 def _movie_frame(job: _FrameJob) -> Codes:

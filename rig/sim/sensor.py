@@ -20,6 +20,7 @@ from rig.profile import Exposure, SimulationSpec
 
 Image32 = NDArray[np.float32]
 Codes = NDArray[np.uint8]
+Mosaic = NDArray[np.uint16]
 Transfer = Literal["bt709", "srgb"]
 """Tone curve of the codes: BT.709 for movies, as they are tagged; sRGB for stills."""
 
@@ -34,6 +35,8 @@ WHITE_BALANCE: Mapping[str, tuple[float, float, float]] = MappingProxyType({
 })  # fmt: skip
 """Gain of red, green and blue; the scene is lit by daylight."""
 
+RAW_BLACK, RAW_WHITE = 256, 16383
+"""Codes of a raw file for no light and for clipping: 14 bits, room for the noise below black."""
 _FULL_SCALE = 65535
 _EXACT_BELOW_READ_NOISE_E = 1.0
 
@@ -137,6 +140,14 @@ def develop(signal: Image32, gains: tuple[float, float, float], transfer: Transf
         scaled = np.minimum(scaled * np.asarray(gains, np.float32), np.float32(1))
     scaled *= np.float32(_FULL_SCALE)
     return np.asarray(np.take(_CODES[transfer], scaled.astype(np.uint16)))
+
+
+def mosaic(signal: Image32) -> Mosaic:
+    """Digitise without developing: share of full scale (H, W, 3) to the raw codes (H, W) of an RGGB sensor."""
+    seen = signal[..., 1].copy()
+    seen[::2, ::2], seen[1::2, 1::2] = signal[::2, ::2, 0], signal[1::2, 1::2, 2]
+    codes = np.rint(seen * np.float32(RAW_WHITE - RAW_BLACK) + np.float32(RAW_BLACK))
+    return np.asarray(np.clip(codes, 0, RAW_WHITE), np.uint16)
 
 
 def bt709_code(light: NDArray[np.float64]) -> NDArray[np.float64]:

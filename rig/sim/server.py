@@ -54,6 +54,15 @@ class SimulatedRigSetup:
     clock: SessionClock
 
 
+@dataclass(frozen=True)
+class _Still:
+    """One picture before it is rendered."""
+
+    seed: int
+    shot: Shot
+    start_s: float
+
+
 class WorldBackend:
     """Gives the simulated camera its pictures: what the world looked like from where the carriage was.
 
@@ -73,6 +82,7 @@ class WorldBackend:
         self._pool.prepare(self._stage, Shot(ExposureSettings()))  # the world is built while the rail homes
         self._conditions: dict[str, str] = {}
         self._shots = 0
+        self._last: _Still | None = None
         self._lock = threading.Lock()
 
     def set_condition(self, name: str, level: str) -> None:
@@ -105,18 +115,12 @@ class WorldBackend:
 
     def still(self, settings: ExposureSettings) -> bytes:
         """Take one picture now; returns a JPEG file."""
-        seed = self._next_seed()
-        path = record_still(
-            self._card / f"still-{seed:06d}.jpg",
-            pool=self._pool,
-            stage=self._stage,
-            shot=self._shot(settings, seed),
-            carriage=self._carriage(seed),
-            start_s=self._setup.clock.now(),
-            data=self._setup.data,
-            seed=seed,
-        )
-        return path.read_bytes()
+        self._last = self._exposed(settings)
+        return self._file_of(self._last, ".jpg")
+
+    def raw(self, settings: ExposureSettings) -> bytes:
+        """Return the picture that `still` gave last as a raw file."""
+        return self._file_of(self._last or self._exposed(settings), ".dng")
 
     def movie(self, settings: ExposureSettings, t_start_s: float, t_stop_s: float) -> Path:
         """Render what passed in front of the camera between two past session times."""
@@ -132,6 +136,25 @@ class WorldBackend:
             data=self._setup.data,
             seed=seed,
         )
+
+    def _exposed(self, settings: ExposureSettings) -> _Still:
+        seed = self._next_seed()
+        return _Still(seed, self._shot(settings, seed), self._setup.clock.now())
+
+    def _file_of(self, still: _Still, suffix: str) -> bytes:
+        path = record_still(
+            self._card / f"still-{still.seed:06d}{suffix}",
+            pool=self._pool,
+            stage=self._stage,
+            shot=still.shot,
+            carriage=self._carriage(still.seed),
+            start_s=still.start_s,
+            data=self._setup.data,
+            seed=still.seed,
+        )
+        content = path.read_bytes()
+        path.unlink()  # the body's card keeps its own copy
+        return content
 
     def _shot(self, settings: ExposureSettings, seed: int) -> Shot:
         with self._lock:

@@ -31,7 +31,7 @@ from rig.sim.optics import (
 )
 from rig.sim.photos import Photos
 from rig.sim.scene import SAMPLES_PER_PX, ScenePlane, build_scene
-from rig.sim.sensor import Codes, Transfer, complete, develop, expose, sensor_state
+from rig.sim.sensor import Codes, Mosaic, Transfer, complete, develop, expose, mosaic, sensor_state
 from rig.sim.truth import PlaneTruth, TruthHeader, TruthRow
 from rig.sim.weather import Weather
 
@@ -177,6 +177,19 @@ class World:
         state = sensor_state(self.spec, complete(shot.settings, self.spec.metered))
         signal = expose(self.light(poses, shot, frame_seed=frame_seed or 0), state, seed=frame_seed)
         return develop(signal, state.gains, transfer)
+
+    def mosaic(
+        self, poses: Vectors, shot: Shot, *, frame_seed: int
+    ) -> tuple[Mosaic, tuple[float, float, float]]:
+        """Take one picture and leave it undeveloped; arguments and errors as `render`.
+
+        Returns:
+            Raw codes of an RGGB sensor, (H, W), and the red, green and blue that the white balance makes grey.
+        """
+        state = sensor_state(self.spec, complete(shot.settings, self.spec.metered))
+        signal = expose(self.light(poses, shot, frame_seed=frame_seed), state, seed=frame_seed)
+        red, green, blue = state.gains
+        return mosaic(signal), (1 / red, 1 / green, 1 / blue)
 
     def light(self, poses: Vectors, shot: Shot, *, frame_seed: int = 0) -> Image32:
         """The light on the sensor before it is counted, (H, W, 3), 1 clips at the metered exposure."""
