@@ -61,3 +61,51 @@ class MissingRawError(AlignmentError, ImportError):
 
     code = "ALN-RAW-001"
     exit_code = ExitCode.MISSING
+
+
+class MissingDaskError(AlignmentError, ImportError):
+    """Work was to run on a Dask cluster, but Dask is not installed."""
+
+    code = "ALN-DSK-001"
+    exit_code = ExitCode.MISSING
+
+
+class ClusterError(AlignmentError, ConnectionError):
+    """The Dask scheduler does not answer."""
+
+    code = "ALN-DSK-002"
+    exit_code = ExitCode.MISSING
+
+
+class PairFolderError(AlignmentError, ValueError):
+    """A folder holds no pairs that can be recognised, or more than one way to read it."""
+
+    code = "ALN-AUD-001"
+    exit_code = ExitCode.INVALID_INPUT
+
+
+class BoardPrintError(AlignmentError, ValueError):
+    """A marker board cannot be printed as asked: it does not fit, or its markers are taken."""
+
+    code = "ALN-PRT-001"
+    exit_code = ExitCode.INVALID_INPUT
+
+
+class CalibrationNotFoundError(AlignmentError, FileNotFoundError):
+    """A calibration that was asked for is not in the data folder."""
+
+    code = "ALN-CAL-001"
+    exit_code = ExitCode.INVALID_INPUT
+
+
+class DamagedCalibrationError(AlignmentError, ValueError):
+    """A calibration file does not hold what its name says, or is none."""
+
+    code = "ALN-CAL-002"
+    exit_code = ExitCode.DAMAGED
+
+
+class NothingToCalibrateError(AlignmentError):
+    """A session tells nothing about its rig: no round was recorded that a calibration could use."""
+
+    code = "ALN-CAL-003"

@@ -6,10 +6,9 @@ whatever the number of workers, and a run that was interrupted goes on where who
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,8 +17,8 @@ from pydantic import Field
 from alignment.depth import SceneDepths
 from alignment.errors import DecodeError, NoMotionError, NothingToAlignError
 from alignment.evidence_files import finish_round, finished_round, publish, round_key, versions
+from alignment.executors import open_executor
 from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair
-from alignment.inline import InlineExecutor
 from alignment.matching import Match, match_frames
 from alignment.motion import TYPICAL_FOCAL_WIDTHS, TakeMotion, measure_motion, rejected_motion
 from alignment.pair_job import NOT_WRITTEN, PairJob, PairOutcome, PairTask, run_pair_job, single_threaded
@@ -72,27 +71,9 @@ def align_session(
         NothingToAlignError: The session has no usable ground-truth round or nothing to pair with it.
         SessionFolderError: The session folder is damaged.
     """
-    with _executor_or_pool(executor, workers) as pool, single_threaded():
+    own = nullcontext(executor) if executor is not None else open_executor(workers=workers)
+    with own as pool, single_threaded():
         return _Session(folder, options or AlignmentOptions(), pool, progress).align()
-
-
-@contextmanager
-def _executor_or_pool(executor: Executor | None, workers: int | None) -> Iterator[Executor]:
-    if executor is not None:
-        yield executor
-        return
-    count = workers or os.cpu_count() or 1
-    if count == 1:
-        yield InlineExecutor()
-        return
-    import multiprocessing
-
-    # Not fork: OpenCV's and FFmpeg's threads do not survive it.
-    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("forkserver"))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 @dataclass(eq=False)
