@@ -57,6 +57,39 @@ class DeliveredPair:
     """Standard deviation of |lq - gt| in 0..1."""
 
 
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """Which part of two frames becomes a pair, and whether the ground truth has to be warped for it."""
+
+    lq_crop: Crop
+    """In the degraded frame."""
+    gt_from_pair: Array
+    """``(3, 3)``: pixel of the pair to pixel of the ground truth; a whole shift if it is left unwarped."""
+    gt_warped: bool
+    unwarped_px: Array
+    """Distance of grid points of the pair from where they belong if the ground truth is only cut, px."""
+    overlap_share: float
+    """What both frames show over the degraded frame, before the margin."""
+
+
+def plan_cut(homography: Array, size: tuple[int, int], *, max_unwarped_px: float = 0.05) -> Cut:
+    """Decide how to cut a pair, from the frames' geometry alone.
+
+    Args:
+        homography: Ground truth to degraded frame.
+        size: Width and height of both, px.
+        max_unwarped_px: As for `deliver`.
+
+    Raises:
+        NoOverlapError: As `deliver`.
+    """
+    crop, overlap_share = common_crop(homography, size)
+    left = _left_by_whole_pixels(homography, crop)
+    warped = bool(left.max() > max_unwarped_px)
+    exact = normalised(inverted(homography) @ _shift(crop[0], crop[1]))
+    return Cut(crop, exact if warped else _whole_pixel_matrix(homography, crop), warped, left, overlap_share)
+
+
 def deliver(
     gt_rgb: Rgb, lq_rgb: Rgb, registration: Registration, *, tone: ToneCurve, max_unwarped_px: float = 0.05
 ) -> DeliveredPair:
@@ -79,31 +112,26 @@ def deliver(
             raise PictureFormatError(
                 f"an image of shape {rgb.shape} for a registration of {registration.size} px"
             )
-    homography = registration.homography
-    crop, overlap_share = common_crop(homography, registration.size)
-    left = _left_by_whole_pixels(homography, crop)
-    unwarped = _whole_pixel_matrix(homography, crop)
-    lq = _cut(lq_rgb, crop)
-    warped = bool(left.max() > max_unwarped_px)
-    if warped:
-        gt_from_pair = normalised(inverted(homography) @ _shift(crop[0], crop[1]))
-        gt = warp_in_light(gt_rgb, gt_from_pair, (crop[2], crop[3]), tone=tone)
+    cut = plan_cut(registration.homography, registration.size, max_unwarped_px=max_unwarped_px)
+    lq = _cut(lq_rgb, cut.lq_crop)
+    width, height = cut.lq_crop[2:]
+    if cut.gt_warped:
+        gt = warp_in_light(gt_rgb, cut.gt_from_pair, (width, height), tone=tone)
         residual_px = _measured_residual(gt, lq, registration, tone)
     else:
-        gt_from_pair = unwarped
-        gt = _cut(gt_rgb, (int(unwarped[0, 2]), int(unwarped[1, 2]), crop[2], crop[3]))
-        residual_px = float(np.median(left))
+        gt = _cut(gt_rgb, (int(cut.gt_from_pair[0, 2]), int(cut.gt_from_pair[1, 2]), width, height))
+        residual_px = float(np.median(cut.unwarped_px))
     mu, sigma = intensity(gt, lq)
     return DeliveredPair(
         gt=gt,
         lq=lq,
-        lq_crop=crop,
-        gt_from_pair=gt_from_pair,
-        gt_warped=warped,
-        kernel="quintic_bspline_linear_light" if warped else "none",
-        max_displacement_px=float(left.max()),
+        lq_crop=cut.lq_crop,
+        gt_from_pair=cut.gt_from_pair,
+        gt_warped=cut.gt_warped,
+        kernel="quintic_bspline_linear_light" if cut.gt_warped else "none",
+        max_displacement_px=float(cut.unwarped_px.max()),
         residual_px=residual_px,
-        overlap_share=overlap_share,
+        overlap_share=cut.overlap_share,
         mu=mu,
         sigma=sigma,
     )
