@@ -269,7 +269,8 @@ class TileShard:
         """Where the tiles of one row begin, and where the last of them ends."""
         first = int(self._entries[entry]["first_tile"]) + row * of.columns + columns.start
         spans: list[int] = self._offsets[first : first + len(columns) + 1].tolist()
-        if len(spans) != len(columns) + 1 or spans[0] < HEADER_BYTES or spans != sorted(spans):
+        sound = len(spans) == len(columns) + 1 and spans == sorted(spans)
+        if not sound or spans[0] < HEADER_BYTES or spans[-1] > self._source.nbytes:
             raise self._damaged("its index points nowhere")
         return spans
 
