@@ -9,6 +9,7 @@ from collections.abc import Callable
 from rig.clock import SessionClock
 from rig.devices import grbl_protocol as protocol
 from rig.devices.envelope import Motion, check_motion
+from rig.devices.grbl_escape import SwitchEscape
 from rig.devices.grbl_link import Answer, GrblLink
 from rig.devices.grbl_outputs import GrblOutputs
 from rig.devices.grbl_protocol import StatusReport
@@ -64,6 +65,7 @@ class GrblCarriage:
         self.frame = frame
         self.watch = PositionWatch()
         self.watch.witness_s = link.patience_s(self.watch.witness_s)
+        self.escape = SwitchEscape()
         self.emergency = threading.Event()
         self.arrived_mm = _UNKNOWN_STEP_MM
         """How far from its target a carriage at rest may be: half a step, and the rounding of the print."""
@@ -151,7 +153,7 @@ class GrblCarriage:
         """
         start_mm = reading.position_mm if self.homed else 0.0
         motion = Motion(start_mm, end_mm, velocity_mm_s, settings.acceleration_mm_s2)
-        away = (-self.last_direction or 1) if reading.limits else 0
+        away = self.escape.away if reading.limits else 0
         check_motion(motion, settings.envelope, homed=self.homed, fault=self.trouble, away=away)
         return motion
 
@@ -166,6 +168,7 @@ class GrblCarriage:
         self._homed = False
         self.motion, self.jogging = None, False
         self.watch.forget()
+        self.escape.end()
 
     def begin(self, motion: Motion, *, jogging: bool = False) -> None:
         """Expect a motion that is about to be commanded."""
@@ -179,6 +182,7 @@ class GrblCarriage:
         """Expect no motion: it has ended, was held to standstill, or was never accepted."""
         self.motion, self.jogging = None, False
         self.watch.rest()
+        self.escape.end()
 
     def refused(self) -> None:
         """Take a motion back that the controller did not accept."""
@@ -212,6 +216,8 @@ class GrblCarriage:
         self._draw_consequences(report)
         self._outputs.note(report, asked_s)
         position_mm = self._position_mm = self.frame.to_rail_mm(report.x_mm)
+        limits = frozenset(report.pins) & frozenset("XYZ")
+        self.escape.see(position_mm, pressed=bool(limits), last_direction=self.last_direction)
         state = self._state(report, position_mm)
         if self.jogging and state is RailState.IDLE:
             self.rest()
@@ -222,7 +228,7 @@ class GrblCarriage:
             position_mm=position_mm,
             velocity_mm_s=None if report.feed_mm_min is None else report.feed_mm_min / 60,
             fault=self.trouble,
-            limits=frozenset(report.pins) & frozenset("XYZ"),
+            limits=limits,
         )
 
     def await_standstill(self, timeout_s: float) -> None:

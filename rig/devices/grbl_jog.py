@@ -9,10 +9,11 @@ from rig.devices.grbl_dialect import Dialect, assert_settings
 from rig.devices.grbl_link import GrblRefusedError
 from rig.devices.grbl_settings import GrblSettings
 from rig.devices.rail import RailPoll, RailState
-from rig.errors import EnvelopeError
+from rig.errors import EnvelopeError, RailLockedError
 
 _OUTSIDE_TRAVEL = 15
 _SOFT_LIMITS = 20
+_HARD_LIMIT = 1
 _SLACK_S = 2.0
 
 
@@ -65,6 +66,36 @@ class GrblJogger:
         self._require_soft_limits(reading, reading.position_mm + distance_mm)
         self._send(motion, self._carriage.frame.to_machine_mm(reading.position_mm + distance_mm), reading)
 
+    def unlock_after_escape(self, reading: RailPoll) -> RailPoll:
+        """Unlock after an alarm that the opening of the switch itself has raised; nothing moves.
+
+        Args:
+            reading: What was just read.
+
+        Returns:
+            A new reading where the controller was unlocked, the same where it stays locked.
+        """
+        carriage, link = self._carriage, self._carriage.link
+        if not (carriage.jogging and link.alarm == _HARD_LIMIT and reading.state is RailState.LOCKED):
+            return reading
+        if not carriage.escape.trip():
+            self._explain_trips()
+            return carriage.poll()
+        carriage.rest()
+        link.restart()
+        if not carriage.trouble and link.status()[0].state == "Alarm":
+            link.command("$X")
+        return carriage.poll()
+
+    def _explain_trips(self) -> None:
+        carriage = self._carriage
+        carriage.jogging = False  # the alarm was looked at
+        if trips := carriage.escape.trips:
+            carriage.link.fault = (
+                f"the limit switch tripped {trips} times while the carriage crawled off it: "
+                "do its contacts bounce, is its cable noisy?"
+            )
+
     def end(self) -> None:
         """Cancel a jog under way and wait for standstill."""
         if self._carriage.jogging:
@@ -97,6 +128,8 @@ class GrblJogger:
 
     def _send(self, motion: Motion, machine_mm: float, reading: RailPoll) -> None:
         """Send a checked jog to an absolute target: doubled on the wire it would still end there."""
+        if reading.limits or self._carriage.escape.trips:
+            self._carriage.escape.begin(motion, reading.position_mm)
         self._carriage.begin(motion, jogging=True)
         line = f"$J=G90G21G53X{machine_mm:.3f}F{motion.velocity_mm_s * 60:.3f}"
         try:
@@ -104,6 +137,9 @@ class GrblJogger:
         except GrblRefusedError as error:
             self._carriage.refused()
             raise EnvelopeError(error.message, kept="nothing moved", next_step="home the rail") from error
+        except RailLockedError:
+            if not (self._carriage.escape.under_way and self._carriage.link.alarm == _HARD_LIMIT):
+                raise  # else the switch has opened already, and the next poll sees to it
 
     def _command(self, line: str, *, lift: bool) -> None:
         """Send a jog; off a pressed switch the soft limits of an unknown position must not be in the way."""

@@ -79,6 +79,8 @@ class GrblLink:
         self.statistics = LinkStatistics()
         self.fault = ""
         """Why the position is no longer believed: an alarm or a restart; empty when there was none."""
+        self.alarm = 0
+        """Number of the alarm that came last and was not reset since; 0 for none."""
         self.deaf = False
         """True between a critical alarm and the next restart: nothing will be answered."""
         self._clock = clock
@@ -133,9 +135,9 @@ class GrblLink:
                 f"{self.wire.name}: the controller does not come back from reset",
                 next_step="switch the controller off and on, then connect again",
             )
-        alarm = self._drain_until_quiet()
+        fault = self._drain_until_quiet()
         self._forget()
-        self.fault = alarm
+        self.fault = fault
 
     def command(self, line: str, *, timeout_s: float = _ANSWER_S, at_least_s: float = 0.0) -> list[str]:
         """Send one line and return the information that came before its ``ok``.
@@ -332,7 +334,7 @@ class GrblLink:
     def _forget(self) -> None:
         self._doubt_until_s = -math.inf
         self.fault = ""
-        self.deaf = False
+        self.alarm, self.deaf = 0, False
         self._out_of_step = False
 
     def _note_stale(self, kind: LineKind) -> None:
@@ -345,12 +347,13 @@ class GrblLink:
         """Classify a line and remember what it means for the position."""
         kind = protocol.classify(text)
         if kind is LineKind.ALARM:
-            self.fault = protocol.alarm_text(protocol.number_of(text))
-            self.deaf = protocol.number_of(text) in protocol.CRITICAL_ALARMS
+            self.alarm = protocol.number_of(text)
+            self.fault = protocol.alarm_text(self.alarm)
+            self.deaf = self.alarm in protocol.CRITICAL_ALARMS
         elif kind is LineKind.BANNER:
             self.fault = self.fault or "the controller restarted; the position is lost"
             self._on_restart()
-            self.deaf = False
+            self.alarm, self.deaf = 0, False
             self._out_of_step = False
         elif kind is LineKind.NOISE:
             self.statistics.discarded_lines += 1

@@ -129,9 +129,12 @@ class GrblRail:
         carriage = self._opened()
         self._opened().require_no_fault()
         self._jogging().end()
-        self._opened().require_state(self.poll(), RailState.IDLE, RailState.LOCKED)
+        reading = self.poll()
+        self._opened().require_state(reading, RailState.IDLE, RailState.LOCKED)
+        self._require_no_upper_switch(reading)
         self._jogging().restore_soft_limits()
         carriage.lose_position()
+        carriage.escape.forget()
         self._prepared = None
         self._homing.set()
         try:
@@ -213,7 +216,7 @@ class GrblRail:
         Raises:
             DeviceTimeoutError: No valid report.
         """
-        return self._opened().poll()
+        return self._jogging().unlock_after_escape(self._opened().poll())
 
     def stop(self) -> None:
         """Decelerate and hold; position is kept. Thread-safe, bypasses every queue.
@@ -267,6 +270,7 @@ class GrblRail:
         carriage = self._opened()
         carriage.link.listen()
         self._prepared = None
+        carriage.escape.forgive()
         if carriage.trouble:
             carriage.lose_position()
             carriage.link.restart()
@@ -316,6 +320,16 @@ class GrblRail:
             if self.dialect.firmware is Firmware.GRBL:
                 raise
             link.command("$HX", timeout_s=timeout_s)  # other axes have no home switch
+
+    def _require_no_upper_switch(self, reading: RailPoll) -> None:
+        """A switch that was reached upwards is not the home switch, and homing would take it for that."""
+        if reading.limits and self._opened().escape.away < 0:
+            raise RailLockedError(
+                f"{self.settings.port}: a limit switch is pressed that was reached upwards: homing would take it for "
+                "the home switch",
+                kept="nothing moved",
+                next_step="crawl downwards until it opens, then home the rail",
+            )
 
     def _verify_home(self, carriage: GrblCarriage) -> None:
         told = self.settings.machine_home_mm is None and self.dialect.lists_all_settings

@@ -107,18 +107,13 @@ class PositionWatch:
             return False
         shortest_s = max(later.asked_s - earlier.replied_s, 0.0)
         longest_s = later.replied_s - earlier.asked_s
-        slowest, fastest = 0.0, motion.velocity_mm_s
+        least_mm, most_mm = 0.0, motion.velocity_mm_s * longest_s
         if earlier.speed_mm_s is not None and later.speed_mm_s is not None:
-            lag_mm_s = motion.acceleration_mm_s2 * _LAG_S
-            slowest = max(min(earlier.speed_mm_s, later.speed_mm_s) - lag_mm_s, 0.0)
-            gained_mm_s = motion.acceleration_mm_s2 * longest_s / 2
-            fastest = min(fastest, max(earlier.speed_mm_s, later.speed_mm_s) + gained_mm_s + lag_mm_s)
+            speeds = sorted((earlier.speed_mm_s, later.speed_mm_s))
+            least_mm = _least_way_mm(speeds[0], shortest_s, motion.acceleration_mm_s2)
+            most_mm = min(most_mm, _longest_way_mm(speeds[1], longest_s, motion.acceleration_mm_s2))
         way_mm = _direction(motion) * (later.position_mm - earlier.position_mm)
-        return (
-            slowest * shortest_s - self.tolerance_mm
-            <= way_mm
-            <= fastest * longest_s * 1.01 + self.tolerance_mm
-        )
+        return least_mm - self.tolerance_mm <= way_mm <= most_mm * 1.01 + self.tolerance_mm
 
     def _is_reachable(self, earlier: Reading, later: Reading) -> bool:
         """Tell whether the motion can have led there at all: onward, no further than its speed allows."""
@@ -133,6 +128,27 @@ class PositionWatch:
         inside = lower - self.tolerance_mm <= reading.position_mm <= upper + self.tolerance_mm
         speed = reading.speed_mm_s or 0.0
         return inside and speed <= motion.velocity_mm_s * 1.01 + _SPEED_MM_S
+
+
+def _least_way_mm(speed_mm_s: float, duration_s: float, acceleration_mm_s2: float) -> float:
+    """Return the shortest way between two reports of at least a speed.
+
+    The speed rises and falls only once, so that in between it is no lower than at the ends. While it rises the
+    report is ahead of it by the lag: what is missing is a triangle.
+    """
+    lag_s = min(_LAG_S, duration_s)
+    missing_mm = acceleration_mm_s2 * lag_s * (_LAG_S - lag_s / 2)
+    return max(speed_mm_s * duration_s - missing_mm, 0.0)
+
+
+def _longest_way_mm(speed_mm_s: float, duration_s: float, acceleration_mm_s2: float) -> float:
+    """Return the longest way between two reports of at most a speed.
+
+    In between it may have risen and fallen again; while it falls the report is ahead of it by the lag.
+    """
+    lag_s = min(_LAG_S, duration_s)
+    ahead_mm = acceleration_mm_s2 * lag_s * (_LAG_S - lag_s / 2)
+    return (speed_mm_s + acceleration_mm_s2 * duration_s / 2) * duration_s + ahead_mm
 
 
 def _direction(motion: Motion) -> float:

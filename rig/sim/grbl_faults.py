@@ -85,9 +85,10 @@ class RailFaults(Document):
     at: tuple[PositionFault, ...] = ()
     timed: tuple[TimedFault, ...] = ()
     replies: tuple[ReplyFault, ...] = ()
-    home_switch: Literal["good", "stuck_open", "stuck_closed", "bouncing"] = "good"
+    home_switch: Literal["good", "stuck_open", "stuck_closed", "bouncing", "chattering"] = "good"
     """``stuck_open``: homing never finds it; ``bouncing``: opening it trips the hard limit once more, as a real
-    board's interrupt on every change of the pin does."""
+    board's interrupt on every change of the pin does; ``chattering``: three times, within 0.4 mm. An upper switch
+    is as good or bad."""
     limit_noise_mm: float = Field(default=0.0, ge=0)
     """Motor noise glitches the limit input every so many mm of the rail; 0 is never."""
     slip_fraction: float = Field(default=0.0, ge=0, lt=1)

@@ -42,6 +42,8 @@ class RailMechanics(Document):
     """Room behind the home switch, up to the lower end stop."""
     above_mm: float = Field(default=5.0, gt=0)
     """Room beyond the nominal travel, up to the upper end stop."""
+    upper_switch_mm: float | None = Field(default=None, gt=0)
+    """Where a second switch on the same input acts, from the home switch; None for none."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +191,24 @@ class Carriage:
         self.log.rewrite(t_s, rows)
 
     def presses_switch(self, t_s: float) -> bool:
-        """Tell whether the carriage stands on the home switch."""
-        return self.place_mm(t_s) <= _SWITCH_TOLERANCE_MM
+        """Tell whether the carriage stands on a switch."""
+        place_mm, upper_mm = self.place_mm(t_s), self.mechanics.upper_switch_mm
+        above = upper_mm is not None and place_mm >= upper_mm - _SWITCH_TOLERANCE_MM
+        return above or place_mm <= _SWITCH_TOLERANCE_MM
+
+    def next_closing_s(self, t_s: float) -> float:
+        """Return when a switch closes next under the planned trajectory."""
+        upper_mm = self.mechanics.upper_switch_mm
+        lower_s = self.next_crossing_s(0.0, t_s, direction=-1)
+        return lower_s if upper_mm is None else min(lower_s, self.next_crossing_s(upper_mm, t_s, direction=1))
+
+    def next_opening_s(self, t_s: float, beyond_mm: float) -> float:
+        """Return when the carriage is next so far off a switch, on its way off it."""
+        upper_mm = self.mechanics.upper_switch_mm
+        lower_s = self.next_crossing_s(beyond_mm, t_s, direction=1)
+        if upper_mm is None:
+            return lower_s
+        return min(lower_s, self.next_crossing_s(upper_mm - beyond_mm, t_s, direction=-1))
 
     def place_mm(self, t_s: float) -> float:
         """Return where the carriage truly is, from the home switch."""

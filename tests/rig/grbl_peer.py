@@ -57,7 +57,7 @@ class InstantGrbl:
 
     def hit_limit(self) -> None:
         """A limit switch trips and stays pressed."""
-        self.away = -self._last_direction or 1
+        self.away = self.away or -self._last_direction or 1
         self._alarm(1)
 
     def glitch(self) -> None:
