@@ -15,11 +15,17 @@ from catalog.console import (
 )
 
 if TYPE_CHECKING:
+    from catalog.audit import AuditRecord
     from catalog.evidence import AlignmentRecord, PairRecord
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; default: one per processor.")]
+
+
+DaskOption = Annotated[
+    str | None, typer.Option(help="Address of a Dask scheduler to work on, such as tcp://host:8786.")
+]
 
 
 @app.callback()
@@ -32,14 +38,19 @@ def run(
     console: Console,
     session: Annotated[str, typer.Argument(help="Name in the data folder, or a path.")],
     workers: WorkersOption = None,
+    dask: DaskOption = None,
 ) -> None:
     """Align a session: motion, matching, registration, gates, pairs."""
+    from alignment.executors import open_executor
     from alignment.pairing import align_session
     from catalog.session_folder import SessionFolder
 
     folder = SessionFolder.find(session, console.data)
-    with console.progress(f"aligning {folder.path.name}", 1.0) as advance:
-        alignment = align_session(folder, workers=workers, progress=advance)
+    with (
+        open_executor(workers=workers, dask=dask) as executor,
+        console.progress(f"aligning {folder.path.name}", 1.0) as advance,
+    ):
+        alignment = align_session(folder, executor=executor, progress=advance)
     _show_session(console, alignment, folder.pairs(), folder.path)
 
 
@@ -145,6 +156,66 @@ def measure(
         return
     for name, value in numbers.items():
         console.put(f"{name}: {value}")
+
+
+@verb(app)
+def audit(
+    console: Console,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of pairs, or where --list's paths begin.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="JSON file to write; the page comes beside it.")
+    ] = Path("audit.json"),
+    gt: Annotated[str | None, typer.Option("--gt", help="Pattern of the ground-truth files.")] = None,
+    lq: Annotated[str | None, typer.Option("--lq", help="Pattern of the degraded files.")] = None,
+    pairs_list: Annotated[
+        Path | None, typer.Option("--list", help="List of pairs: 'GT path, LQ path' in each line.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many pairs, drawn by lot.")] = None,
+    aligned_px: Annotated[
+        float, typer.Option(min=0.01, help="Largest displacement of an aligned pair.")
+    ] = 0.5,
+    workers: WorkersOption = None,
+    dask: DaskOption = None,
+) -> None:
+    """Measure how far the pairs of a published dataset are off; writes JSON and a page to look at."""
+    from alignment.audit import audit_pairs
+    from alignment.audit_page import write_audit_page
+    from alignment.executors import open_executor
+    from alignment.pair_folders import list_pairs
+
+    output = output.with_suffix(".json") if output.suffix == ".html" else output
+    listing = list_pairs(folder, gt=gt, lq=lq, pairs_list=pairs_list)
+    count = min(limit or len(listing.pairs), len(listing.pairs))
+    with (
+        open_executor(workers=workers, dask=dask) as executor,
+        console.progress(f"auditing {listing.root.name}", count) as advance,
+    ):
+        record = audit_pairs(
+            listing, output, executor=executor, aligned_px=aligned_px, limit=limit, progress=advance
+        )
+    page = write_audit_page(record, listing.root, output)
+    _show_audit(console, record, output, page)
+
+
+def _show_audit(console: Console, record: AuditRecord, output: Path, page: Path) -> None:
+    if console.json:
+        head = record.model_dump(mode="json", exclude={"pairs", "schema_"})
+        console.put_json({**head, "audit": str(output), "page": str(page)})
+        return
+    console.put("class                    pairs  trusted  aligned  misaligned  parallax  median px  p95 px")
+    for group in record.groups:
+        name, numbers = group.group or record.folder, (group.epe_px_median, group.epe_px_p95)
+        median_px, p95_px = ("-" if n is None else f"{n:.3f}" for n in numbers)
+        console.put(
+            f"{name:<24}{group.pairs:>6}{group.trusted:>9}{group.aligned:>9}{group.misaligned:>12}"
+            f"{group.parallax:>10}{median_px:>11}{p95_px:>8}"
+        )
+    unread = sum(pair.measured is None for pair in record.pairs)
+    if unread:
+        console.say(f"warning: {unread} pairs could not be measured; {output} says why for each")
+    console.say(f"written: {output} and {page}")
 
 
 def main() -> None:

@@ -102,6 +102,25 @@ class PairListing:
     odd: tuple[OddFile, ...]
 
 
+def list_pairs(
+    folder: Path | None, *, gt: str | None = None, lq: str | None = None, pairs_list: Path | None = None
+) -> PairListing:
+    """List pairs in the one way that is asked for: two patterns, a list, or what the folder looks like.
+
+    Raises:
+        PairFolderError: Nothing or two things were asked for, or there are no pairs.
+    """
+    if gt is not None and lq is not None and folder is None and pairs_list is None:
+        return match_globs(gt, lq)
+    if folder is None or gt is not None or lq is not None:
+        raise PairFolderError(
+            "which pairs is not clear",
+            next_step="give either FOLDER, or FOLDER with --list FILE, or --gt GLOB with --lq GLOB",
+        )
+    root = Path(os.path.normpath(folder.absolute()))
+    return find_pairs(root) if pairs_list is None else read_list(root, pairs_list)
+
+
 def find_pairs(root: Path) -> PairListing:
     """Recognise the pairs below a folder.
 

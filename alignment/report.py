@@ -1,13 +1,11 @@
 """The session report: one HTML page that needs no network, for the operator to look at and to keep.
 
 Whatever stands in a session folder is data: the template escapes every value, figures are built as an element
-tree, and the content policy lets nothing run or load but what carries the page's nonce. The nonce is derived
-from the content, so that the same folder always gives the same bytes.
+tree, and `page` lets nothing run or load that is not its own.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +15,8 @@ from urllib.parse import quote
 
 import numpy as np
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
+from alignment.page import render_page
 from alignment.report_axes import Figure
 from alignment.report_error_figures import error_figures, place_figure, verdict_figure
 from alignment.report_figures import motion_figures, pairing_figures, speed_figure
@@ -42,8 +39,7 @@ from alignment.report_tables import (
     take_lines,
     version_facts,
 )
-from alignment.report_words import counted, number, thousands, utc_time
-from catalog.console import plain_text
+from alignment.report_words import number, thousands, utc_time
 from catalog.session_folder import PAIRS_FOLDER, SessionFolder, SessionRecord, replace_file
 
 _VERDICTS = {
@@ -139,30 +135,7 @@ def render_report(source: ReportSource, *, pairs_folder: str) -> str:
     Returns:
         The HTML document; equal for equal input.
     """
-    template = _environment().get_template("report.html.j2")
-    report = _compose(source, pairs_folder)
-    bare = template.render(report=report, nonce="")
-    return template.render(report=report, nonce=hashlib.sha256(bare.encode()).hexdigest()[:32])
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("alignment"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=number, counted=counted)
-    return environment
-
-
-def _printable(value: Any) -> Any:
-    """Drop control and direction-changing characters from data before it is escaped."""
-    if isinstance(value, Markup) or not isinstance(value, str) or value.isprintable():
-        return value
-    return plain_text(value)
+    return render_page("report.html.j2", report=_compose(source, pairs_folder))
 
 
 def _compose(source: ReportSource, pairs_folder: str) -> Report:

@@ -271,6 +271,50 @@ class Panel:
         return self.y.map(np.clip(np.asarray(y, np.float64), self.y.low, self.y.high))
 
 
+def distribution(values: Array) -> tuple[Array, Array]:
+    """Return the steps of an empirical distribution function, in percent; it starts at zero."""
+    ordered = np.sort(values)
+    share = 100.0 * np.arange(len(ordered) + 1) / len(ordered)
+    start = min(0.0, float(ordered[0])) if len(ordered) else 0.0
+    return np.concatenate([[start], np.repeat(ordered, 2)]), np.repeat(share, 2)[:-1]
+
+
+ARROW_GAIN = 20.0
+"""How much longer arrows are than the shifts they show."""
+_ARROW_STEPS_PX = (0.1, 0.25, 0.5)
+
+
+def arrows(size: tuple[int, int], shifts: Sequence[tuple[float, float, float, float]]) -> Markup:
+    """Draw shifts as arrows over a picture, `ARROW_GAIN` times enlarged and coloured by length.
+
+    Args:
+        size: Width and height of the picture, px.
+        shifts: x, y, dx, dy of each, px.
+    """
+    root = ET.Element(
+        "svg", {"viewBox": f"0 0 {size[0]} {size[1]}", "class": "overlay", "aria-hidden": "true"}
+    )
+    head = max(size) / 90
+    for x, y, dx, dy in shifts:
+        length = math.hypot(dx, dy)
+        data = _arrow(x, y, ARROW_GAIN * dx, ARROW_GAIN * dy, head)
+        ET.SubElement(root, "path", {"d": data, "class": "halo"})
+        ET.SubElement(root, "path", {"d": data, "class": f"e{sum(length > s for s in _ARROW_STEPS_PX)}"})
+    return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704
+
+
+def _arrow(x: float, y: float, dx: float, dy: float, head: float) -> str:
+    length = math.hypot(dx, dy)
+    if length < 1:
+        return f"M{_short(x)} {_short(y)}h0"
+    ux, uy = dx / length, dy / length
+    tip_x, tip_y, barb = x + dx, y + dy, min(head, length / 2)
+    tip = f"L{_short(tip_x)} {_short(tip_y)}"
+    ends = [(tip_x - barb * (ux + k * uy), tip_y - barb * (uy - k * ux)) for k in (0.6, -0.6)]
+    wings = "".join(f"M{_short(wing_x)} {_short(wing_y)}{tip}" for wing_x, wing_y in ends)
+    return f"M{_short(x)} {_short(y)}{tip}{wings}"
+
+
 def shape(kind: int, x: float, y: float) -> str:
     """Return the path of a small mark; marks differ in shape so that colour is not needed to tell them."""
     return _SHAPES[kind % len(_SHAPES)].format(x=_short(x), y=_short(y))

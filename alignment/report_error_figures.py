@@ -20,6 +20,7 @@ from alignment.report_axes import (
     Figure,
     Panel,
     decade_numbers,
+    distribution,
     spread,
 )
 from alignment.report_source import ReportSource, RoundSource
@@ -116,17 +117,10 @@ def _share_figure(name: str, title: str, classes: Sequence[tuple[str, Array]]) -
     panel.axes("px", "% of pairs", y_ticks=5)
     panel.rule("line dashed limit", y=95.0)
     for i, _, values in shown:
-        x, share = _distribution(values)
+        x, share = distribution(values)
         inside = x <= high
         panel.line(x[inside], share[inside], f"line s{i % SERIES}")
     return Figure(title, drawing.markup(), caption)
-
-
-def _distribution(values: Array) -> tuple[Array, Array]:
-    """Return the steps of an empirical distribution function, in percent."""
-    ordered = np.sort(values)
-    share = 100.0 * np.arange(len(ordered) + 1) / len(ordered)
-    return np.concatenate([[0.0], np.repeat(ordered, 2)]), np.repeat(share, 2)[:-1]
 
 
 def place_figure(source: ReportSource) -> Figure | None:

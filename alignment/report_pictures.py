@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from catalog.session_folder import PAIRS_FOLDER
 
@@ -23,6 +24,9 @@ DETAIL_SHARE = 2
 """A detail shows every pixel this many times as large as the thumbnail's own pixels."""
 MAX_PIXELS = 100_000_000
 """A picture larger than this is not opened: it would be a decompression bomb rather than a frame."""
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM")
+_GAIN_WINDOW_PX = 25
+_DIFFERENCE_GAIN = 2.0
 _QUALITY = 74
 _DARK_QUALITY = 92  # what is brightened on the page shows its compression more
 _WORKERS = 2
@@ -39,65 +43,87 @@ class PairPictures:
     lq: str
     gt_detail: str
     lq_detail: str
+    difference: str
+    """Grey of 128 plus twice what the degraded side shows beyond the ground truth, gain and offset fitted locally."""
+    difference_detail: str
     lift: int
     """How many times brighter the degraded side must be shown to look like the ground truth: 1, 2, 4 or 8."""
 
     @property
     def cost_bytes(self) -> int:
-        """What the four pictures add to the page."""
-        return len(self.gt) + len(self.lq) + len(self.gt_detail) + len(self.lq_detail)
+        """What the pictures add to the page."""
+        sides = self.gt, self.lq, self.gt_detail, self.lq_detail, self.difference, self.difference_detail
+        return sum(map(len, sides))
+
+    @classmethod
+    def of(cls, gt: Image, lq: Image) -> PairPictures:
+        """Reduce both sides of a pair, RGB pictures of one size."""
+        box = _detail_box(gt)
+        small_gt, small_lq = _thumbnail(gt), _thumbnail(lq)
+        detail_gt, detail_lq = gt.crop(box), lq.crop(box)
+        lift = _lift(small_gt, small_lq)
+        quality = _QUALITY if lift == 1 else _DARK_QUALITY
+        return cls(
+            *small_gt.size,
+            gt=_address(small_gt),
+            lq=_address(small_lq, quality),
+            gt_detail=_address(detail_gt),
+            lq_detail=_address(detail_lq, quality),
+            difference=_address(difference(small_gt, small_lq)),
+            difference_detail=_address(difference(detail_gt, detail_lq)),
+            lift=lift,
+        )
 
 
 def read_pictures(session: Path, pairs: Iterable[str], *, budget_bytes: int) -> dict[str, PairPictures]:
+    """Make the pictures of a session's written pairs in the order given, as `read_files` does."""
+    folder = session / PAIRS_FOLDER
+    files = {name: (folder / "gt" / f"{name}.png", folder / "lq" / f"{name}.png") for name in pairs}
+    return read_files(files, budget_bytes=budget_bytes)
+
+
+def read_files(files: Mapping[str, tuple[Path, Path]], *, budget_bytes: int) -> dict[str, PairPictures]:
     """Make the pictures of pairs in the order given, until the budget is spent.
 
     Pairs whose files are missing or unreadable are left out, since the page must appear all the same.
 
     Args:
-        session: The session folder.
-        pairs: Names of pairs, most wanted first.
+        files: Ground truth and degraded side by the pair's name, most wanted first.
         budget_bytes: What all pictures together may add to the page.
 
     Returns:
         Pictures by pair; the same for the same files, whatever the number of processors.
     """
-    names = list(pairs)
     with ThreadPoolExecutor(_WORKERS) as pool:
-        made = list(pool.map(lambda name: _pair_pictures(session / PAIRS_FOLDER, name), names))
+        made = list(pool.map(lambda sides: _pair_pictures(*sides), files.values()))
+    return within_budget(zip(files, made, strict=True), budget_bytes)
+
+
+def within_budget(
+    made: Iterable[tuple[str, PairPictures | None]], budget_bytes: int
+) -> dict[str, PairPictures]:
+    """Keep the first pictures that fit into the page together."""
     found: dict[str, PairPictures] = {}
-    for name, pictures in zip(names, made, strict=True):
+    for name, pictures in made:
         if pictures is not None and pictures.cost_bytes <= budget_bytes:
             budget_bytes -= pictures.cost_bytes
             found[name] = pictures
     return found
 
 
-def _pair_pictures(folder: Path, name: str) -> PairPictures | None:
-    gt, lq = (_open(folder / side / f"{name}.png") for side in ("gt", "lq"))
-    if gt is None or lq is None or gt.size != lq.size:
-        return None
-    box = _detail_box(gt)
-    small_gt, small_lq = _thumbnail(gt), _thumbnail(lq)
-    lift = _lift(small_gt, small_lq)
-    quality = _QUALITY if lift == 1 else _DARK_QUALITY
-    return PairPictures(
-        *small_gt.size,
-        gt=_address(small_gt),
-        lq=_address(small_lq, quality),
-        gt_detail=_address(gt.crop(box)),
-        lq_detail=_address(lq.crop(box), quality),
-        lift=lift,
-    )
+def _pair_pictures(gt_file: Path, lq_file: Path) -> PairPictures | None:
+    gt, lq = _open(gt_file), _open(lq_file)
+    return PairPictures.of(gt, lq) if gt and lq and gt.size == lq.size else None
 
 
 def _open(path: Path) -> Image | None:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path, formats=("PNG",)) as picture:
+        with Image.open(path, formats=_FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 return None
-            return picture.convert("RGB")
+            return ImageOps.exif_transpose(picture).convert("RGB")
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 
@@ -108,6 +134,26 @@ def _thumbnail(picture: Image) -> Image:
     scale = min(1.0, THUMBNAIL_PX / max(picture.size))
     size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
     return picture.resize(size, Image.Resampling.BOX)
+
+
+def difference(gt: Image, lq: Image) -> Image:
+    """Draw what the degraded side shows beyond the ground truth, grey.
+
+    Every part of the ground truth is given the brightness and contrast of the degraded side first (a straight line
+    fitted over a window), so that darkness, haze and colour casts do not drown what is out of place.
+    """
+    import cv2
+    from PIL import Image as PillowImage
+
+    clean, worse = (np.asarray(side.convert("L"), np.float32) for side in (gt, lq))
+
+    def mean(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(cv2.blur(plane, (_GAIN_WINDOW_PX, _GAIN_WINDOW_PX)), np.float32)
+
+    clean_mean, worse_mean = mean(clean), mean(worse)
+    gain = (mean(clean * worse) - clean_mean * worse_mean) / (mean(clean * clean) - clean_mean**2 + 4.0)
+    left = (worse - worse_mean - gain * (clean - clean_mean)) / np.clip(gain, 0.1, 1.0)
+    return PillowImage.fromarray(np.clip(128 + _DIFFERENCE_GAIN * left, 0, 255).astype(np.uint8))
 
 
 def _lift(gt: Image, lq: Image) -> int:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
+from markupsafe import Markup
+
 from alignment.report_pictures import PairPictures, read_pictures
 from alignment.report_source import ReportSource, RoundSource
 from alignment.report_words import Reason, counted, number, reason_words, with_unit
@@ -42,6 +44,13 @@ class Card:
     """Why it is here: ``worst``, ``best`` or ``by lot``."""
     pictures: PairPictures
     facts: tuple[tuple[str, str], ...]
+    overlay: Markup | None = None
+    """Drawn over the whole picture."""
+
+    @property
+    def name(self) -> str:
+        """Name of the pair."""
+        return self.pair.pair
 
 
 @dataclass(frozen=True)
