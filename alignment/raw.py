@@ -33,6 +33,7 @@ def develop(path: Path) -> Image:
             light = raw.postprocess(
                 gamma=(1, 1),
                 no_auto_bright=True,
+                adjust_maximum_thr=0.0,  # else LibRaw takes a picture's own maximum for white
                 bright=1.0,
                 output_bps=16,
                 use_camera_wb=False,
