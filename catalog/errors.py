@@ -62,6 +62,13 @@ class MissingExtraError(CleanplateError, ImportError):
     exit_code = ExitCode.MISSING
 
 
+class ClusterError(CleanplateError, ConnectionError):
+    """The Dask scheduler does not answer."""
+
+    code = "CP-DSK-001"
+    exit_code = ExitCode.MISSING
+
+
 class CatalogError(CleanplateError):
     """Base of everything the catalog raises."""
 

@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +22,7 @@ from sqlalchemy import Connection, RowMapping, delete, select, update
 
 from catalog.database import SCHEMA_VERSION, Database
 from catalog.errors import CatalogError, DamagedDataError, ExitCode
+from catalog.executors import InlineExecutor, ordered
 from catalog.export_files import clear_folder, new_file, private_folder, publish, put_in_place, sync_file
 from catalog.export_formats import FORMATS, ExportFormat
 from catalog.export_list import (
@@ -33,6 +36,7 @@ from catalog.export_list import (
     left_out_counts,
     manifest_line,
 )
+from catalog.export_shards import ShardCheck, ShardJob, ShardPair, check_shard, run_shard_job
 from catalog.manifest import MANIFEST_NAME, ManifestRow, read_manifest, write_manifest
 from catalog.session_folder import file_sha256
 from catalog.splits import split_rule
@@ -41,6 +45,8 @@ from catalog.stored_files import FolderRoot, png_size
 EXPORTS_FOLDER = "exports"
 SUMS_FILE = "SHA256SUMS"
 EXPORT_FILE = "export.json"
+SHARDS_AHEAD = 8
+"""Shards handed out at a time, so that a million pairs need no more memory than some thousands."""
 Advance = Callable[[float], None]
 
 
@@ -82,9 +88,14 @@ class Exporter:
         database: An open catalog.
         data: The data folder; exports go below it and places of sessions are relative to it.
         request: What to export.
+        executor: Where shards are written; formats of single files do not use it.
     """
 
-    def __init__(self, database: Database, data: Path, request: ExportRequest) -> None:
+    def __init__(
+        self, database: Database, data: Path, request: ExportRequest, *, executor: Executor | None = None
+    ) -> None:
+        self._executor = executor or InlineExecutor()
+        self._shard_sums: dict[str, str] = {}
         self._database = database
         self._data = data
         self._request = request
@@ -119,9 +130,7 @@ class Exporter:
             with self._database.read() as connection:
                 if resumed:
                     self._check_frozen(connection, frozen)
-                for item in frozen_items(connection, frozen["id"]):
-                    self._place(item, check=check)
-                    advance(1)
+                self._fill(frozen_items(connection, frozen["id"]), check=check, advance=advance)
                 report = self._describe(connection, frozen, resumed=resumed)
             self._validate(frozen["n_items"])
             publish(self._part, self.folder)
@@ -189,6 +198,34 @@ class Exporter:
                 next_step="repeat the command with --restart",
             )
 
+    def _fill(self, chosen: Iterator[ExportItemRow], *, check: bool, advance: Advance) -> None:
+        if self._layout.shards is not None:
+            for done in ordered(self._executor, run_shard_job, self._shard_jobs(chosen), ahead=SHARDS_AHEAD):
+                folder = done.target.relative_to(self._part).parent
+                self._shard_sums.update({str(folder / name): sha for name, sha in done.sha256.items()})
+                advance(done.pairs)
+            return
+        for item in chosen:
+            self._place(item, check=check)
+            advance(1)
+
+    def _shard_jobs(self, chosen: Iterator[ExportItemRow]) -> Iterator[ShardJob]:
+        kind, numbered = self._layout.shards, enumerate(chosen, start=1)
+        assert kind is not None  # noqa: S101  # only asked for formats that have shards
+        for shard, listed in groupby(numbered, key=lambda numbered_item: numbered_item[1].row.gt):
+            yield ShardJob(
+                kind=kind,
+                target=self._part / shard,
+                pairs=tuple(self._shard_pair(ordinal, item) for ordinal, item in listed),
+                codec=self._request.codec,
+                tile_px=self._request.tile_px,
+            )
+
+    def _shard_pair(self, ordinal: int, item: ExportItemRow) -> ShardPair:
+        gt, lq, *mask = (self._root(source.location).path(source.relpath) for source in item.sources)
+        sha256_mask = item.sources[2].sha256 if mask else None
+        return ShardPair(ordinal, item.row, gt, lq, mask[0] if mask else None, sha256_mask)
+
     def _place(self, item: ExportItemRow, *, check: bool) -> None:
         for source in item.sources:
             put_in_place(
@@ -218,6 +255,8 @@ class Exporter:
         with new_file(self._part / EXPORT_FILE) as file:
             file.write(self._record(connection, frozen, report))
         with (self._part / SUMS_FILE).open("ab") as sums:
+            for shard, sha256 in sorted(self._shard_sums.items()):
+                sums.write(f"{sha256}  {shard}\n".encode())
             for name in sorted([*names, MANIFEST_NAME, EXPORT_FILE]):
                 sums.write(f"{file_sha256(self._part / name)}  {name}\n".encode())
         sync_file(self._part / SUMS_FILE)
@@ -229,7 +268,7 @@ class Exporter:
         """Pass the rows on to the manifest, counting and writing sums and list files on the way."""
         for item in chosen:
             tally.add(item.row)
-            for source in item.sources:
+            for source in item.sources if self._layout.shards is None else ():
                 files[SUMS_FILE].write(f"{source.sha256}  {source.target}\n".encode())
             for name, line in self._layout.list_lines(item.row):
                 files[name].write(f"{line}\n".encode())
@@ -258,10 +297,19 @@ class Exporter:
             count += 1
             if parts.setdefault(row.scene, row.split) != row.split:
                 raise CatalogError(f"scene {row.scene} stands in two parts", kept=f"{self._part}")
-            for path in (row.gt, row.lq):
+            for path in (row.gt, row.lq) if self._layout.shards is None else ():
                 self._check_image(path, row)
+        for _ in ordered(self._executor, check_shard, self._shard_checks(), ahead=SHARDS_AHEAD):
+            pass
         if count != expected:
             raise CatalogError(f"{self._part}: {count} pairs instead of {expected}", kept=f"{self._part}")
+
+    def _shard_checks(self) -> Iterator[ShardCheck]:
+        kind = self._layout.shards
+        if kind is None:
+            return
+        for shard, rows in groupby(read_manifest(self._part), key=lambda row: row.gt):
+            yield ShardCheck(kind, self._part / shard, tuple(row.id for row in rows))
 
     def _check_image(self, path: str, row: ManifestRow) -> None:
         size = png_size(self._part / path)

@@ -111,6 +111,22 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         os.fsync(file.fileno())
 
 
+@contextmanager
+def durable_file(target: Path) -> Iterator[BinaryIO]:
+    """Write a file that is durable before it gets its name; nothing of it stays when the block fails."""
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    part.rename(target)
+    sync_folder(target.parent)
+
+
 def sync_file(path: Path) -> None:
     """Make a written file's content durable."""
     with path.open("rb") as file:

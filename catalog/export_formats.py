@@ -10,7 +10,8 @@ from typing import Literal, Protocol
 from catalog.manifest import ManifestRow
 from catalog.splits import PARTS
 
-FormatName = Literal["folder", "foundir"]
+FormatName = Literal["folder", "foundir", "webdataset", "parquet", "crops"]
+ShardKind = Literal["webdataset", "parquet", "crops"]
 FOUNDIR_ISOLATED = frozenset({"01Blur", "05Noise", "06JPEG", "08Haze", "10Rain", "11Raindrop", "14Lowlight"})
 """FoundIR's seven classes with one degradation; the other thirteen are coupled."""
 
@@ -26,6 +27,11 @@ class Placement:
     suffix: str
     """Suffix of its images, with the dot."""
     masked: bool
+    part: str
+    file_bytes: int
+    """Of its files together."""
+    picture_bytes: int
+    """Of its pictures at 8 bits, decoded."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class ExportFormat(Protocol):
 
     by_foundir_class: bool
     """Whether pairs are ordered by FoundIR's class and those without one are left out."""
+    shards: ShardKind | None
+    """Packed into shards of this kind, shuffled, each part apart; None for files that lie by themselves."""
 
     def place(self, pair: Placement) -> OutPaths:
         """Place the files of a pair."""
@@ -65,6 +73,7 @@ class FolderFormat:
     """
 
     by_foundir_class = False
+    shards: ShardKind | None = None
 
     def place(self, pair: Placement) -> OutPaths:
         """Name the files after the pair; no name holds ``@``, so two pairs never meet."""
@@ -92,6 +101,7 @@ class FoundirFormat:
     """
 
     by_foundir_class = True
+    shards: ShardKind | None = None
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -119,8 +129,50 @@ class FoundirFormat:
         return f"{self._name}_{kind}{part}_meta_info.txt"
 
 
+class ShardFormat:
+    """Shards ``<folder><part>-<nnnnn><suffix>``; a pair's paths in the manifest name its shard.
+
+    Args:
+        kind: What a shard is.
+        suffix: Suffix of its file.
+        folder: Folder of the shards in the export, empty or with a slash.
+        limit_bytes: A shard is full when its pairs' bytes come to this.
+        decoded: Count decoded pictures rather than files.
+    """
+
+    by_foundir_class = False
+
+    def __init__(
+        self, kind: ShardKind, suffix: str, folder: str = "", *, limit_bytes: int, decoded: bool = False
+    ) -> None:
+        self.shards: ShardKind | None = kind
+        self._suffix, self._folder, self._limit_bytes, self._decoded = suffix, folder, limit_bytes, decoded
+        self._filled: dict[str, tuple[int, int]] = {}
+
+    def place(self, pair: Placement) -> OutPaths:
+        """Put the pair into its part's present shard, or open the next one."""
+        number, filled = self._filled.get(pair.part, (0, 0))
+        nbytes = pair.picture_bytes if self._decoded else pair.file_bytes
+        if filled and filled + nbytes > self._limit_bytes:
+            number, filled = number + 1, 0
+        self._filled[pair.part] = (number, filled + nbytes)
+        path = f"{self._folder}{pair.part}-{number:05d}{self._suffix}"
+        return OutPaths(path, path, path if pair.masked else None)
+
+    def list_lines(self, row: ManifestRow) -> Iterator[tuple[str, str]]:  # noqa: ARG002
+        """List nothing: the manifest names the shard of every pair."""
+        return iter(())
+
+    def list_files(self) -> tuple[str, ...]:
+        """Name no list files."""
+        return ()
+
+
 FORMATS: Mapping[FormatName, Callable[[str], ExportFormat]] = {
     "folder": lambda _name: FolderFormat(),
     "foundir": FoundirFormat,
+    "webdataset": lambda _name: ShardFormat("webdataset", ".tar", limit_bytes=1 << 30),
+    "parquet": lambda _name: ShardFormat("parquet", ".parquet", "data/", limit_bytes=1 << 29),
+    "crops": lambda _name: ShardFormat("crops", ".tiles", "crops/", limit_bytes=1 << 31, decoded=True),
 }
 """Layouts by name; each is made for one export's name."""

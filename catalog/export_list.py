@@ -30,7 +30,7 @@ from sqlalchemy import (
 from catalog.content_hash import content_hash
 from catalog.errors import CatalogError, ExitCode
 from catalog.events import Batch
-from catalog.export_formats import FORMATS, FormatName, OutPaths, Placement
+from catalog.export_formats import FORMATS, ExportFormat, FormatName, OutPaths, Placement
 from catalog.manifest import ManifestRow
 from catalog.manifest import Split as Part
 from catalog.pair_rows import DEGRADATION_BITS
@@ -38,6 +38,7 @@ from catalog.records import Degradation, degradation_key
 from catalog.selection import PairSource, pair_source, pairs, rounds, scenes, sessions
 from catalog.splits import DEFAULT_SPLIT
 from catalog.tables import Asset, Export, ExportItem, table_of
+from catalog.tile_pack import Codec
 
 ROWS_AT_ONCE = 1_000
 exports, items = table_of(Export), table_of(ExportItem)
@@ -74,6 +75,10 @@ class ExportRequest:
     split: str = DEFAULT_SPLIT
     balance: int | None = None
     """At most so many pairs of each class; None for all."""
+    codec: Codec = "zstd"
+    """Of the tiles of format ``crops``."""
+    tile_px: int = 64
+    """Side of these tiles."""
 
     def __post_init__(self) -> None:
         if re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", self.name) is None or self.name.endswith(".part"):
@@ -85,6 +90,8 @@ class ExportRequest:
     def as_text(self) -> str:
         """Render the request as canonical JSON."""
         fields = {"format": self.format, "where": self.where, "split": self.split, "balance": self.balance}
+        if self.format == "crops":
+            fields |= {"codec": self.codec, "tile_px": self.tile_px}
         return json.dumps({"name": self.name, **fields}, sort_keys=True)
 
 
@@ -118,14 +125,29 @@ def choose(connection: Connection, request: ExportRequest) -> Iterator[ExportIte
     """Yield the pairs that a request asks for now, in the order of the export."""
     source = pair_source(connection, split=request.split)
     layout = FORMATS[request.format](request.name)
-    order = [pairs.c.foundir_class, pairs.c.uid] if layout.by_foundir_class else [pairs.c.uid]
     query = _with_files(source.table, source.columns["split"].label("part"))
-    query = query.where(_is_chosen(connection, source, request)).order_by(*order)
+    query = query.where(_is_chosen(connection, source, request)).order_by(*_order(layout, source))
     for ordinal, row in enumerate(_stream(connection, query), start=1):
-        suffix = PurePosixPath(row["lq_relpath"]).suffix
-        masked = row["mask_relpath"] is not None
-        placement = Placement(ordinal, row["uid"], row["foundir_class"], suffix, masked)
-        yield _item(row, layout.place(placement))
+        yield _item(row, layout.place(_placement(ordinal, row)))
+
+
+def _order(layout: ExportFormat, source: PairSource) -> list[ColumnElement[Any]]:
+    if layout.shards is not None:  # shuffled for good: who reads in order gets all classes mixed
+        return [source.columns["split"], pairs.c.sample_key, pairs.c.uid]
+    return [pairs.c.foundir_class, pairs.c.uid] if layout.by_foundir_class else [pairs.c.uid]
+
+
+def _placement(ordinal: int, row: RowMapping) -> Placement:
+    return Placement(
+        ordinal,
+        row["uid"],
+        row["foundir_class"],
+        suffix=PurePosixPath(row["lq_relpath"]).suffix,
+        masked=row["mask_relpath"] is not None,
+        part=row["part"],
+        file_bytes=sum(row[f"{side}_nbytes"] or 0 for side in _SIDES),
+        picture_bytes=row["width"] * row["height"] * 6,
+    )
 
 
 def freeze(connection: Connection, request: ExportRequest) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,8 +16,11 @@ from catalog.content_hash import content_hash
 from catalog.database import APPLICATION_ID, SCHEMA_VERSION, Database, check_file_system
 from catalog.decisions import DecisionReport
 from catalog.errors import CatalogError
+from catalog.executors import open_executor
 from catalog.export import Exporter, ExportReport
+from catalog.export_formats import FORMATS
 from catalog.export_list import ExportRequest
+from catalog.export_shards import require_writer
 from catalog.ingest import AddReport, write_session
 from catalog.manifest import Split as Part
 from catalog.pair_details import PairDetails, pair_details
@@ -207,6 +211,8 @@ class Catalog:
         dry_run: bool = False,
         check: bool = False,
         restart: bool = False,
+        workers: int | None = None,
+        dask: str | None = None,
         advance: Callable[[float], None] = _ignore,
     ) -> ExportReport:
         """Write a training set to ``<data>/exports/<name>``, or finish an interrupted one.
@@ -216,6 +222,8 @@ class Catalog:
             dry_run: Only count; nothing is written.
             check: Compare the content of every file, not only its size.
             restart: Throw away what an interrupted export of that name left.
+            workers: Processes that write shards; the number of processors unless given.
+            dask: Address of a Dask scheduler whose workers do it instead.
             advance: Called with the number of pairs put in place since the last call.
 
         Raises:
@@ -227,10 +235,15 @@ class Catalog:
             QueryError: The filter does not fit the language.
         """
         self.database.require_current()
-        exporter = Exporter(self.database, self.data, request)
         if dry_run:
-            return exporter.preview()
-        return exporter.run(check=check, restart=restart, advance=advance)
+            return Exporter(self.database, self.data, request).preview()
+        with ExitStack() as stack:
+            executor, kind = None, FORMATS[request.format](request.name).shards
+            if kind is not None:
+                require_writer(kind)
+                executor = stack.enter_context(open_executor(workers=workers, dask=dask))
+            exporter = Exporter(self.database, self.data, request, executor=executor)
+            return exporter.run(check=check, restart=restart, advance=advance)
 
     def verify(
         self,

@@ -1,0 +1,103 @@
+"""Where parallel jobs run: in this process, in processes of our own, or on a Dask cluster that somebody runs."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from catalog.errors import ClusterError, MissingExtraError
+
+_CONNECT_TIMEOUT_S = 20
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class InlineExecutor(Executor):
+    """Runs every job when it is submitted."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a job and return its finished future."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001  # an executor hands every error to whoever asks for the result
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def open_executor(*, workers: int | None = None, dask: str | None = None) -> Iterator[Executor]:
+    """Open an executor; jobs that did not start yet are dropped on the way out.
+
+    Args:
+        workers: Processes of our own, the number of processors by default; 1 works in this process.
+        dask: Address of a Dask scheduler (``tcp://host:8786``), which is used instead. Its workers must see the
+            data under the same paths.
+
+    Raises:
+        MissingExtraError: `dask` is given but not installed.
+        ClusterError: The scheduler does not answer.
+    """
+    if dask is not None:
+        with _dask_executor(dask) as executor:
+            yield executor
+        return
+    count = workers or os.cpu_count() or 1
+    if count == 1:
+        yield InlineExecutor()
+        return
+    import multiprocessing
+
+    # Not fork: OpenCV's and FFmpeg's threads do not survive it.
+    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("forkserver"))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _dask_executor(address: str) -> Iterator[Executor]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise MissingExtraError(
+            "--dask needs Dask, which is not installed",
+            kept="everything as it was",
+            next_step="pip install 'cleanplate[dask]'",
+        ) from error
+    try:
+        client: Any = Client(address, timeout=_CONNECT_TIMEOUT_S, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"Dask scheduler {address}: no answer within {_CONNECT_TIMEOUT_S} s ({error})",
+            kept="everything as it was",
+            next_step="start it with 'dask scheduler' and workers with 'dask worker ADDRESS', or leave --dask out",
+        ) from error
+    with client:
+        # Jobs write files and are deterministic, but two at once on one file would race: pure=False keeps
+        # Dask from merging or sharing them.
+        executor = client.get_executor(pure=False)
+        try:
+            yield executor
+        finally:
+            executor.shutdown(wait=False)
+
+
+def ordered(executor: Executor, job: Callable[[T], R], items: Iterable[T], *, ahead: int = 64) -> Iterator[R]:
+    """Run a job on every item and yield results in the items' order, with at most ``ahead`` jobs handed out.
+
+    Unlike `Executor.map`, a million items do not become a million pending jobs.
+    """
+    running: deque[Future[Any]] = deque()
+    for item in items:
+        running.append(executor.submit(job, item))
+        if len(running) >= ahead:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()

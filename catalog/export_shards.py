@@ -1,0 +1,301 @@
+"""Write the shards of a packed export: tar for WebDataset, Parquet for `datasets`, tiles for our own loader.
+
+A shard is one job that depends on nothing but the pictures of its pairs: any number of workers, on any machine
+that sees the files, writes the same bytes. Every picture's hash is compared with the recorded one on the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.errors import DamagedDataError, MissingExtraError
+from catalog.export_files import durable_file
+from catalog.export_formats import ShardKind
+from catalog.manifest import ManifestRow
+from catalog.records import degradation_key
+from catalog.session_folder import file_sha256
+from catalog.stored_files import open_no_follow
+from catalog.tile_pack import Codec, Samples, TileShard
+from catalog.tile_pack_writer import PackPair, write_shard
+
+ROW_GROUP_BYTES = 64 << 20
+"""Parquet readers take a row group at a time."""
+
+
+@dataclass(frozen=True)
+class ShardPair:
+    """A pair as a shard's writer needs it."""
+
+    ordinal: int
+    row: ManifestRow
+    gt: Path
+    lq: Path
+    mask: Path | None
+    sha256_mask: str | None
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard of an export."""
+
+    kind: ShardKind
+    target: Path
+    pairs: tuple[ShardPair, ...]
+    codec: Codec
+    tile_px: int
+
+
+@dataclass(frozen=True)
+class ShardDone:
+    """A shard that has its name."""
+
+    target: Path
+    sha256: dict[str, str]
+    """Of every file of the shard, by file name."""
+    pairs: int
+
+
+def require_writer(kind: ShardKind) -> None:
+    """Make sure that a kind of shard can be written here.
+
+    Raises:
+        MissingExtraError: Its library is not installed.
+    """
+    if kind == "parquet" and find_spec("pyarrow") is None:
+        raise MissingExtraError(
+            "--format parquet needs pyarrow, which is not installed",
+            kept="the catalog, unchanged",
+            next_step="pip install 'cleanplate[parquet]'",
+        )
+
+
+def run_shard_job(job: ShardJob) -> ShardDone:
+    """Write a shard that is not there yet, durable before it gets its name.
+
+    Raises:
+        DamagedDataError: A picture is missing, or is not what the catalog recorded.
+    """
+    job.target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not job.target.exists():
+        _WRITERS[job.kind](job)
+    names = [job.target.name]
+    if job.kind == "crops":
+        names.append(job.target.with_suffix(".index").name)
+    sums = {name: file_sha256(job.target.with_name(name)) for name in names}
+    return ShardDone(job.target, sums, len(job.pairs))
+
+
+@dataclass(frozen=True)
+class ShardCheck:
+    """A written shard, and the pairs it ought to hold."""
+
+    kind: ShardKind
+    target: Path
+    ids: tuple[str, ...]
+
+
+def check_shard(check: ShardCheck) -> None:
+    """Read a shard back and compare it with the list of its pairs.
+
+    Raises:
+        DamagedDataError: Something is missing or differs.
+    """
+    found = tuple(_READERS[check.kind](check.target))
+    if found != check.ids:
+        raise DamagedDataError(
+            f"{check.target}: holds {len(found)} pairs that are not the {len(check.ids)} listed",
+            next_step="export again with --restart",
+        )
+
+
+def _write_tar(job: ShardJob) -> None:
+    with (
+        durable_file(job.target) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for pair in job.pairs:
+            key = f"{pair.ordinal:08d}"
+            for name, content in _pictures(pair):
+                _add(tar, f"{key}.{name}", content)
+            _add(tar, f"{key}.json", _facts(pair.row))
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def _facts(row: ManifestRow) -> bytes:
+    return row.model_dump_json(exclude={"gt", "lq", "mask"}).encode()
+
+
+def _read_tar(path: Path) -> Iterator[str]:
+    with tarfile.open(path) as tar:
+        for member in tar:
+            content = tar.extractfile(member)
+            if member.name.endswith(".json") and content is not None:
+                yield json.loads(content.read())["id"]
+
+
+def _write_parquet(job: ShardJob) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = _parquet_schema()
+    with (
+        durable_file(job.target) as file,
+        parquet.ParquetWriter(file, schema, compression="NONE", write_statistics=False) as out,
+    ):
+        rows: list[dict[str, Any]] = []
+        nbytes = 0
+        for pair in job.pairs:
+            rows.append(_parquet_row(pair))
+            nbytes += len(rows[-1]["gt"]["bytes"]) + len(rows[-1]["lq"]["bytes"])
+            if nbytes >= ROW_GROUP_BYTES:
+                out.write_table(pa.Table.from_pylist(rows, schema))
+                rows, nbytes = [], 0
+        if rows:
+            out.write_table(pa.Table.from_pylist(rows, schema))
+
+
+def _parquet_schema() -> Any:
+    """Columns with the note by which `datasets` knows that two or three of them are pictures."""
+    import pyarrow as pa
+
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    text, number, count = pa.string(), pa.float64(), pa.int32()
+    columns = {
+        "id": text,
+        "gt": image,
+        "lq": image,
+        "mask": image,
+        "class": text,
+        "scene": text,
+        "session": text,
+        "round": text,
+        "foundir_class": text,
+        "source": text,
+        "settings": text,
+        "mu": number,
+        "sigma": number,
+        "residual_px": number,
+        "predicted_epe_px": number,
+        "width": count,
+        "height": count,
+    }
+    kinds = {image: {"_type": "Image"}, text: {"dtype": "string", "_type": "Value"}}
+    kinds |= {number: {"dtype": "float64", "_type": "Value"}, count: {"dtype": "int32", "_type": "Value"}}
+    features = {name: kinds[kind] for name, kind in columns.items()}
+    note = json.dumps({"info": {"features": features}}, separators=(",", ":"))
+    return pa.schema(list(columns.items()), metadata={"huggingface": note})
+
+
+def _parquet_row(pair: ShardPair) -> dict[str, Any]:
+    row = pair.row
+    texts = ("id", "scene", "session", "round", "foundir_class", "source")
+    same = (*texts, "mu", "sigma", "residual_px", "predicted_epe_px", "width", "height")
+    name = row.id.replace("/", "@")
+    pictures = {
+        kind.split(".")[0]: {"bytes": content, "path": f"{name}.{kind}"} for kind, content in _pictures(pair)
+    }
+    return {
+        **{field: getattr(row, field) for field in same},
+        "class": degradation_key(row.degradations),
+        "settings": json.dumps(row.settings, sort_keys=True),
+        "mask": None,
+        **pictures,
+    }
+
+
+def _read_parquet(path: Path) -> Iterator[str]:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        for group in file.iter_batches(columns=["id"]):
+            yield from group.column("id").to_pylist()
+
+
+def _write_tiles(job: ShardJob) -> None:
+    write_shard(
+        job.target,
+        (_decoded(pair) for pair in job.pairs),
+        codec=job.codec,
+        tile_px=job.tile_px,
+        advance=lambda _: None,
+    )
+
+
+def _decoded(pair: ShardPair) -> PackPair:
+    pictures = {name.split(".")[0]: content for name, content in _pictures(pair)}
+    mask = (
+        None if pair.mask is None else np.ascontiguousarray(decode_rgb(pictures["mask"], pair.mask)[..., 0])
+    )
+    return PackPair(
+        pair.row.id, decode_rgb(pictures["gt"], pair.gt), decode_rgb(pictures["lq"], pair.lq), mask
+    )
+
+
+def decode_rgb(content: bytes, name: Path) -> Samples:
+    """Decode a picture to ``(H, W, 3)`` RGB of its own depth.
+
+    Raises:
+        DamagedDataError: No picture, or neither 8 nor 16 bits.
+    """
+    import cv2
+
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    decoded: NDArray[Any] | None = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    if decoded is None or decoded.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
+        raise DamagedDataError(f"{name}: cannot be decoded", next_step="catalog verify")
+    return np.ascontiguousarray(decoded[..., ::-1])
+
+
+def _read_tiles(path: Path) -> Iterator[str]:
+    shard = TileShard(path)
+    for entry, name in enumerate(shard.header.ids):
+        shard.verify(entry)
+        yield name
+
+
+def _pictures(pair: ShardPair) -> Iterator[tuple[str, bytes]]:
+    """Yield the pair's pictures as ``gt.png``, ``lq.png`` and perhaps ``mask.png``, each hash compared."""
+    files = (("gt", pair.gt, pair.row.sha256_gt), ("lq", pair.lq, pair.row.sha256_lq))
+    for side, path, sha256 in files:
+        yield f"{side}{PurePosixPath(path).suffix}", _content(path, sha256)
+    if pair.mask is not None:
+        yield f"mask{PurePosixPath(pair.mask).suffix}", _content(pair.mask, pair.sha256_mask)
+
+
+def _content(path: Path, sha256: str | None) -> bytes:
+    try:
+        with open_no_follow(path) as file:
+            content = file.read()
+    except OSError as error:
+        raise _damaged(path, f"cannot be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise _damaged(path, "its content is not what was recorded")
+    return content
+
+
+def _damaged(path: Path, problem: str) -> DamagedDataError:
+    return DamagedDataError(
+        f"{path}: {problem}",
+        kept="the shards that were written so far",
+        next_step="catalog verify, then export again with --restart",
+    )
+
+
+_WRITERS = {"webdataset": _write_tar, "parquet": _write_parquet, "crops": _write_tiles}
+_READERS = {"webdataset": _read_tar, "parquet": _read_parquet, "crops": _read_tiles}
