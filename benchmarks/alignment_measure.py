@@ -1,0 +1,190 @@
+"""Measure one rendered pair: every estimator on the same two frames, against the same truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from alignment.camera_motion import map_points
+from alignment.errors import AlignmentError
+from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair
+from alignment.photometry import grey_codes, standard_tone_curve
+from alignment.picture import Picture
+from alignment.registration import Pinhole, Registration, register
+from alignment.resampling import Cut, plan_cut
+from benchmarks.alignment_pairs import CLASSES, LENS, TONE_NAME, BenchPair, PairPlace, Studio
+from benchmarks.alignment_rivals import RIVALS, Rival, RivalFailedError
+from rig.sim.optics import nominal_focal_px
+
+Array = NDArray[np.float64]
+Row = dict[str, Any]
+Result = TypeVar("Result")
+GRID = (25, 15)
+"""Columns and rows of the points that a pair's error is taken over."""
+FAILED_PX = 1.0
+"""A pair has failed where its median error is over this, or where the estimator gave up."""
+OURS = {"cleanplate": 1, "cleanplate_half": 2}
+"""Finest scale by method: all of it, and the screening pass at half size."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of one pair and method, px."""
+
+    estimate: Array
+    """Distance of the homography from the truth at every point."""
+    delivered: Array
+    """Misalignment left in the pixels that would be written."""
+
+
+def pair_errors(pair: BenchPair, homography: Array, cut: Cut) -> Errors:
+    """Hold a homography and the cut that follows from it against the truth; things that moved are left out."""
+    x, y, width, height = cut.lq_crop
+    in_pair = _grid(width, height)
+    in_gt = map_points(cut.gt_from_pair, in_pair)
+    true_lq = pair.true_lq(in_gt)
+    delivered = np.hypot(*(true_lq - in_pair - [x, y]).T)
+    estimate = np.hypot(*(true_lq - map_points(homography, in_gt)).T)
+    seen = np.isfinite(delivered)
+    return Errors(estimate[seen], delivered[seen])
+
+
+def _grid(width: int, height: int) -> Array:
+    xs = np.linspace(0.05, 0.95, GRID[0]) * (width - 1)
+    ys = np.linspace(0.05, 0.95, GRID[1]) * (height - 1)
+    return np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One class of pairs in one scene."""
+
+    kind: str
+    places: tuple[PairPlace, ...]
+    methods: tuple[str, ...]
+    size: tuple[int, int]
+    photos: Path
+    work: Path
+
+
+def run_task(task: Task) -> list[Row]:
+    """Render a task's pairs and measure them by every method, on one thread."""
+    cv2.setNumThreads(1)
+    studio = Studio(task.places[0].scene, photos=task.photos, work=task.work, size=task.size)
+    rows = []
+    for place in task.places:
+        pair = studio.pair(CLASSES[task.kind], place)
+        for method in task.methods:
+            known = {"class": task.kind, "scene": place.scene, "pair": place.index, "method": method}
+            rows.append({**known, **measure(pair, method, low_light=CLASSES[task.kind].low_light)})
+    return rows
+
+
+def measure(pair: BenchPair, method: str, *, low_light: bool) -> Row:
+    """Run one method on one pair."""
+    if method in OURS:
+        return _ours(pair, finest_scale=OURS[method], low_light=low_light)  # type: ignore[arg-type]
+    return _rival(pair, RIVALS[method])
+
+
+def _rival(pair: BenchPair, rival: Rival) -> Row:
+    def run() -> Array | None:
+        try:
+            return rival(grey_codes(pair.gt), grey_codes(pair.lq))
+        except (cv2.error, RivalFailedError):
+            return None
+
+    found, cpu_ms = _timed(run)
+    return {**_errors(pair, found), "cpu_ms": cpu_ms}
+
+
+def _ours(pair: BenchPair, *, finest_scale: Literal[1, 2], low_light: bool) -> Row:
+    def run() -> Registration | None:
+        tone = standard_tone_curve(TONE_NAME)
+        height, width = pair.gt.shape[:2]
+        try:
+            return register(
+                Picture(pair.gt, tone=tone),
+                Picture(pair.lq, tone=tone),
+                camera=Pinhole(nominal_focal_px(LENS, width), width, height),
+                initial=np.eye(3),
+                finest_scale=finest_scale,
+            )
+        except AlignmentError:
+            return None
+
+    found, cpu_ms = _timed(run)
+    if found is None:
+        return {**_errors(pair, None), "cpu_ms": cpu_ms, "reasons": ["no_structure"]}
+    return {
+        **_errors(pair, found.homography),
+        "cpu_ms": cpu_ms,
+        "predicted_px": found.predicted_epe_px,
+        "bound_px": found.bound_px,
+        "model": found.model,
+        "blur": [found.blur.kind, round(found.blur.size_px, 3)],
+        "iterations": found.iterations,
+        "masked_share": found.masked_share,
+        "reasons": _reasons(found, low_light=low_light),
+    }
+
+
+def _timed(run: Callable[[], Result]) -> tuple[Result, float]:
+    start = time.process_time()
+    result = run()
+    return result, 1000 * (time.process_time() - start)
+
+
+def _errors(pair: BenchPair, homography: Array | None) -> Row:
+    """Medians and 95th percentiles over the picture; a method that gave up leaves the frames where they were."""
+    size = (pair.gt.shape[1], pair.gt.shape[0])
+    used = np.eye(3) if homography is None else homography
+    try:
+        cut = plan_cut(used, size)
+    except AlignmentError:
+        homography, used, cut = None, np.eye(3), plan_cut(np.eye(3), size)
+    errors = pair_errors(pair, used, cut)
+    return {
+        "estimate_px": float(np.median(errors.estimate)),
+        "estimate_rms_px": float(np.sqrt(np.mean(errors.estimate**2))),
+        "delivered_px": float(np.median(errors.delivered)),
+        "local_p95_px": float(np.percentile(errors.delivered, 95)),
+        "gave_up": homography is None,
+        "failed": homography is None or bool(np.median(errors.estimate) > FAILED_PX),
+        "gt_warped": cut.gt_warped,
+    }
+
+
+def _reasons(found: Registration, *, low_light: bool) -> list[str]:
+    """What the gates would reject it for; what is usual in a round is not known of single pairs."""
+    measured = PairMeasurements(
+        uniform=True,
+        marker_share=None,
+        parallax_px=0.0,
+        registered=True,
+        predicted_epe_px=found.predicted_epe_px,
+        forward_backward_px=found.forward_backward_px,
+        split_half_px=found.split_half_px,
+        split_half_sigma_px=found.split_half_sigma_px,
+        local_p90_px=found.local_p90_px,
+        masked_share=found.masked_share,
+        rotation_deg=max(abs(a) for a in found.angles_deg),
+        gradient_ncc=found.gradient_ncc,
+        clipped_white_share=found.clipped_white_share,
+        clipped_black_share=found.clipped_black_share,
+        gain=found.gain.median,
+    )
+    _, reasons = judge_pair(
+        measured,
+        thresholds=GateThresholds(),
+        norms=RoundNorms(gradient_ncc=None, gain=None),
+        low_light=low_light,
+    )
+    return list(reasons)
