@@ -23,6 +23,7 @@ from alignment.yuv import Image, stream_tags, to_grey, to_rgb
 from catalog.session_folder import CameraTake, ColourTags
 
 CACHED_FRAMES = 24
+"""Frames that a reader keeps for random access, unless told otherwise."""
 STILL_SUFFIXES = RAW_SUFFIXES | {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"}
 """File name endings, lower case, that are read as stills."""
 
@@ -101,12 +102,15 @@ def probe(path: Path) -> StreamInfo:
         return movie.info
 
 
-def open_movie(paths: Sequence[Path], *, colour: ColourTags | None = None) -> FrameReader:
+def open_movie(
+    paths: Sequence[Path], *, colour: ColourTags | None = None, cached_frames: int = CACHED_FRAMES
+) -> FrameReader:
     """Open a movie, given as one file or as the parts a camera split it into.
 
     Args:
         paths: The files in order.
         colour: What is known about the stream's colours; members left ``unknown`` are read from the stream.
+        cached_frames: So many of the frames read last are kept, as decoded.
 
     Raises:
         DecodeError: As `probe`.
@@ -116,7 +120,8 @@ def open_movie(paths: Sequence[Path], *, colour: ColourTags | None = None) -> Fr
         for part in parts[-1:]:
             part.close()  # a decoder holds frames in every thread; a grabber's movie has a part for each second
         parts.append(_MovieFile(path, colour))
-    return _CachedReader([p.info.frame_count for p in parts], [p.frames_from for p in parts], parts)
+    counts, sources = [p.info.frame_count for p in parts], [p.frames_from for p in parts]
+    return _CachedReader(counts, sources, parts, cached_frames=cached_frames)
 
 
 def open_stills(paths: Sequence[Path]) -> FrameReader:
@@ -124,10 +129,12 @@ def open_stills(paths: Sequence[Path]) -> FrameReader:
     return _CachedReader([len(paths)], [lambda start: _still_frames(paths, start)], [])
 
 
-def open_frames(take_folder: Path, camera: CameraTake) -> FrameReader:
-    """Open what one camera delivered in one take. Raises as `probe`."""
+def open_frames(take_folder: Path, camera: CameraTake, *, cached_frames: int = CACHED_FRAMES) -> FrameReader:
+    """Open what one camera delivered in one take; arguments and errors as `open_movie`."""
     paths = [take_folder / name for name in camera.files]
-    return open_movie(paths, colour=camera.colour) if camera.kind == "movie" else open_stills(paths)
+    if camera.kind == "stills":
+        return open_stills(paths)
+    return open_movie(paths, colour=camera.colour, cached_frames=cached_frames)
 
 
 def list_stills(folder: Path) -> list[Path]:
@@ -289,7 +296,10 @@ class _CachedReader:
         counts: Sequence[int],
         sources: Sequence[Callable[[int], Iterator[Frame]]],
         parts: Sequence[_MovieFile],
+        *,
+        cached_frames: int = CACHED_FRAMES,
     ) -> None:
+        self._cached_frames = cached_frames
         self._starts = [sum(counts[:i]) for i in range(len(counts))]
         self.frame_count = sum(counts)
         self._sources = sources
@@ -334,7 +344,7 @@ class _CachedReader:
         frame = next(self._stream)
         self._cache[frame.index] = frame
         self._next = frame.index + 1
-        while len(self._cache) > CACHED_FRAMES:
+        while len(self._cache) > self._cached_frames:
             self._cache.popitem(last=False)
         return frame
 

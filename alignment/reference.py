@@ -44,27 +44,44 @@ class Reference:
     warnings: tuple[str, ...]
 
 
-def read_reference(
-    source: TakeSource, boards: Sequence[BoardSpec], thresholds: GateThresholds, *, stride: int = 1
-) -> Reference:
+def read_reference(source: TakeSource, boards: Sequence[BoardSpec], thresholds: GateThresholds) -> Reference:
     """Find the boards, or follow the picture, in a ground-truth round and establish the datum.
 
     Args:
         source: The round's take.
         boards: Boards that may be in the scene.
         thresholds: Gates on the motion.
-        stride: Look at every so-manieth frame only, for a quick check; at most 8.
 
     Raises:
         NoMotionError: Nothing moves, or not uniformly.
         DecodeError: The round cannot be decoded.
     """
+    with source.open() as frames:
+        return establish_reference(source, frames, boards, thresholds)
+
+
+def establish_reference(
+    source: TakeSource,
+    reader: FrameReader,
+    boards: Sequence[BoardSpec],
+    thresholds: GateThresholds,
+    *,
+    stride: int = 1,
+) -> Reference:
+    """Do as `read_reference` with the frames already open.
+
+    Args:
+        source: The round's take.
+        reader: Its frames.
+        boards: Boards that may be in the scene.
+        thresholds: Gates on the motion.
+        stride: Look at every so-manieth frame only, for a quick check; at most 8.
+    """
     count, tone, warnings = len(source.time_s), source.tone, []
-    with source.open() as reader:
-        tracks = decode_boards(_some(reader, count, stride), count=count, boards=boards, tone=tone)
-        if not tracks.targets:
-            warnings.append("no board in view: positions rest on the picture itself, with lower confidence")
-            tracks = follow_picture(_some(reader, count, stride), count=count, tone=tone)
+    tracks = decode_boards(_some(reader, count, stride), count=count, boards=boards, tone=tone)
+    if not tracks.targets:
+        warnings.append("no board in view: positions rest on the picture itself, with lower confidence")
+        tracks = follow_picture(_some(reader, count, stride), count=count, tone=tone)
     datum = Datum.of(tracks)
     if not datum.metric:
         track = datum.positions(tracks.tracks, time_s=source.time_s)
@@ -80,21 +97,28 @@ def read_reference(
     return Reference(source, tracks, datum, motion, tuple(warnings))
 
 
-def track_take(source: TakeSource, reference: ReferenceTracks, *, stride: int = 1) -> list[TargetTrack]:
-    """Follow the reference's targets through another take, or through every so-manieth frame of it.
+def track_take(source: TakeSource, reference: ReferenceTracks) -> list[TargetTrack]:
+    """Follow the reference's targets through another take.
 
     Raises:
         DecodeError: The take cannot be decoded.
     """
+    with single_threaded(), source.open() as frames:
+        return track_frames(source, frames, reference)
+
+
+def track_frames(
+    source: TakeSource, reader: FrameReader, reference: ReferenceTracks, *, stride: int = 1
+) -> list[TargetTrack]:
+    """Do as `track_take` with the frames already open, or with every so-manieth of them."""
     count = len(source.time_s)
-    with single_threaded(), source.open() as reader:
-        return track_targets(
-            _some(reader, count, stride),
-            reference,
-            count=count,
-            tone=source.tone,
-            far_apart=source.stops_mm is not None,
-        )
+    return track_targets(
+        _some(reader, count, stride),
+        reference,
+        count=count,
+        tone=source.tone,
+        far_apart=source.stops_mm is not None,
+    )
 
 
 def _some(reader: FrameReader, count: int, stride: int) -> Iterator[Frame]:
@@ -159,7 +183,9 @@ def read_shift(
     gaps, ratios, angles = [], [], []
     with single_threaded(), reference.source.open() as gt, motion.source.open() as lq:
         for match in matches:
-            found = screen_pair(reference, motion, match, gt, lq, focal_px=focal_px)
+            first = Picture(gt.read(match.gt.index).rgb(), tone=reference.source.tone)
+            second = Picture(lq.read(match.lq.index).rgb(), tone=motion.source.tone)
+            found = screen_pair(reference, motion, match, first, second, focal_px=focal_px)
             gap = None if found is None else position_gap(found, depths, direction=direction)
             if found is None or gap is None:
                 continue
@@ -184,8 +210,8 @@ def screen_pair(
     reference: TakeMotion,
     motion: TakeMotion,
     match: Match,
-    gt: FrameReader,
-    lq: FrameReader,
+    gt: Picture,
+    lq: Picture,
     *,
     focal_px: float,
 ) -> Registration | None:
@@ -195,20 +221,18 @@ def screen_pair(
         reference: Take that offers the ground truth.
         motion: Degraded take.
         match: A frame of each.
-        gt: Open frames of ``reference``.
-        lq: Open frames of ``motion``.
+        gt: The picture of the match's ground truth.
+        lq: The picture of its degraded frame.
         focal_px: Focal length, px.
     """
-    first = Picture(gt.read(match.gt.index).rgb(), tone=reference.source.tone)
-    second = Picture(lq.read(match.lq.index).rgb(), tone=motion.source.tone)
     initial = np.eye(3)
     shift = mean_shift(reference.anchors_at(match.gt.index), motion.anchors_at(match.lq.index))
     initial[:2, 2] = 0.0 if shift is None else shift
     try:
         return register(
-            first,
-            second,
-            camera=Pinhole(focal_px, *first.size),
+            gt,
+            lq,
+            camera=Pinhole(focal_px, *gt.size),
             initial=initial,
             finest_scale=2,
             models=("rotation", "scale"),

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.decode import FrameReader, open_frames
+from alignment.decode import CACHED_FRAMES, FrameReader, open_frames
 from alignment.errors import DecodeError
 from alignment.photometry import ToneCurve, standard_tone_curve
 from catalog.records import Degradation
@@ -96,13 +96,16 @@ class TakeSource:
         """Usual time between frames."""
         return float(np.median(np.diff(self.time_s))) if len(self.time_s) > 1 else 0.0
 
-    def open(self) -> FrameReader:
+    def open(self, *, cached_frames: int = CACHED_FRAMES) -> FrameReader:
         """Open the frames.
+
+        Args:
+            cached_frames: So many of a movie's frames read last are kept, as decoded.
 
         Raises:
             DecodeError: They cannot be read, or there are fewer than the frame table lists.
         """
-        reader = open_frames(self.folder, self.camera)
+        reader = open_frames(self.folder, self.camera, cached_frames=cached_frames)
         if reader.frame_count < len(self.time_s):
             reader.close()
             raise DecodeError(

@@ -108,6 +108,8 @@ class LiveCheckProcess:
 
 def serve(folder: Path) -> None:
     """Answer requests on stdin with reports on stdout until stdin closes."""
+    import scipy.optimize  # noqa: F401  - needed for the first take, and half a second late by then
+
     from rig.live_check import LiveChecker
 
     checker = LiveChecker(SessionFolder(folder))
