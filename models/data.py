@@ -8,9 +8,11 @@ decoded crops serves all of them.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from catalog.manifest import MANIFEST_NAME, ManifestRow, Split, read_manifest
 from catalog.records import degradation_key
 from catalog.session_folder import file_sha256
+from catalog.tile_pack import TileCrop, TilePack, TileShard
 from models.base import RestorationBatch
 from models.errors import DamagedImageError, NoPairsError, UnfitPairError
 from models.images import Pixels, decode_pixels, read_pixels
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 Turns = Literal["mirror", "all"]
 MASK_THRESHOLD = 128
+PACK_SUFFIX = ".tiles"
 PICTURE_CELLS = 32
 """Side of the reduced whole picture that goes with every crop."""
 
@@ -45,6 +49,43 @@ class Pair:
     gt: Pixels
     mask: NDArray[np.bool_] | None
     """``(H, W)``, True where the pair is to be trusted; None where all of it is."""
+
+    @cached_property
+    def picture(self) -> Pixels:
+        """The whole degraded picture reduced to ``(32, 32, 3)``."""
+        return _reduced(self.lq)
+
+    def window(self, top: int, left: int, side_px: int) -> Pair:
+        """Cut the same square out of everything; views, no copies."""
+        square = np.s_[top : top + side_px, left : left + side_px]
+        return Pair(
+            self.row, self.lq[square], self.gt[square], None if self.mask is None else self.mask[square]
+        )
+
+
+@dataclass(frozen=True)
+class PackedPair:
+    """One pair in a tile pack: only the tiles that a window needs are read."""
+
+    row: ManifestRow
+    shard: TileShard
+    entry: int
+
+    @property
+    def picture(self) -> Pixels:
+        """The whole degraded picture reduced to ``(32, 32, 3)``; stored in the pack, 8 bits."""
+        return self.shard.thumbnail(self.entry)
+
+    def window(self, top: int, left: int, side_px: int) -> Pair:
+        """Read the same square of everything."""
+        return self._pair(self.shard.crop(self.entry, top, left, side_px, side_px))
+
+    def whole(self) -> Pair:
+        """Read the pair as a whole."""
+        return self._pair(self.shard.whole(self.entry))
+
+    def _pair(self, crop: TileCrop) -> Pair:
+        return Pair(self.row, crop.lq, crop.gt, None if crop.mask is None else crop.mask >= MASK_THRESHOLD)
 
 
 @dataclass(frozen=True)
@@ -80,6 +121,7 @@ class PairDataset:
                 f"{export}: no pairs in split '{split}' ({_splits_text(rows)})",
                 next_step="see `catalog split` and `catalog export`, or choose another split",
             )
+        self._pack = _pack_of(export, self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -91,7 +133,16 @@ class PairDataset:
             DamagedImageError: A file is missing or differs from its recorded checksum.
             UnfitPairError: The images differ in size.
         """
-        row = self.rows[index]
+        found = self.open(index)
+        return found if isinstance(found, Pair) else found.whole()
+
+    def open(self, index: int) -> Pair | PackedPair:
+        """Make a pair ready for windows: decoded where it is a file, found where it lies in a tile pack."""
+        if self._pack is None:
+            return self._read(self.rows[index])
+        return PackedPair(self.rows[index], *self._pack.find(index))
+
+    def _read(self, row: ManifestRow) -> Pair:
         lq = self._read_checked(row.lq, row.sha256_lq)
         gt = self._read_checked(row.gt, row.sha256_gt)
         mask = None if row.mask is None else read_pixels(self.export / row.mask)[..., 0] >= MASK_THRESHOLD
@@ -100,6 +151,11 @@ class PairDataset:
                 f"pair {row.id}: lq is {_size(lq)}, gt is {_size(gt)}"
                 + ("" if mask is None else f", mask is {_size(mask)}"),
                 next_step="export the pair again; both images and the mask need one size",
+            )
+        if gt.shape[:2] != (row.height, row.width):
+            raise UnfitPairError(
+                f"pair {row.id}: the images are {_size(gt)}, the manifest says {row.width}x{row.height}",
+                next_step="export the pair again",
             )
         return Pair(row, lq, gt, mask)
 
@@ -206,17 +262,15 @@ class CropLoader:
         return self._blocks[number]
 
     def _cut(self, decode: int) -> list[Crop]:
-        pair = self._dataset[self._order.pair_of(decode)]
-        picture = _reduced(pair.lq)
+        pair = self._dataset.open(self._order.pair_of(decode))
         slots = [CropSlot(decode, crop) for crop in range(self._order.crops_per_decode)]
-        return [self._crop(pair, picture, self._order.crop_generator(slot)) for slot in slots]
+        return [self._crop(pair, self._order.crop_generator(slot)) for slot in slots]
 
-    def _crop(self, pair: Pair, picture: Pixels, rng: np.random.Generator) -> Crop:
-        window = _draw_window(pair.gt.shape, self._patch_px, rng)
-        turn = _Turn.draw(rng, self._turns)
-        lq, gt = (turn.apply(part[window]) for part in (pair.lq, pair.gt))
-        mask = None if pair.mask is None else turn.apply(pair.mask[window])
-        return Crop(pair.row, lq, gt, mask, turn.apply(picture))
+    def _crop(self, pair: Pair | PackedPair, rng: np.random.Generator) -> Crop:
+        top, left = _draw_corner((pair.row.height, pair.row.width), self._patch_px, rng)
+        turn, window = _Turn.draw(rng, self._turns), pair.window(top, left, self._patch_px)
+        mask = None if window.mask is None else turn.apply(window.mask)
+        return Crop(pair.row, turn.apply(window.lq), turn.apply(window.gt), mask, turn.apply(pair.picture))
 
 
 @dataclass(frozen=True)
@@ -237,9 +291,17 @@ class _Turn:
         return np.ascontiguousarray(part.swapaxes(0, 1) if self.transpose else part)
 
 
-def _draw_window(shape: tuple[int, ...], side_px: int, rng: np.random.Generator) -> tuple[slice, slice]:
-    top, left = (int(rng.integers(0, extent - side_px + 1)) for extent in shape[:2])
-    return slice(top, top + side_px), slice(left, left + side_px)
+def _pack_of(export: Path, rows: Sequence[ManifestRow]) -> TilePack | None:
+    """Open the tile pack of an export's rows; None where pictures lie as files."""
+    if not rows[0].gt.endswith(PACK_SUFFIX):
+        return None
+    counts = Counter(row.gt for row in rows)  # in the manifest's order, as the shards are filled
+    return TilePack([export / shard for shard in counts], list(counts.values()))
+
+
+def _draw_corner(size: tuple[int, int], side_px: int, rng: np.random.Generator) -> tuple[int, int]:
+    top, left = (int(rng.integers(0, extent - side_px + 1)) for extent in size)
+    return top, left
 
 
 def _reduced(pixels: Pixels) -> Pixels:

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from catalog.errors import ExitCode
-from catalog.manifest import ManifestError
+from catalog.manifest import ManifestError, write_manifest
+from catalog.tile_pack import Codec
+from catalog.tile_pack_writer import PackPair, write_shard
 from models.data import Crop, CropLoader, PairDataset, collate, evenly
 from models.errors import DamagedImageError, NoPairsError, UnfitPairError
 from models.order import CropOrder
@@ -21,7 +23,7 @@ def _batches(export: Path, count: int, *, position: int = 0, **changes: object) 
     dataset = PairDataset(export, "train")
     order = CropOrder(dataset.classes, seed=5, balanced=True, crops_per_decode=3, decodes_per_block=4)
     settings = {"batch": 4, "patch_px": 24, **changes}
-    with CropLoader(dataset, order, **settings) as loader:  # type: ignore[arg-type]
+    with CropLoader(dataset, order, **settings) as loader:
         return list(islice(loader.batches(position), count))
 
 
@@ -179,3 +181,57 @@ def test_spread_takes_every_class_and_the_same_pairs_every_time(make_export):
     assert [dataset.classes[i] for i in chosen] == ["noise", "noise", "rain", "rain"]
     assert chosen == dataset.spread(4)
     assert evenly(range(6), 2) == [1, 4]
+
+
+def packed(export: Path, codec: Codec) -> Path:
+    """Pack an export's pairs as `catalog export --format crops` does."""
+    folder = export.with_name(f"{export.name}-{codec}")
+    (folder / "crops").mkdir(parents=True)
+    dataset = PairDataset(export, "train")
+    pairs = [
+        PackPair(p.row.id, p.gt, p.lq, None if p.mask is None else np.uint8(255) * p.mask)
+        for p in (dataset[i] for i in range(len(dataset)))
+    ]
+    rows = []
+    for number, part in enumerate((pairs[:2], pairs[2:])):
+        shard = f"crops/train-{number:05d}.tiles"
+        write_shard(folder / shard, part, codec=codec, tile_px=32, advance=lambda _: None)
+        rows += [
+            row.model_copy(update={"gt": shard, "lq": shard})
+            for row in dataset.rows
+            if row.id in {p.id for p in part}
+        ]
+    write_manifest(folder, rows)
+    return folder
+
+
+@pytest.mark.parametrize("codec", ["raw", "zstd"])
+@pytest.mark.parametrize("kind", [{}, {"deep": True}, {"masked": True}])
+def test_a_tile_pack_gives_the_very_crops_of_the_files(
+    make_export, codec: Codec, kind: dict[str, bool]
+) -> None:
+    export = make_export(**kind)
+    from_files, from_tiles = (first_crops(folder, 24) for folder in (export, packed(export, codec)))
+    for one, two in zip(from_files, from_tiles, strict=True):
+        assert one.row.id == two.row.id
+        assert np.array_equal(one.gt, two.gt)
+        assert np.array_equal(one.lq, two.lq)
+        assert (one.mask is None) == (two.mask is None)
+        assert one.mask is None or np.array_equal(one.mask, two.mask)
+        assert one.picture.shape == two.picture.shape
+
+
+def first_crops(export: Path, count: int) -> list[Crop]:
+    dataset = PairDataset(export, "train")
+    order = CropOrder(dataset.classes, seed=5, balanced=True, crops_per_decode=3, decodes_per_block=4)
+    with CropLoader(dataset, order, batch=count, patch_px=40, workers=2) as loader:
+        return next(loader.batches(0))
+
+
+def test_whole_pairs_come_out_of_a_pack(make_export) -> None:
+    export = make_export(masked=True)
+    files, tiles = PairDataset(export, "train"), PairDataset(packed(export, "zstd"), "train")
+    for i in range(len(files)):
+        assert np.array_equal(files[i].gt, tiles[i].gt)
+        assert np.array_equal(files[i].lq, tiles[i].lq)
+        assert np.array_equal(files[i].mask, tiles[i].mask)
