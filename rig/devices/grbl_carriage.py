@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from rig.clock import SessionClock
 from rig.devices import grbl_protocol as protocol
+from rig.devices.arrival import SETTLED_S, not_at_rest, require_no_fault, require_state, wait_until
 from rig.devices.envelope import Motion, check_motion
 from rig.devices.grbl_escape import SwitchEscape
 from rig.devices.grbl_link import Answer, GrblLink
@@ -16,16 +17,14 @@ from rig.devices.grbl_protocol import StatusReport
 from rig.devices.grbl_settings import GrblSettings, MachineFrame
 from rig.devices.grbl_watch import PositionWatch, Reading
 from rig.devices.rail import RailPoll, RailState
-from rig.errors import DeviceError, DeviceTimeoutError, MotionStoppedError, RailLockedError
+from rig.errors import DeviceTimeoutError, RailLockedError
 
-POLL_EVERY_S = 0.05
 PERMIT_S = 0.25
 """A jog goes on for this long after it was last asked for."""
 _DEGRADED_S = 0.25
 _SILENCE_S = 0.5
 """A moving rail that is silent this long is held, and reset after as long again."""
 _ANSWER_S = 1.0
-_SETTLED_S = 0.5
 _UNKNOWN_STEP_MM = 0.05
 _ROUNDING_MM = 0.0015
 
@@ -115,10 +114,7 @@ class GrblCarriage:
         Raises:
             RailLockedError: Something does.
         """
-        if self.trouble:
-            raise RailLockedError(
-                f"{self.link.wire.name}: {self.trouble}", next_step="clear the fault, then home the rail"
-            )
+        require_no_fault(self.trouble, name=self.link.wire.name)
 
     def require_state(self, reading: RailPoll, *allowed: RailState) -> None:
         """Refuse to go on in a state other than those allowed.
@@ -129,18 +125,7 @@ class GrblCarriage:
             DeviceError: It does something else.
         """
         self.require_no_fault()
-        name = self.link.wire.name
-        if reading.state in allowed:
-            return
-        if reading.state is RailState.HOLD:
-            raise MotionStoppedError(
-                f"{name}: the carriage is held at {reading.position_mm:.3f} mm",
-                kept="the position",
-                next_step="clear the hold; the motion is not resumed but done again",
-            )
-        if reading.state is RailState.LOCKED:
-            raise RailLockedError(f"{name}: the rail is locked", next_step="home the rail")
-        raise DeviceError(f"{name}: the rail is {reading.state} and takes no motion now")
+        require_state(reading, *allowed, name=self.link.wire.name)
 
     def passed(
         self, reading: RailPoll, end_mm: float, velocity_mm_s: float, *, settings: GrblSettings
@@ -237,11 +222,9 @@ class GrblCarriage:
         Raises:
             DeviceTimeoutError: It still moves.
         """
-        deadline_s = self._clock.now() + self.link.patience_s(timeout_s)
-        while self.poll().state is RailState.MOVING:
-            if self._clock.now() > deadline_s:
-                raise DeviceTimeoutError(f"{self.link.wire.name}: the carriage does not come to rest")
-            self._clock.sleep(POLL_EVERY_S)
+        within_s = self.link.patience_s(timeout_s)
+        if not wait_until(lambda: self.poll().state is not RailState.MOVING, self._clock, within_s=within_s):
+            raise not_at_rest(self.link.wire.name)
 
     def verify_home(self, expected_mm: float | None) -> RailPoll:
         """Believe the position after homing: where it must be, or twice the same where that is unknown."""
@@ -332,7 +315,7 @@ class GrblCarriage:
         if self.motion is None or self.jogging:
             return False
         at_target = abs(position_mm - self.motion.end_mm) <= self.arrived_mm
-        return not at_target and self._clock.now() - self._started_s < self.link.patience_s(_SETTLED_S)
+        return not at_target and self._clock.now() - self._started_s < self.link.patience_s(SETTLED_S)
 
     def _check_permit(self) -> None:
         if self.jogging and self._clock.now() > self._permit_until_s:

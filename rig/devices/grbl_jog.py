@@ -14,12 +14,6 @@ from rig.errors import EnvelopeError, RailLockedError
 _OUTSIDE_TRAVEL = 15
 _SOFT_LIMITS = 20
 _HARD_LIMIT = 1
-_SLACK_S = 2.0
-
-
-def stopping_s(settings: GrblSettings) -> float:
-    """Return how long the carriage may take to come to rest from its highest speed, s."""
-    return settings.max_velocity_mm_s / settings.acceleration_mm_s2 + _SLACK_S
 
 
 class GrblJogger:
@@ -100,7 +94,7 @@ class GrblJogger:
         """Cancel a jog under way and wait for standstill."""
         if self._carriage.jogging:
             self._carriage.link.wire.write_realtime(protocol.JOG_CANCEL)
-            self._carriage.await_standstill(stopping_s(self._settings))
+            self._carriage.await_standstill(self._settings.stopping_s)
 
     def restore_soft_limits(self) -> None:
         """Switch the soft limits on again after a crawl off a pressed switch."""

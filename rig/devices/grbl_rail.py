@@ -7,32 +7,40 @@ the carriage with this one move to finish, inside its soft limits.
 
 from __future__ import annotations
 
-import math
 import threading
 
 from catalog.session_folder import SweepRecord
 from rig.clock import SessionClock
 from rig.devices import grbl_protocol as protocol
-from rig.devices.envelope import Motion, check_sweep
-from rig.devices.grbl_carriage import POLL_EVERY_S, GrblCarriage
+from rig.devices.arrival import (
+    SLACK_S,
+    await_arrival,
+    has_arrived,
+    not_at_rest,
+    require_prepared,
+    wait_until,
+)
+from rig.devices.envelope import Motion
+from rig.devices.grbl_carriage import GrblCarriage
 from rig.devices.grbl_dialect import ACCELERATION, Dialect, Firmware, Readback, assert_settings, probe
-from rig.devices.grbl_jog import GrblJogger, stopping_s
+from rig.devices.grbl_homing import find_home, require_no_upper_switch, verify_home
+from rig.devices.grbl_jog import GrblJogger
 from rig.devices.grbl_link import GrblLink, GrblRefusedError, LinkStatistics
 from rig.devices.grbl_outputs import TOGGLES, GrblOutputs
+from rig.devices.grbl_protocol import StatusReport
 from rig.devices.grbl_settings import GrblSettings, MachineFrame
 from rig.devices.rail import RailCapabilities, RailPoll, RailState
 from rig.devices.wire import SerialWire, Wire
 from rig.errors import (
     DeviceError,
     DeviceTimeoutError,
-    EnvelopeError,
     RailLockedError,
     SettingRefusedError,
 )
 
 __all__ = ["GrblRail", "GrblSettings"]
 
-_SLACK_S = 2.0
+_HELD = frozenset({"Hold", "Door"})
 _OVERRIDE_REPORTS = 40
 _OVERRIDES_100 = protocol.FEED_OVERRIDE_100 + protocol.RAPID_OVERRIDE_100
 _SPINDLE_FULL = 1000
@@ -131,20 +139,22 @@ class GrblRail:
         self._jogging().end()
         reading = self.poll()
         self._opened().require_state(reading, RailState.IDLE, RailState.LOCKED)
-        self._require_no_upper_switch(reading)
+        require_no_upper_switch(carriage, reading)
         self._jogging().restore_soft_limits()
         carriage.lose_position()
         carriage.escape.forget()
         self._prepared = None
         self._homing.set()
         try:
-            self._find_home(carriage.link, timeout_s)
+            find_home(
+                carriage.link, self._readback.found, firmware=self.dialect.firmware, timeout_s=timeout_s
+            )
         except DeviceTimeoutError:
             self.emergency_stop()
             raise
         finally:
             self._homing.clear()
-        self._verify_home(carriage)
+        carriage.require_state(verify_home(carriage, self._pull_off_mm), RailState.IDLE)
 
     def move_to(self, position_mm: float, *, velocity_mm_s: float | None = None) -> None:
         """Move at the profile's speed (or slower) and return at standstill."""
@@ -188,10 +198,7 @@ class GrblRail:
         Raises:
             DeviceError: `prepare` was not called for this very sweep.
         """
-        if self._prepared != sweep:
-            raise DeviceError(
-                "the rail does not stand at the start of this sweep", next_step="prepare it first"
-            )
+        require_prepared(self._prepared, sweep, name=self.settings.port)
         motion = self._sweep_motion(sweep)
         self._start(self._passed(self._ready(), motion.end_mm, motion.velocity_mm_s))
         return self._clock.now()
@@ -308,42 +315,11 @@ class GrblRail:
             next_step="give machine_home_mm and machine_direction in the profile",
         )
 
-    def _find_home(self, link: GrblLink, timeout_s: float) -> None:
-        """Home; the slow approach alone takes a while, an earlier ``ok`` is an older line's."""
-        found = self._readback.found
-        at_least_s = 0.0
-        if self.dialect.firmware is Firmware.GRBL and found.get(24) and 27 in found:
-            at_least_s = found[27] / (found[24] / 60) / 2
-        try:
-            link.command("$H", timeout_s=timeout_s, at_least_s=at_least_s)
-        except GrblRefusedError:
-            if self.dialect.firmware is Firmware.GRBL:
-                raise
-            link.command("$HX", timeout_s=timeout_s)  # other axes have no home switch
-
-    def _require_no_upper_switch(self, reading: RailPoll) -> None:
-        """A switch that was reached upwards is not the home switch, and homing would take it for that."""
-        if reading.limits and self._opened().escape.away < 0:
-            raise RailLockedError(
-                f"{self.settings.port}: a limit switch is pressed that was reached upwards: homing would take it for "
-                "the home switch",
-                kept="nothing moved",
-                next_step="crawl downwards until it opens, then home the rail",
-            )
-
-    def _verify_home(self, carriage: GrblCarriage) -> None:
+    @property
+    def _pull_off_mm(self) -> float | None:
+        """How far above the lower end of the travel homing ends; None where the controller does not tell."""
         told = self.settings.machine_home_mm is None and self.dialect.lists_all_settings
-        pull_off_mm = self._readback.found.get(27) if told else None
-        expected_mm = None if pull_off_mm is None else carriage.frame.lower_mm + pull_off_mm
-        try:
-            reading = carriage.verify_home(expected_mm)
-        except DeviceTimeoutError as error:
-            raise DeviceError(
-                f"{self.settings.port}: homing did not end where it must "
-                f"({'two equal reports' if expected_mm is None else f'{expected_mm:.3f} mm'})",
-                next_step="check $23, $27 and $130, then connect again",
-            ) from error
-        self._opened().require_state(reading, RailState.IDLE)
+        return self._readback.found.get(27) if told else None
 
     # Before a motion
 
@@ -361,14 +337,7 @@ class GrblRail:
 
     def _sweep_motion(self, sweep: SweepRecord) -> Motion:
         self._require_known_acceleration()
-        if not math.isclose(sweep.acceleration_mm_s2, self.settings.acceleration_mm_s2, rel_tol=1e-6):
-            raise EnvelopeError(
-                f"the sweep's acceleration {sweep.acceleration_mm_s2:g} mm/s² is not the "
-                f"{self.settings.acceleration_mm_s2:g} mm/s² that the profile set",
-                kept="nothing moved",
-                next_step="plan with the profile's acceleration_mm_s2",
-            )
-        return check_sweep(sweep, self.settings.envelope)
+        return self.settings.sweep_motion(sweep)
 
     def _require_known_acceleration(self) -> None:
         if ACCELERATION in self._readback.unknown and not self.settings.trusts_controller_acceleration:
@@ -413,30 +382,21 @@ class GrblRail:
         return reading.state is RailState.MOVING or arrived
 
     def _arrive(self, timeout_s: float) -> None:
-        deadline_s = self._clock.now() + self._opened().link.patience_s(timeout_s)
-        while not self._has_arrived(self.poll()):
-            if self._clock.now() >= deadline_s:
-                self.stop()
-                raise DeviceTimeoutError(
-                    f"{self.settings.port}: the motion did not end within {timeout_s:.1f} s; it was held",
-                    next_step="look for what blocks the carriage, then clear the hold and home the rail",
-                )
-            self._clock.sleep(POLL_EVERY_S)
+        await_arrival(
+            self._has_arrived,
+            self._clock,
+            within_s=self._opened().link.patience_s(timeout_s),
+            stop=self.stop,
+            name=self.settings.port,
+        )
 
-    def _has_arrived(self, reading: RailPoll) -> bool:
-        self._opened().require_state(reading, RailState.IDLE, RailState.MOVING)
-        carriage = self._opened()
-        motion = carriage.motion
-        if reading.state is RailState.MOVING or motion is None:
-            return reading.state is RailState.IDLE
-        carriage.rest()
-        if abs(reading.position_mm - motion.end_mm) > carriage.arrived_mm:
-            raise DeviceError(
-                f"{self.settings.port}: the carriage rests at {reading.position_mm:.3f} mm instead of "
-                f"{motion.end_mm:.3f} mm",
-                next_step="home the rail and do the motion again",
-            )
-        return True
+    def _has_arrived(self) -> bool:
+        carriage, reading = self._opened(), self.poll()
+        carriage.require_state(reading, RailState.IDLE, RailState.MOVING)
+        target_mm = None if carriage.motion is None else carriage.motion.end_mm
+        if reading.state is RailState.IDLE:
+            carriage.rest()
+        return has_arrived(reading, target_mm, tolerance_mm=carriage.arrived_mm, name=self.settings.port)
 
     def _time_for(self, motion: Motion) -> float:
         """Return a deadline; a controller that does not tell its acceleration may have a tenth of the profile's."""
@@ -444,20 +404,19 @@ class GrblRail:
         slowest = Motion(
             motion.start_mm, motion.end_mm, motion.velocity_mm_s, motion.acceleration_mm_s2 / ramps
         )
-        return slowest.duration_s * 1.1 + _SLACK_S
+        return slowest.duration_s * 1.1 + SLACK_S
 
     def _end_of_hold(self, link: GrblLink) -> float | None:
         """Wait until a held carriage stands still; returns its machine position, None when nothing is held."""
-        deadline_s = self._clock.now() + link.patience_s(stopping_s(self.settings))
-        while True:
-            report = link.status()[0]
-            if report.state not in {"Hold", "Door"}:
-                return None
-            if report.sub_state == 0:
-                return report.x_mm
-            if self._clock.now() > deadline_s:
-                raise DeviceTimeoutError(f"{self.settings.port}: the carriage does not come to rest")
-            self._clock.sleep(POLL_EVERY_S)
+        reports: list[StatusReport] = []
+
+        def stands() -> bool:
+            reports.append(link.status()[0])
+            return reports[-1].state not in _HELD or reports[-1].sub_state == 0
+
+        if not wait_until(stands, self._clock, within_s=link.patience_s(self.settings.stopping_s)):
+            raise not_at_rest(self.settings.port)
+        return reports[-1].x_mm if reports[-1].state in _HELD else None
 
     def _reset_overrides(self) -> None:
         """Put the overrides to 100 % and see it reported: they would change the speed of the uniform part."""

@@ -10,11 +10,22 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from catalog.session_folder import SweepRecord
 from rig.clock import SessionClock
-from rig.devices.envelope import CRAWL_VELOCITY_MM_S, Motion, check_motion, check_sweep, ramp_mm
+from rig.devices.arrival import (
+    SETTLED_S,
+    SLACK_S,
+    await_arrival,
+    has_arrived,
+    require_no_fault,
+    require_prepared,
+    require_state,
+    wait_until,
+)
+from rig.devices.envelope import CRAWL_VELOCITY_MM_S, Motion, check_motion, ramp_mm
 from rig.devices.modbus_settings import ModbusRailSettings
 from rig.devices.rail import RailCapabilities, RailPoll, RailState
 from rig.errors import (
@@ -31,10 +42,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ModbusRail", "ModbusRailSettings"]
 
-_POLL_EVERY_S = 0.05
-_SLACK_S = 2.0
-_SETTLED_S = 0.5
-"""A drive may take this long from the trigger to the running bit."""
+_NOT_ENABLED = (
+    "the drive is not enabled",
+    "release the emergency stop, or wire or set the drive's enable input",
+)
 _ARRIVED_MM = 0.05
 _JUMP_MM = 1.0
 _LARGEST_SPEED_ERROR = 0.05
@@ -71,7 +82,7 @@ class ModbusRail:
         self._started_s = 0.0
         self._prepared: SweepRecord | None = None
         self._jogging = False
-        self._homing = False
+        self._homing = self._homing_begun = False
         self._stopped = threading.Event()
         self._emergency = threading.Event()
 
@@ -122,10 +133,10 @@ class ModbusRail:
         self._ready_mm()
         self._homed, self._position_mm = False, math.nan
         self._target_mm = self._prepared = None
-        self._homing, self._started_s = True, self._clock.now()
+        self._homing, self._homing_begun, self._started_s = True, False, self._clock.now()
         try:
             self._connected().start_homing(permit=self._permit)
-            self._await_home(self._started_s + timeout_s)
+            self._await_home(timeout_s)
         finally:
             self._homing = False
 
@@ -136,7 +147,7 @@ class ModbusRail:
         motion = self._passed(self._ready_mm(), position_mm, velocity_mm_s)
         duration_s = self._realised(motion).duration_s
         self._start(motion)
-        self._arrive(duration_s + _SLACK_S)
+        self._arrive(duration_s + SLACK_S)
 
     def jog(self, distance_mm: float, *, velocity_mm_s: float) -> None:
         """Start a small move that `stop` or the next motion cancels; a crawl while not homed.
@@ -165,10 +176,7 @@ class ModbusRail:
         Raises:
             DeviceError: `prepare` was not called for this very sweep.
         """
-        if self._prepared != sweep:
-            raise DeviceError(
-                "the rail does not stand at the start of this sweep", next_step="prepare it first"
-            )
+        require_prepared(self._prepared, sweep, name=self.settings.port)
         motion = self._sweep_motion(sweep)
         return self._start(self._passed(self._ready_mm(), motion.end_mm, motion.velocity_mm_s))
 
@@ -191,17 +199,9 @@ class ModbusRail:
         Raises:
             DeviceTimeoutError: No valid answer.
         """
-        look = self._look()
-        reading = RailPoll(
-            t_request_s=look.t_request_s,
-            t_reply_s=look.t_reply_s,
-            state=self._state(look),
-            position_mm=look.position_mm,
-            velocity_mm_s=self._connected().velocity_mm_s(),
-            fault=self._trouble(),
-        )
-        self.last_poll = reading
-        return reading
+        reading = self._reading(self._look())
+        self.last_poll = replace(reading, velocity_mm_s=self._connected().velocity_mm_s())
+        return self.last_poll
 
     def stop(self) -> None:
         """Decelerate and hold; position is kept. Thread-safe, waits for no more than the exchange in progress.
@@ -241,7 +241,7 @@ class ModbusRail:
         self._emergency.clear()
         self._stopped.clear()  # first, so that a stop pressed from now on is not forgotten
         try:
-            stepper.await_rest(timeout_s=self._stopping_s)
+            stepper.await_rest(timeout_s=self.settings.stopping_s)
             if lost or stepper.status().fault:
                 self._homed = False
                 stepper.clear_alarm()
@@ -264,10 +264,10 @@ class ModbusRail:
         self._require_no_fault()
         if self._jogging:
             self._connected().brake()
-            self._connected().await_rest(timeout_s=self._stopping_s)
+            self._connected().await_rest(timeout_s=self.settings.stopping_s)
             self._jogging = False
         look = self._look()
-        self._require_state(look, RailState.IDLE)
+        self._require_state(self._reading(look), RailState.IDLE)
         return look.position_mm if self.homed else math.nan
 
     def _passed(self, start_mm: float, end_mm: float, velocity_mm_s: float) -> Motion:
@@ -277,14 +277,7 @@ class ModbusRail:
         return motion
 
     def _sweep_motion(self, sweep: SweepRecord) -> Motion:
-        if not math.isclose(sweep.acceleration_mm_s2, self.settings.acceleration_mm_s2, rel_tol=1e-6):
-            raise EnvelopeError(
-                f"the sweep's acceleration {sweep.acceleration_mm_s2:g} mm/s² is not the "
-                f"{self.settings.acceleration_mm_s2:g} mm/s² that the profile set",
-                kept="nothing moved",
-                next_step="plan with the profile's acceleration_mm_s2",
-            )
-        motion = check_sweep(sweep, self._envelope)
+        motion = self.settings.sweep_motion(sweep)
         self._require_uniform(sweep, motion)
         return motion
 
@@ -310,10 +303,6 @@ class ModbusRail:
     @property
     def _cap_mm_s(self) -> float:
         return self.settings.max_velocity_mm_s if self.homed else CRAWL_VELOCITY_MM_S
-
-    @property
-    def _stopping_s(self) -> float:
-        return self.settings.max_velocity_mm_s / self.settings.acceleration_mm_s2 + _SLACK_S
 
     def _realised(self, motion: Motion) -> Motion:
         return self.settings.scale.realised(motion, cap_mm_s=self._cap_mm_s)
@@ -361,44 +350,35 @@ class ModbusRail:
         )
 
     def _arrive(self, timeout_s: float) -> None:
-        deadline_s = self._clock.now() + timeout_s
-        while not self._has_arrived(self._look()):
-            if self._clock.now() >= deadline_s:
-                self.stop()
-                raise DeviceTimeoutError(
-                    f"{self.settings.port}: the motion did not end within {timeout_s:.1f} s; it was stopped",
-                    next_step="look for what blocks the carriage, then clear the hold and home the rail",
-                )
-            self._clock.sleep(_POLL_EVERY_S)
+        await_arrival(
+            self._has_arrived, self._clock, within_s=timeout_s, stop=self.stop, name=self.settings.port
+        )
 
-    def _has_arrived(self, look: Look) -> bool:
-        self._require_state(look, RailState.IDLE, RailState.MOVING)
-        if self._state(look) is RailState.MOVING or self._target_mm is None:
-            return self._state(look) is RailState.IDLE
-        if abs(look.position_mm - self._target_mm) > _ARRIVED_MM:
-            raise DeviceError(
-                f"{self.settings.port}: the carriage rests at {look.position_mm:.3f} mm instead of "
-                f"{self._target_mm:.3f} mm",
-                next_step="home the rail and do the motion again",
+    def _has_arrived(self) -> bool:
+        reading = self._reading(self._look())
+        self._require_state(reading, RailState.IDLE, RailState.MOVING)
+        arrived = has_arrived(reading, self._target_mm, tolerance_mm=_ARRIVED_MM, name=self.settings.port)
+        if arrived:
+            self._target_mm = None
+        return arrived
+
+    def _await_home(self, timeout_s: float) -> None:
+        if not wait_until(self._has_found_home, self._clock, within_s=timeout_s):
+            self.stop()
+            raise DeviceTimeoutError(
+                f"{self.settings.port}: the home switch was not found in time; the carriage was stopped",
+                next_step="look at the home switch and at home_direction, then clear the hold and home again",
             )
-        self._target_mm = None
-        return True
 
-    def _await_home(self, deadline_s: float) -> None:
-        begun = False
-        while True:
-            look = self._look()
-            self._require_state(look, RailState.HOMING)
-            begun = begun or look.status.running or self._clock.now() - self._started_s > _SETTLED_S
-            if begun and look.status.homed and not look.status.running:
-                return self._take_home(look)
-            if self._clock.now() > deadline_s:
-                self.stop()
-                raise DeviceTimeoutError(
-                    f"{self.settings.port}: the home switch was not found in time; the carriage was stopped",
-                    next_step="look at the home switch and at home_direction, then clear the hold and home again",
-                )
-            self._clock.sleep(_POLL_EVERY_S)
+    def _has_found_home(self) -> bool:
+        """Believe a drive that rests and calls itself homed, once the homing has had time to begin."""
+        look = self._look()
+        self._require_state(self._reading(look), RailState.HOMING)
+        self._homing_begun |= look.status.running or self._clock.now() - self._started_s > SETTLED_S
+        if not (self._homing_begun and look.status.homed and not look.status.running):
+            return False
+        self._take_home(look)
+        return True
 
     def _take_home(self, look: Look) -> None:
         away_mm = look.position_mm - self._envelope.lower_mm
@@ -426,6 +406,16 @@ class ModbusRail:
             stepper.brake()
         self._position_mm, self._seen_s = look.position_mm, look.t_request_s
         return look
+
+    def _reading(self, look: Look) -> RailPoll:
+        return RailPoll(
+            t_request_s=look.t_request_s,
+            t_reply_s=look.t_reply_s,
+            state=self._state(look),
+            position_mm=look.position_mm,
+            velocity_mm_s=None,
+            fault=self._trouble(),
+        )
 
     def _note_faults(self, look: Look) -> None:
         """Remember the first thing that makes the position doubtful; only `clear_fault` forgets it."""
@@ -457,7 +447,7 @@ class ModbusRail:
         """Tell whether a motion was written a moment ago whose running bit may still be to come."""
         if self._target_mm is None or abs(position_mm - self._target_mm) <= _ARRIVED_MM:
             return False
-        return self._clock.now() - self._started_s < _SETTLED_S
+        return self._clock.now() - self._started_s < SETTLED_S
 
     def _trouble(self) -> str:
         if self._emergency.is_set():
@@ -465,28 +455,11 @@ class ModbusRail:
         return self._fault
 
     def _require_no_fault(self) -> None:
-        if self._trouble():
-            raise RailLockedError(
-                f"{self.settings.port}: {self._trouble()}", next_step="clear the fault, then home the rail"
-            )
+        require_no_fault(self._trouble(), name=self.settings.port)
 
-    def _require_state(self, look: Look, *allowed: RailState) -> None:
+    def _require_state(self, reading: RailPoll, *allowed: RailState) -> None:
         self._require_no_fault()
-        state = self._state(look)
-        if state in allowed:
-            return
-        if state is RailState.HOLD:
-            raise MotionStoppedError(
-                f"{self.settings.port}: the carriage was stopped at {look.position_mm:.3f} mm",
-                kept="the position",
-                next_step="clear the hold; the motion is not resumed but done again",
-            )
-        if state is RailState.LOCKED:
-            raise RailLockedError(
-                f"{self.settings.port}: the drive is not enabled",
-                next_step="release the emergency stop, or wire or set the drive's enable input",
-            )
-        raise DeviceError(f"{self.settings.port}: the rail is {state} and takes no motion now")
+        require_state(reading, *allowed, name=self.settings.port, locked=_NOT_ENABLED)
 
     def _connected(self) -> Stepper:
         if self._stepper is None:

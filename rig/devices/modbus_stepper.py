@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rig.clock import SessionClock
+from rig.devices.arrival import not_at_rest, wait_until
 from rig.devices.envelope import Motion
 from rig.devices.modbus_drives import DriveStatus, join_words, split_words
 from rig.devices.modbus_link import Exchange, ModbusLink
@@ -15,7 +16,6 @@ from rig.errors import DeviceError, DeviceTimeoutError, RailLockedError, Setting
 
 _STOP_TRIES = 4
 _ALARM_CLEARS_WITHIN_S = 2.0
-_POLL_EVERY_S = 0.05
 
 Limit = tuple[str, int, tuple[int, ...]]
 """What it is called, its first register, the words that must stand there."""
@@ -115,14 +115,8 @@ class Stepper:
 
     def await_rest(self, *, timeout_s: float) -> None:
         """Wait until nothing moves."""
-        deadline_s = self._clock.now() + timeout_s
-        while self.status().running:
-            if self._clock.now() > deadline_s:
-                raise DeviceTimeoutError(
-                    f"{self._settings.port}: the carriage did not come to rest within {timeout_s:.1f} s",
-                    next_step="press the emergency stop, then look at the drive",
-                )
-            self._clock.sleep(_POLL_EVERY_S)
+        if not wait_until(lambda: not self.status().running, self._clock, within_s=timeout_s):
+            raise not_at_rest(self._settings.port)
 
     def set_output(self, pin: str, *, on: bool) -> float:
         """Switch an output; returns the session time at which the command left.
@@ -147,14 +141,11 @@ class Stepper:
         if not self.status().fault:
             return
         self._write(self._family.control, self._family.clear_alarm)
-        deadline_s = self._clock.now() + _ALARM_CLEARS_WITHIN_S
-        while self.status().fault:
-            if self._clock.now() > deadline_s:
-                raise RailLockedError(
-                    f"{self._settings.port}: {self.alarm()} cannot be cleared",
-                    next_step="mend its cause, or switch the drive off and on, then home the rail",
-                )
-            self._clock.sleep(_POLL_EVERY_S)
+        if not wait_until(lambda: not self.status().fault, self._clock, within_s=_ALARM_CLEARS_WITHIN_S):
+            raise RailLockedError(
+                f"{self._settings.port}: {self.alarm()} cannot be cleared",
+                next_step="mend its cause, or switch the drive off and on, then home the rail",
+            )
 
     def assert_limits(self) -> None:
         """Write limits and homing settings where they differ, and believe only what is read back.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 from pydantic import Field, model_validator
 
+from catalog.session_folder import SweepRecord
 from catalog.yaml_document import Document
-from rig.devices.envelope import Envelope
+from rig.devices.arrival import SLACK_S
+from rig.devices.envelope import Envelope, Motion, check_sweep
+from rig.errors import EnvelopeError
 
 
 class TravelSettings(Document):
@@ -45,3 +49,23 @@ class TravelSettings(Document):
             end_margin_mm=self.end_margin_mm,
             run_up_margin_mm=self.run_up_margin_mm,
         )
+
+    @property
+    def stopping_s(self) -> float:
+        """Longest time to come to rest from the highest speed, with what controller and line take, s."""
+        return self.max_velocity_mm_s / self.acceleration_mm_s2 + SLACK_S
+
+    def sweep_motion(self, sweep: SweepRecord) -> Motion:
+        """Return the one motion that a sweep is, run-up and run-down included.
+
+        Raises:
+            EnvelopeError: It leaves the envelope, or was planned with another acceleration than the rail has.
+        """
+        if not math.isclose(sweep.acceleration_mm_s2, self.acceleration_mm_s2, rel_tol=1e-6):
+            raise EnvelopeError(
+                f"the sweep's acceleration {sweep.acceleration_mm_s2:g} mm/s² is not the "
+                f"{self.acceleration_mm_s2:g} mm/s² that the profile set",
+                kept="nothing moved",
+                next_step="plan with the profile's acceleration_mm_s2",
+            )
+        return check_sweep(sweep, self.envelope)

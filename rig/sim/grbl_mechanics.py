@@ -83,6 +83,8 @@ class MotionLog:
         self._times = [_BEGINNING_S]
         self._lock = threading.Lock()
         self._table: NDArray[np.float64] | None = None
+        self.version = 0
+        """Grows with every change of what is planned."""
 
     def rewrite(self, t_s: float, rows: Iterable[MotionRow]) -> None:
         """Replace everything from ``t_s`` on."""
@@ -91,6 +93,7 @@ class MotionLog:
             self._rows[keep:] = rows
             self._times[keep:] = [row.t_s for row in self._rows[keep:]]
             self._table = None
+            self.version += 1
             if len(self._rows) > _MOST_ROWS:
                 self._forget(_FORGOTTEN_ROWS)
 

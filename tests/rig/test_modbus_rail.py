@@ -205,7 +205,7 @@ def test_stop_holds_the_carriage_and_its_position_stays_known(peer: DrivePeer, h
     presser.start()
     presser.join(20)
 
-    with pytest.raises(MotionStoppedError, match="was stopped at"):
+    with pytest.raises(MotionStoppedError, match="is held at"):
         homed.complete(timeout_s=10)
     with pytest.raises(MotionStoppedError):
         homed.move_to(20)
