@@ -32,7 +32,7 @@ from rig.client import EngineClient, StopLine
 from rig.clock import SessionClock
 from rig.engine.devices import Stage
 from rig.engine.process import Engine
-from rig.engine.signals import stopped_by_signals
+from rig.engine.signals import EndingSignals
 from rig.events import ActEnded, AnyEvent, Armed, EngineMode, Motion, Preview, RigState, Saved
 from rig.profile import RigProfile, find_profile
 from rig.requests import ArmHome, ArmSession, Go, WatchPreview
@@ -133,9 +133,11 @@ class UnimpressedEngine(Engine):
 def run_engine(profile_path: str, data: str) -> None:
     """Run an engine until it is terminated."""
     profile = RigProfile.load(profile_path)
+    engine = UnimpressedEngine(profile, data=Path(data), stage=Stage("stop"))
     with (
-        UnimpressedEngine(profile, data=Path(data), stage=Stage("stop")) as engine,
-        stopped_by_signals(engine, then=engine.over.set),
+        EndingSignals(engine.interruption) as signals,
+        signals.stopping(engine, farewell=engine.interruption, then=engine.over.set),
+        engine,
     ):
         print(json.dumps({"folder": str(engine.address.folder), "name": engine.address.name}), flush=True)
         engine.serve()

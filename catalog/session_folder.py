@@ -131,6 +131,8 @@ class SessionRecord(Document):
     rounds: tuple[RoundRecord, ...]
     calibration: str | None = None
     """Hash of the calibration in force, None where there is none."""
+    photos: str | None = None
+    """Folder of the photographs that a simulated world shows, None for the bundled ones."""
     plan: dict[str, Any] = {}
     """The resolved plan, as rig read it."""
     profile: dict[str, Any] = {}

@@ -19,8 +19,8 @@ from rig.devices.grbl_settings import GrblSettings
 from rig.devices.wire import SerialWire
 from rig.engine.devices import OPENING, Stage
 from rig.engine.process import Engine
-from rig.engine.signals import stopped_by_signals
-from rig.errors import DeviceError, EngineError, RigError
+from rig.engine.signals import EndingSignals
+from rig.errors import DeviceError, EngineError, MoveInterruptedError, RigError
 from rig.events import ActEnded, AnyEvent, Armed, EngineMode, RigState
 from rig.profile import RigProfile
 from rig.requests import ArmHome, Go, Jog
@@ -108,7 +108,7 @@ class _Hand:
 
     def __init__(self, address: EngineAddress) -> None:
         self._events: queue.SimpleQueue[AnyEvent] = queue.SimpleQueue()
-        self._state: RigState | None = None
+        self._stopped_by = ""
         self.client = EngineClient(address, name=own_name(), control=True, on_event=self._events.put)
 
     @classmethod
@@ -116,18 +116,20 @@ class _Hand:
     def on(cls, profile: RigProfile, data: Path) -> Iterator[_Hand]:
         """Take the running engine's hand, or that of an engine which lives as long as the block."""
         with contextlib.ExitStack() as stack:
+            signals = stack.enter_context(EndingSignals(_interrupted))
             address = find_engine(profile.name)
             if address is None:
                 engine = stack.enter_context(Engine(profile, data=data, stage=Stage(profile.name)))
                 address = engine.address
             hand = cls(address)
             stack.callback(hand.client.close)
-            stack.enter_context(stopped_by_signals(hand))
             hand._await_devices()
+            stack.enter_context(signals.stopping(hand, farewell=_interrupted))
             yield hand
 
     def stop(self, *, emergency: bool = False, by: str) -> None:
         """Stop what the engine moves; a signal came."""
+        self._stopped_by = by
         with contextlib.suppress(EngineError):
             stop_engine(self.client.address, emergency=emergency, by=f"{own_name()} {by}")
 
@@ -137,6 +139,8 @@ class _Hand:
         while time.monotonic() < deadline_s:
             event = self._next(RENEW_S)
             if isinstance(event, ActEnded) and event.act == act:
+                if self._stopped_by and not event.ok:
+                    raise _interrupted(self._stopped_by)
                 return _raise_failure(event)
             if event is None:
                 renew()
@@ -169,6 +173,14 @@ class _Hand:
             return self._events.get(timeout=timeout_s)
         except queue.Empty:
             return None
+
+
+def _interrupted(by: str) -> MoveInterruptedError:
+    return MoveInterruptedError(
+        f"stopped by {by}",
+        kept="the position, unless it was being looked for",
+        next_step="give the same command again",
+    )
 
 
 def _raise_failure(event: ActEnded) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from catalog.console import Console
 from catalog.errors import ExitCode
-from rig.errors import RigError, UnknownCodeError
+from rig.errors import RigError, SessionInterruptedError, UnknownCodeError
 from rig.forecast import PARALLAX_TOLERANCE_PX, Forecast, forecast
 from rig.plan import CapturePlan
 from rig.profile import RigProfile, shipped_profiles
@@ -97,30 +100,72 @@ def run_plan(
     photos: Path | None,
 ) -> None:
     """Record a plan as a new session."""
-    from rig.display import SessionDisplay
-    from rig.record import record_plan, require_armed
+    from rig.engine.signals import EndingSignals
 
-    plan, profile = CapturePlan.load(plan_path), RigProfile.load(profile_name)
-    require_armed(profile, arm, interactive=sys.stdin.isatty(), prompt=_prompt)
-    with SessionDisplay(console) as show:
-        folder = record_plan(
-            plan, profile, data=console.data, emit=show, photos=photos, operator=_operator(yes_conditions)
-        )
-    _print_session(console, folder)
+    with EndingSignals(_not_begun("give the same command again"), last=True) as signals:
+        from rig.display import SessionDisplay
+        from rig.record import record_plan, require_armed
+
+        plan, profile = CapturePlan.load(plan_path), RigProfile.load(profile_name)
+        require_armed(profile, arm, interactive=sys.stdin.isatty(), prompt=_prompt)
+        operator = _operator(yes_conditions)
+        with _outliving_its_terminal(), SessionDisplay(console) as show:
+            folder = record_plan(
+                plan,
+                profile,
+                data=console.data,
+                emit=show,
+                photos=photos,
+                operator=operator,
+                signals=signals,
+            )
+        _print_session(console, folder)
 
 
 def resume(console: Console, session: str, *, arm: str | None, yes_conditions: bool) -> None:
     """Record what a session still lacks."""
-    from catalog.session_folder import SessionFolder
-    from rig.display import SessionDisplay
-    from rig.record import require_armed, resume_session
+    from rig.engine.signals import EndingSignals
 
-    folder = SessionFolder.find(session, console.data)
-    profile = RigProfile.model_validate(folder.record().profile)
-    require_armed(profile, arm, interactive=sys.stdin.isatty(), prompt=_prompt)
-    with SessionDisplay(console) as show:
-        path = resume_session(folder, data=console.data, emit=show, operator=_operator(yes_conditions))
-    _print_session(console, path)
+    with EndingSignals(_not_begun(f"rig record --session {session}"), last=True) as signals:
+        from catalog.session_folder import SessionFolder
+        from rig.display import SessionDisplay
+        from rig.record import require_armed, resume_session
+
+        folder = SessionFolder.find(session, console.data)
+        profile = RigProfile.model_validate(folder.record().profile)
+        require_armed(profile, arm, interactive=sys.stdin.isatty(), prompt=_prompt)
+        operator = _operator(yes_conditions)
+        with _outliving_its_terminal(), SessionDisplay(console) as show:
+            path = resume_session(folder, data=console.data, emit=show, operator=operator, signals=signals)
+        _print_session(console, path)
+
+
+def _not_begun(again: str) -> Callable[[str], SessionInterruptedError]:
+    """Return what tells that a session was neither begun nor resumed, with the command that tries again."""
+    return lambda by: SessionInterruptedError(
+        f"ended by {by} before anything began", kept="everything as it was", next_step=again
+    )
+
+
+@contextmanager
+def _outliving_its_terminal() -> Iterator[None]:
+    """Let a session end in order, with its exit code, when the terminal or pipe that it prints to is closed."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _release_if_closed(stream)
+
+
+def _release_if_closed(stream: TextIO) -> None:
+    """Point a stream that nobody reads any more to nowhere: writing to it would fail, now or at the very end."""
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLOUT)
+    if any(what & (select.POLLERR | select.POLLHUP) for _, what in poll.poll(0)):
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _print_session(console: Console, folder: Path) -> None:

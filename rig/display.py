@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import TracebackType
 from typing import Self
 
@@ -48,7 +49,8 @@ class SessionDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        with contextlib.suppress(OSError):  # the terminal may be closed by now
+            self._bar.stop()
 
     def __call__(self, event: AnyEvent) -> None:
         """Show one event."""

@@ -136,6 +136,13 @@ class SessionInterruptedError(RigError):
     exit_code = ExitCode.INTERRUPTED
 
 
+class MoveInterruptedError(RigError):
+    """A move by hand was stopped by a signal before its end."""
+
+    code = "RIG-HAND-001"
+    exit_code = ExitCode.INTERRUPTED
+
+
 class FootageError(RigError, ValueError):
     """Recordings made elsewhere cannot be imported as they are."""
 

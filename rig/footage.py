@@ -40,7 +40,7 @@ from catalog.session_folder import (
 from catalog.yaml_document import Document, Name, load_yaml
 from rig.clock import SessionClock
 from rig.errors import FootageError
-from rig.session import SessionRecorder, TakeRecorder, new_session_name
+from rig.session import SessionRecorder, TakeRecorder
 
 SHEET_NAME = "session.yaml"
 CAMERA = "main"
@@ -114,11 +114,14 @@ def import_footage(folder: Path, *, data: Path, progress: Callable[[float], None
     _require_one_size(recordings)
     sessions = data / "sessions"
     sessions.mkdir(parents=True, exist_ok=True)
-    record = _session_record(sheet, new_session_name(sheet.scene, sessions))
-    with SessionRecorder.create(sessions, record, SessionClock()) as recorder:
-        for recording, round_ in zip(recordings, record.rounds, strict=True):
+    begun = SessionRecorder.begin(
+        sessions, sheet.scene, SessionClock(), record=lambda name: _session_record(sheet, name)
+    )
+    with begun as recorder:
+        rounds = SessionFolder(recorder.folder).record().rounds
+        for recording, round_ in zip(recordings, rounds, strict=True):
             recording.copy_into(recorder.begin_take(round_))
-    return SessionFolder(sessions / record.session).path
+        return recorder.folder
 
 
 def _session_record(sheet: FootageSheet, name: str) -> SessionRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from catalog.session_folder import SessionFolder
@@ -10,7 +11,7 @@ from rig.control import Operator, Unattended
 from rig.engine.cards import Bystander
 from rig.engine.process import Engine
 from rig.engine.session import SessionOrder
-from rig.engine.signals import stopped_by_signals
+from rig.engine.signals import EndingSignals
 from rig.errors import NotArmedError
 from rig.events import AnyEvent
 from rig.plan import CapturePlan
@@ -25,6 +26,7 @@ def record_plan(
     emit: Callable[[AnyEvent], None],
     photos: Path | None = None,
     operator: Operator | Bystander | None = None,
+    signals: EndingSignals | None = None,
 ) -> Path:
     """Record a whole plan as a new session; meanwhile clients may watch it, steer it and stop it.
 
@@ -35,6 +37,7 @@ def record_plan(
         emit: Receives every event, one at a time, from several threads.
         photos: Photographs for a simulated world, None for the bundled ones.
         operator: Answers cards; by default nobody does, and one that needs a person ends the session.
+        signals: What this process does with signals already; by default they mean stops while the session runs.
 
     Returns:
         The session's folder.
@@ -46,7 +49,7 @@ def record_plan(
         SessionInterruptedError: Left resumable.
     """
     order = SessionOrder.new(plan, profile, data=data, photos=photos)
-    return _record(order, data=data, emit=emit, operator=operator)
+    return _record(order, data=data, emit=emit, operator=operator, signals=signals)
 
 
 def resume_session(
@@ -55,9 +58,11 @@ def resume_session(
     data: Path,
     emit: Callable[[AnyEvent], None],
     operator: Operator | Bystander | None = None,
+    signals: EndingSignals | None = None,
 ) -> Path:
     """Record what a session still lacks, with the plan and profile it was started with. Raises as `record_plan`."""
-    return _record(SessionOrder.resume(folder), data=data, emit=emit, operator=operator)
+    order = SessionOrder.resume(folder)
+    return _record(order, data=data, emit=emit, operator=operator, signals=signals)
 
 
 def _record(
@@ -66,6 +71,7 @@ def _record(
     data: Path,
     emit: Callable[[AnyEvent], None],
     operator: Operator | Bystander | None,
+    signals: EndingSignals | None,
 ) -> Path:
     engine = Engine(
         order.profile,
@@ -75,7 +81,11 @@ def _record(
         operator=operator or Unattended(),
         attended=True,
     )
-    with engine, stopped_by_signals(engine):
+    engine.expect(order)
+    with ExitStack() as stack:
+        signals = signals or stack.enter_context(EndingSignals(engine.interruption))
+        stack.enter_context(signals.stopping(engine, farewell=engine.interruption))
+        stack.enter_context(engine)
         return engine.record(order)
 
 

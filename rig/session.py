@@ -6,6 +6,7 @@ after write, fsync, rename, fsync of the folder and a synced journal row, in thi
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -81,9 +82,30 @@ class SessionRecorder:
             sync_folder(folder)
             sync_folder(sessions)
             replace_file(folder / SESSION_FILE, text.encode())  # last: with it the folder is a session
-        recorder = cls(folder, clock)
-        recorder.note("session_created", session=record.session)
+        with ExitStack() as opening:
+            recorder = opening.enter_context(cls(folder, clock))
+            recorder.note("session_created", session=record.session)
+            opening.pop_all()
         return recorder
+
+    @classmethod
+    def begin(
+        cls, sessions: Path, scene: str, clock: SessionClock, *, record: Callable[[str], SessionRecord]
+    ) -> SessionRecorder:
+        """Make a new session under a name that nobody has, also when others name theirs at this moment.
+
+        Args:
+            sessions: Folder of the data folder's sessions.
+            scene: What the name begins with.
+            clock: The session clock.
+            record: Makes the `session.json` of a session of this name.
+
+        Raises:
+            StorageError: The disk does not take it.
+        """
+        while True:
+            with contextlib.suppress(FileExistsError):  # somebody was faster; there are more names
+                return cls.create(sessions, record(new_session_name(scene, sessions)), clock)
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,8 @@ from pathlib import Path
 from catalog.errors import CleanplateError
 from rig.engine.devices import Stage
 from rig.engine.process import LINGER_S, Engine
-from rig.engine.signals import stopped_by_signals
+from rig.engine.signals import EndingSignals
+from rig.errors import EngineError
 from rig.profile import RigProfile
 from rig.runtime import EngineAddress
 
@@ -23,13 +24,16 @@ def main() -> None:
     sockets.
     """
     options = _parse_options()
-    profile = RigProfile.load(options.profile)
-    with (
-        Engine(profile, data=options.data, stage=Stage(profile.name, options.scene)) as engine,
-        stopped_by_signals(engine, then=engine.over.set),
-    ):
-        _announce(engine.address)
-        engine.serve(linger_s=options.linger)
+    with EndingSignals(_ended, last=True) as signals:
+        profile = RigProfile.load(options.profile)
+        engine = Engine(profile, data=options.data, stage=Stage(profile.name, options.scene))
+        with signals.stopping(engine, farewell=engine.interruption, then=engine.over.set), engine:
+            _announce(engine.address)
+            engine.serve(linger_s=options.linger)
+
+
+def _ended(by: str) -> EngineError:
+    return EngineError(f"the engine was ended by {by} before it listened", next_step="start it again")
 
 
 def _parse_options() -> argparse.Namespace:

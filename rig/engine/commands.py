@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 import threading
 import time
@@ -58,7 +59,9 @@ class Host(Protocol):
 @dataclass(frozen=True)
 class _Arming:
     token: str
-    act: Callable[[], object]
+    begin: Callable[..., object]
+    """Gets the stops seen when it was armed: a later one, however close to the second step, cancels the act."""
+    stops_seen: int
     until_s: float
     link: ClientLink
 
@@ -191,7 +194,8 @@ class CommandDesk:
         self._require_rest()
         order = self._order(command)
         lines = order.card_lines(homed=self._work.devices.homed)
-        self._arm(link, command.command_id, "session", lines, lambda: self._work.run(order))
+        begin = functools.partial(self._work.run, order)
+        self._arm(link, command.command_id, "session", lines, begin)
 
     def _order(self, command: ArmSession) -> SessionOrder:
         work = self._work
@@ -209,10 +213,10 @@ class CommandDesk:
         command_id: int,
         act: Literal["home", "session"],
         lines: tuple[str, ...],
-        begin: Callable[[], object],
+        begin: Callable[..., object],
     ) -> None:
         token = secrets.token_hex(8)
-        self._arming = _Arming(token, begin, time.monotonic() + ARMED_FOR_S, link)
+        self._arming = _Arming(token, begin, self._work.devices.stops, time.monotonic() + ARMED_FOR_S, link)
         link.tell(
             Armed(
                 t_host_s=self._work.clock.now(),
@@ -240,7 +244,7 @@ class CommandDesk:
         if not self._work.profile.simulated and command.word != "MOVE":
             raise NotArmedError("the word MOVE was not given", kept="nothing has moved")
         self._arming = None
-        arming.act()
+        arming.begin(stops_seen=arming.stops_seen)
 
     def _jog(self, link: ClientLink, command: Jog) -> None:  # noqa: ARG002
         if self._work.act != "jog":

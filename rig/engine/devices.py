@@ -137,15 +137,21 @@ class DeviceOwner:
                 return False
         return True
 
-    def do(self, work: Callable[[Rig], T], *, moves: bool) -> Future[T]:
+    @property
+    def stops(self) -> int:
+        """How many stops there were so far."""
+        return self._stops
+
+    def do(self, work: Callable[[Rig], T], *, moves: bool, stops_seen: int | None = None) -> Future[T]:
         """Let the thread do something with the open rig, after what it does now.
 
         Args:
             work: Gets the rig.
             moves: Whether a stop that comes before it begins cancels it.
+            stops_seen: `stops` when it was decided upon, None for now.
         """
         done: Future[T] = Future()
-        self._acts.put(_Act(work, done, moves, self._stops))
+        self._acts.put(_Act(work, done, moves, self._stops if stops_seen is None else stops_seen))
         return done
 
     def poll_quietly(self) -> None:

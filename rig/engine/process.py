@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from catalog.session_folder import SESSION_FILE
 from rig.control import Operator
 from rig.devices.rail import RailState
 from rig.engine.cameras import CameraWatch
@@ -68,6 +69,7 @@ class Engine:
         self._telling = threading.Lock()
         self._changed = threading.Event()
         self._last_used_s = time.monotonic()
+        self._order: SessionOrder | None = None
         self._stack = ExitStack()
         self.work = RigWork(
             profile,
@@ -113,20 +115,47 @@ class Engine:
         self._stack.close()
 
     def record(self, order: SessionOrder) -> Path:
-        """Run a session and return its folder when it has ended.
+        """Run a session and return its folder when it has ended; a stop since the engine was made cancels it.
 
         Raises:
             SessionInterruptedError: It was stopped, or ended early.
             RigError: The devices cannot be opened.
         """
+        self.expect(order)
         try:
-            return self.work.run(order).result()
+            return self.work.run(order, stops_seen=0).result()
         except MotionStoppedError as error:
-            raise SessionInterruptedError(
-                "stopped before the session began",
-                kept="nothing has moved",
+            raise self.interruption("stopped before it began") from error
+
+    def expect(self, order: SessionOrder) -> None:
+        """Learn which session will be recorded, so that a stop before that can name it."""
+        self._order = order
+
+    def interruption(self, what: str) -> SessionInterruptedError:
+        """Tell how a session ended of which nothing more will be heard, with the command that resumes it.
+
+        Args:
+            what: How, as the end of a sentence about the session, e.g. ``ended at once by a second SIGINT``.
+        """
+        session = self._session()
+        if session is None:
+            return SessionInterruptedError(
+                f"the session was {what}; it has no folder yet",
+                kept="nothing was recorded",
                 next_step="give the same command again",
-            ) from error
+            )
+        return SessionInterruptedError(
+            f"session {session.name}: {what}",
+            kept="every take recorded so far",
+            next_step=f"rig record --session {session.name}",
+        )
+
+    def _session(self) -> Path | None:
+        """Return the folder of the session to resume; it counts from the moment it has its `session.json`."""
+        if self._order is not None and self._order.resumed is not None:
+            return self._order.resumed.path
+        folder = self.work.session
+        return folder if folder is not None and (folder / SESSION_FILE).is_file() else None
 
     def serve(self, *, linger_s: float = LINGER_S) -> None:
         """Block until a client ends the engine, or none has been there for so long and no session runs."""
@@ -188,10 +217,19 @@ class Engine:
 
     def _tell(self, event: AnyEvent) -> None:
         with self._telling:
-            if self._watch is not None:
-                self._watch(event)
+            self._show(event)
             self._clients.tell_all(event)
         self._changed.set()
+
+    def _show(self, event: AnyEvent) -> None:
+        """Show an event where the engine was started; with that terminal or pipe closed, what runs is stopped."""
+        if self._watch is None:
+            return
+        try:
+            self._watch(event)
+        except OSError:
+            self._watch = None
+            self.stop(by="the engine: nobody reads what it prints")
 
     def _state(self) -> RigState:
         return self._reporter.describe(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ from rig.errors import DiskSpaceError, PlanError
 from rig.forecast import Forecast, forecast, require_runnable
 from rig.plan import CapturePlan
 from rig.profile import RigProfile
-from rig.session import SessionRecorder, new_session_name
+from rig.session import SessionRecorder
 
 SIZE_RESERVE = 1.2
 """Room asked for, as a multiple of the forecast."""
@@ -83,14 +84,18 @@ class SessionOrder:
         """What to expect of the whole plan."""
         return forecast(self.plan, self.profile)
 
-    def open(self, rig: Rig) -> SessionRecorder:
-        """Make the session's folder, or open the one to go on with."""
+    def open(self, rig: Rig, *, announce: Callable[[Path], None] = lambda _: None) -> SessionRecorder:
+        """Make the session's folder, or open the one to go on with; ``announce`` hears its path just before."""
         if self.resumed is not None:
+            announce(self.resumed.path)
             return SessionRecorder(self.resumed.path, rig.clock)
-        record = _session_record(self.plan, self.profile, new_session_name(self.plan.scene, self.sessions))
-        recorder = SessionRecorder.create(self.sessions, record, rig.clock)
-        photos = None if self.photos is None else str(self.photos.absolute())
-        recorder.note("devices", rail=rig.rail.identity, photos=photos)
+
+        def record(name: str) -> SessionRecord:
+            announce(self.sessions / name)
+            return _session_record(self, name)
+
+        recorder = SessionRecorder.begin(self.sessions, self.plan.scene, rig.clock, record=record)
+        recorder.note("devices", rail=rig.rail.identity)
         return recorder
 
     def card_lines(self, *, homed: bool) -> tuple[str, ...]:
@@ -120,7 +125,8 @@ def _require_room(folder: Path, needed_gb: float) -> None:
         )
 
 
-def _session_record(plan: CapturePlan, profile: RigProfile, name: str) -> SessionRecord:
+def _session_record(order: SessionOrder, name: str) -> SessionRecord:
+    plan, profile = order.plan, order.profile
     return SessionRecord(
         session=name,
         scene=plan.scene,
@@ -132,6 +138,7 @@ def _session_record(plan: CapturePlan, profile: RigProfile, name: str) -> Sessio
         boards=profile.boards,
         lens=profile.lens,
         rounds=plan.round_records(acceleration_mm_s2=profile.rail.acceleration_mm_s2),
+        photos=None if order.photos is None else str(order.photos.absolute()),
         plan=plan.model_dump(mode="json", by_alias=True),
         profile=profile.model_dump(mode="json", by_alias=True),
         versions={"cleanplate": version("cleanplate"), "python": platform.python_version()},
@@ -139,5 +146,11 @@ def _session_record(plan: CapturePlan, profile: RigProfile, name: str) -> Sessio
 
 
 def _photos_of(folder: SessionFolder) -> Path | None:
-    paths = [row.get("photos") for row in folder.journal().rows if row.kind == "devices"]
-    return Path(paths[0]) if paths and paths[0] else None
+    photos = folder.record().photos or _photos_journaled(folder)
+    return None if photos is None else Path(photos)
+
+
+def _photos_journaled(folder: SessionFolder) -> str | None:
+    """Return where sessions have them that were begun before `session.json` told."""
+    paths = (row.get("photos") for row in folder.journal().rows if row.kind == "devices")
+    return next((str(path) for path in paths if path), None)

@@ -68,6 +68,8 @@ class RigWork:
         """What is being done; None at rest."""
         self.control = SessionControl()
         """Of the session that runs, or ran last."""
+        self.session: Path | None = None
+        """Folder of the session that runs, or ran last, from just before it is made."""
         self.tracker: ProgressTracker | None = None
         self.failure = ""
         """What went wrong last, in plain words; empty once something succeeded."""
@@ -100,19 +102,20 @@ class RigWork:
             return EngineMode.PAUSED
         return EngineMode.PAUSING if self.control.pause_wanted else EngineMode.RUNNING
 
-    def home(self) -> Future[None]:
-        """Find the home switch."""
+    def home(self, *, stops_seen: int | None = None) -> Future[None]:
+        """Find the home switch; ``stops_seen`` as `DeviceOwner.do` has it."""
 
         def work(rig: Rig) -> None:
             rig.rail.home(timeout_s=HOMING_TIMEOUT_S)
             self.homed_at_s = time.monotonic()
 
-        return self._begin("home", work, moves=True)
+        return self._begin("home", work, moves=True, stops_seen=stops_seen)
 
-    def run(self, order: SessionOrder) -> Future[Path]:
-        """Record a session, or go on with one; returns its folder."""
+    def run(self, order: SessionOrder, *, stops_seen: int | None = None) -> Future[Path]:
+        """Record a session, or go on with one; returns its folder. ``stops_seen`` as `DeviceOwner.do` has it."""
         self.control = self.cards.control = SessionControl(idle=self.devices.poll_quietly)
-        return self._begin("session", lambda _: self._run(order), moves=True)
+        self.session = None
+        return self._begin("session", lambda _: self._run(order), moves=True, stops_seen=stops_seen)
 
     def jog(self, distance_mm: float, *, velocity_mm_s: float, press: int) -> None:
         """Begin a jog, or renew the permit of the one that runs."""
@@ -159,7 +162,7 @@ class RigWork:
     def _run(self, order: SessionOrder) -> Path:
         rig = self.devices.set_up(order.stage)
         self._await_cameras()
-        with order.open(rig) as recorder:
+        with order.open(rig, announce=self._announce) as recorder:
             self.tracker = ProgressTracker(order, recorder.folder)
             SessionRunner(rig, recorder, emit=self._observe, control=self.control, operator=self.cards).run()
             return recorder.folder
@@ -186,9 +189,14 @@ class RigWork:
             self.tracker.observe(event)
         self._emit(event)
 
-    def _begin(self, act: ActName, work: Callable[[Rig], T], *, moves: bool) -> Future[T]:
+    def _announce(self, folder: Path) -> None:
+        self.session = folder
+
+    def _begin(
+        self, act: ActName, work: Callable[[Rig], T], *, moves: bool, stops_seen: int | None = None
+    ) -> Future[T]:
         self.act = act
-        done = self.devices.do(work, moves=moves)
+        done = self.devices.do(work, moves=moves, stops_seen=stops_seen)
         done.add_done_callback(lambda future: self._end(act, future))
         return done
 

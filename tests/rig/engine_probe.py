@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from rig.client import EngineClient
 from rig.events import AnyEvent, Armed, Asked, EngineMode, RigState
-from rig.requests import AnswerCard, ArmHome, ClearFault, Command, Go
+from rig.requests import AnswerCard, ArmHome, ClearFault, Command, Go, TakeControl
 from rig.runtime import EngineAddress
 
 E = TypeVar("E")
@@ -34,6 +34,7 @@ class Probe:
         control: bool = True,
         confirms: str | None = None,
     ) -> None:
+        self.name = name
         self._confirms = confirms
         self._changed = threading.Condition()
         self.events: list[AnyEvent] = []
@@ -90,7 +91,9 @@ class Probe:
         return since
 
     def make_ready(self) -> None:
-        """Bring the rig to READY, whatever it is in."""
+        """Take control, as soon as whoever had it before is gone, and bring the rig to READY, whatever it is in."""
+        self.await_event(RigState, lambda s: s.controller in {None, self.name})
+        self.ask(TakeControl())
         state = self.await_mode(*set(EngineMode) - {EngineMode.OFFLINE, EngineMode.HOMING})
         if state.mode in {EngineMode.LOCKED, EngineMode.HOLD}:
             self.ask(ClearFault())
