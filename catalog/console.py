@@ -88,7 +88,7 @@ def open_console(
 
 
 def verb(
-    app: typer.Typer, name: str | None = None, *, takes_data: bool = True
+    app: typer.Typer, name: str | None = None, *, takes_data: bool = True, takes_negative: bool = False
 ) -> Callable[[Callable[..., object]], Callable[..., object]]:
     """Register a function as a verb: it receives a `Console`, its command line gains the global options.
 
@@ -96,6 +96,7 @@ def verb(
         app: The command.
         name: The verb, where the function's name cannot be it.
         takes_data: Whether ``--data`` is the data folder here; otherwise the environment names it.
+        takes_negative: Whether an argument may be a number below 0, which else looks like an option.
     """
 
     def register(function: Callable[..., object]) -> Callable[..., object]:
@@ -112,7 +113,7 @@ def verb(
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__signature__ = own.replace(parameters=keyword_only)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in keyword_only}
-        app.command(name)(run)
+        app.command(name, context_settings={"ignore_unknown_options": takes_negative})(run)
         return function
 
     return register

@@ -70,12 +70,10 @@ def home(
     home_rig(console, profile, arm=arm)
 
 
-@verb(app)
+@verb(app, takes_negative=True)
 def jog(
     console: Console,
-    distance_mm: Annotated[
-        float, typer.Argument(help="How far, mm; towards the home switch below 0: `rig jog -- -5`.")
-    ],
+    distance_mm: Annotated[float, typer.Argument(help="How far, mm; below 0 towards the home switch.")],
     profile: ProfileOption,
     speed: Annotated[float, typer.Option("--speed", help="mm/s; at most 5 while not homed.")] = 5.0,
     arm: ArmOption = None,

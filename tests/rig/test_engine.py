@@ -295,13 +295,15 @@ def test_home_and_jog_go_through_the_engine_that_runs(engine, tmp_path):
 
     homed = run_rig("home", "--profile", profile, "--json")
     jogged = run_rig("jog", "5", "--speed", "20", "--profile", profile, "--json")
+    back = run_rig("jog", "-3", "--speed", "20", "--profile", profile, "--json")
     refused = run_rig("jog", "500", "--speed", "20", "--profile", profile)
 
     assert json.loads(homed.stdout)["position_mm"] == 2.0
     assert json.loads(jogged.stdout)["position_mm"] == 7.0
-    assert engine.work.devices.last_poll.position_mm == 7.0
+    assert json.loads(back.stdout)["position_mm"] == 4.0
+    assert engine.work.devices.last_poll.position_mm == 4.0
     assert refused.returncode == 4
-    assert refused.stderr.startswith("error RIG-SAFE-001: a motion to 507 mm leaves the travel")
+    assert refused.stderr.startswith("error RIG-SAFE-001: a motion to 504 mm leaves the travel")
 
 
 def test_stop_reaches_the_engine_that_runs(probe):
