@@ -28,7 +28,7 @@ from alignment.report_axes import (
     spread,
 )
 from alignment.report_pictures import PairPictures, read_files
-from alignment.report_words import number, with_unit
+from alignment.report_words import number
 from catalog.audit import AuditPair, AuditRecord, GroupSummary, PairMeasurement
 from catalog.session_folder import replace_file
 
@@ -44,8 +44,8 @@ _LEAST_PX = 1e-3
 _PARALLAX_WORDS = {
     "none": "none",
     "parallax": "parallax",
-    "moving_object": "something moved",
-    "unknown": "cannot be told",
+    "moving_object": "movement",
+    "unknown": "not known",
 }
 
 
@@ -224,12 +224,12 @@ def _cards(by_error: Sequence[AuditPair], root: Path) -> tuple[AuditCard, ...]:
 def _card(pair: AuditPair, measured: PairMeasurement, pictures: PairPictures) -> AuditCard:
     ecc = measured.ecc_shift_px
     facts = (
-        ("shift", f"{number(measured.shift_px[0], 2)}, {number(measured.shift_px[1], 2)} px"),
-        ("p95", with_unit(measured.epe_p95_px, 3, "px")),
-        ("leftover", with_unit(measured.local_p90_px, 3, "px")),
-        ("parallax", _PARALLAX_WORDS[measured.parallax]),
+        ("shift, px", f"{number(measured.shift_px[0], 2)}, {number(measured.shift_px[1], 2)}"),
+        ("p95, px", number(measured.epe_p95_px, 3)),
+        ("leftover, px", number(measured.local_p90_px, 3)),
+        ("ECC, px", f"{number(ecc[0], 2)}, {number(ecc[1], 2)}" if ecc else "failed"),
+        ("parts", _PARALLAX_WORDS[measured.parallax]),
         ("confidence", number(measured.confidence, 2)),
-        ("ECC says", f"{number(ecc[0], 2)}, {number(ecc[1], 2)} px" if ecc else "nothing"),
     )
     size = pair.width or 1, pair.height or 1
     shifts = [(s.x_px, s.y_px, s.dx_px, s.dy_px) for s in measured.local_map]

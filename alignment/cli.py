@@ -15,6 +15,9 @@ from catalog.console import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from alignment.board_sheets import Sheet
     from catalog.audit import AuditRecord
     from catalog.evidence import AlignmentRecord, PairRecord
 
@@ -216,6 +219,58 @@ def _show_audit(console: Console, record: AuditRecord, output: Path, page: Path)
     if unread:
         console.say(f"warning: {unread} pairs could not be measured; {output} says why for each")
     console.say(f"written: {output} and {page}")
+
+
+@verb(app)
+def markers(
+    console: Console,
+    output: Annotated[Path, typer.Option("--output", "-o", help="PDF to write.")],
+    profile: Annotated[
+        str | None, typer.Option(help="Rig profile whose boards to print, and whose lens to advise for.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, max=20, help="Boards, each with ids of its own.")] = 2,
+    columns: Annotated[int, typer.Option(min=3, max=40, help="Squares across.")] = 7,
+    rows: Annotated[int, typer.Option(min=3, max=39, help="Squares down; odd.")] = 5,
+    square_mm: Annotated[float, typer.Option(min=2, help="Side of a square, mm.")] = 32.0,
+    marker_mm: Annotated[
+        float | None, typer.Option(min=1, help="Side of a marker, mm.", show_default="3/4 of the square")
+    ] = None,
+    dictionary: Annotated[str, typer.Option(help="OpenCV's name of the marker dictionary.")] = "DICT_4X4_50",
+    first_id: Annotated[int, typer.Option(min=0, help="First marker id of the first board.")] = 0,
+    paper: Annotated[
+        str, typer.Option(help="auto (smallest of a4 to a0), a4, letter, ..., or WxH in mm.")
+    ] = "auto",
+    split: Annotated[bool, typer.Option("--split", help="Spread large boards over several sheets.")] = False,
+) -> None:
+    """Write marker boards to print, to scale, with rulers and instructions."""
+    from alignment import board_plan
+    from alignment.board_sheets import parse_paper
+    from alignment.boards_pdf import write_boards
+
+    geometry = board_plan.Geometry(columns, rows, square_mm, marker_mm, dictionary)
+    if profile is not None:
+        boards, view = board_plan.profile_boards(profile)
+    else:
+        boards, view = board_plan.uniform_boards(geometry, count, first_id=first_id), None
+    sheets = write_boards(boards, output, view=view, paper=parse_paper(paper), split=split)
+    for warning in board_plan.warnings(boards, view) if view else ():
+        console.say(f"warning: {warning}")
+    _show_sheets(console, sheets, output)
+
+
+def _show_sheets(console: Console, sheets: Sequence[Sheet], output: Path) -> None:
+    from alignment.boards_pdf import board_label
+
+    if console.json:
+        pages = [
+            {"page": page, "board": s.board_number, "paper": s.paper.name, "spec": s.board.model_dump()}
+            for page, s in enumerate(sheets, start=2)
+        ]
+        console.put_json({"file": str(output), "sheets": pages})
+        return
+    for sheet in sheets:
+        console.put(f"{sheet.paper.name}: {board_label(sheet)}")
+    console.say(f"written: {output}")
 
 
 def main() -> None:

@@ -280,12 +280,15 @@ def distribution(values: Array) -> tuple[Array, Array]:
 
 
 ARROW_GAIN = 20.0
-"""How much longer arrows are than the shifts they show."""
+"""How much longer arrows are than the shifts they show, once the picture is shown at `ARROW_WIDTH`."""
+ARROW_WIDTH = 320
 _ARROW_STEPS_PX = (0.1, 0.25, 0.5)
 
 
 def arrows(size: tuple[int, int], shifts: Sequence[tuple[float, float, float, float]]) -> Markup:
-    """Draw shifts as arrows over a picture, `ARROW_GAIN` times enlarged and coloured by length.
+    """Draw shifts as arrows over a picture, enlarged and coloured by length.
+
+    An arrow of 20 px on a small picture of 320 px stands for a shift of one pixel in the full one.
 
     Args:
         size: Width and height of the picture, px.
@@ -294,10 +297,10 @@ def arrows(size: tuple[int, int], shifts: Sequence[tuple[float, float, float, fl
     root = ET.Element(
         "svg", {"viewBox": f"0 0 {size[0]} {size[1]}", "class": "overlay", "aria-hidden": "true"}
     )
-    head = max(size) / 90
+    head, gain = max(size) / 60, ARROW_GAIN * max(size) / ARROW_WIDTH
     for x, y, dx, dy in shifts:
         length = math.hypot(dx, dy)
-        data = _arrow(x, y, ARROW_GAIN * dx, ARROW_GAIN * dy, head)
+        data = _arrow(x, y, gain * dx, gain * dy, head)
         ET.SubElement(root, "path", {"d": data, "class": "halo"})
         ET.SubElement(root, "path", {"d": data, "class": f"e{sum(length > s for s in _ARROW_STEPS_PX)}"})
     return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from catalog.errors import InvalidDocumentError
+from catalog.profile_files import find_profile, shipped_profiles
 from catalog.session_folder import BoardSpec, LensSpec
 from catalog.yaml_document import Document, Name, load_yaml
 from rig.devices import CameraSettings, ConditionSettings, RailSettings
+
+__all__ = [
+    "Exposure",
+    "MovieFormat",
+    "RigProfile",
+    "SimulationSpec",
+    "find_profile",
+    "shipped_profiles",
+]
 
 
 class Exposure(Document):
@@ -150,24 +157,3 @@ class RigProfile(Document):
             InvalidDocumentError: No such profile (the message lists those that ship), or it does not fit.
         """
         return load_yaml(find_profile(name_or_path), cls)
-
-
-def shipped_profiles() -> list[Path]:
-    """List the profiles that ship: those of the checkout, or those that the wheel brought along."""
-    checkout = Path(__file__).parent.parent / "hardware" / "profiles"
-    installed = Path(sys.prefix) / "share" / "cleanplate" / "profiles"
-    return sorted((checkout if checkout.is_dir() else installed).glob("*.yaml"))
-
-
-def find_profile(name_or_path: str) -> Path:
-    """Resolve a profile's path or shipped name (without suffix) to its file."""
-    path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"} or "/" in name_or_path:
-        return path
-    shipped = {p.stem: p for p in shipped_profiles()}
-    if name_or_path in shipped:
-        return shipped[name_or_path]
-    raise InvalidDocumentError(
-        f"no profile named '{name_or_path}' ships with this version; there are: {', '.join(sorted(shipped))}",
-        next_step="give one of these names or the path of a YAML file",
-    )
