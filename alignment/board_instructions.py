@@ -70,25 +70,25 @@ def _rules(boards: Sequence[BoardSpec]) -> Iterator[Paragraph]:
     for number, board in enumerate(boards, start=1):
         side = module_mm(board)
         reach = side / LEAST_MODULE_PX
-        text = f"Board {number}: module {side:.2f} mm, readable up to {reach:.3f} mm times f ({1920 * reach:.0f} mm for"
+        text = f"Board {number}: module {side:.2f} mm, large enough up to {reach:.3f} mm times f ({1920 * reach:.0f} mm for"
         yield Paragraph("text", f"{text} f = 1920 px).")
 
 
 def _numbers(boards: Sequence[BoardSpec], view: View) -> Iterator[Paragraph]:
     yield Paragraph("text", f"On {view.name}, focal length {view.focal_px:.0f} px:")
     yield Paragraph(
-        "code", "board   module    distance   in the picture   readable   defocus up to   motion up to"
+        "code", "board   module    distance   in the picture     enough   defocus up to   motion up to"
     )
     for number, board in enumerate(boards, start=1):
         for reading in readings(board, view):
             yield Paragraph(
                 "code",
                 f"{number:>5}{module_mm(board):>6.1f} mm{reading.distance_mm:>9.0f} mm{reading.module_px:>14.1f} px"
-                f"{'yes' if reading.readable else 'NO':>11}{reading.blur_radius_px:>11.1f} px r"
+                f"{'yes' if reading.readable else 'no':>11}{reading.blur_radius_px:>11.1f} px r"
                 f"{reading.motion_px:>12.1f} px",
             )
     reaches = ", ".join(f"board {i} up to {reach_mm(b, view):.0f} mm" for i, b in enumerate(boards, start=1))
-    yield Paragraph("text", f"Readable in sharp pictures: {reaches}.")
+    yield Paragraph("text", f"Large enough in sharp pictures: {reaches}.")
 
 
 def boards_yaml(boards: Sequence[BoardSpec]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -148,12 +149,15 @@ def _need_mm(board: BoardSpec) -> tuple[float, float]:
 def _does_not_fit(board: BoardSpec, number: int, paper: Paper) -> BoardPrintError:
     width, height = _need_mm(board)
     larger = next((p.name for p in _papers() if _fitting(board, p)), None)
-    share = max(min(p.room_mm[0] / width, p.room_mm[1] / height) for p in (paper, paper.turned))
+    share, room = max(
+        (min(p.room_mm[0] / width, p.room_mm[1] / height), p.room_mm) for p in (paper, paper.turned)
+    )
+    side_mm = math.floor(10 * board.square_mm * share) / 10
     ways = [f"--paper {larger}"] if larger else []
-    ways += [f"squares of at most {board.square_mm * share:.1f} mm", "--split to glue several sheets"]
+    ways += [f"squares of at most {side_mm:.1f} mm", "--split to glue several sheets"]
     return BoardPrintError(
         f"board {number} takes {width:.0f} x {height:.0f} mm with its white margin; {paper.name} has room for"
-        f" {max(paper.room_mm):.0f} x {min(paper.room_mm):.0f} mm",
+        f" {room[0]:.0f} x {room[1]:.0f} mm",
         kept="nothing written",
         next_step=" or ".join(ways),
     )
