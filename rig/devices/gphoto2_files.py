@@ -15,15 +15,62 @@ from rig.devices.gphoto2_wholeness import damage_of
 from rig.errors import DeviceError, DeviceTimeoutError
 
 _CHUNK_BYTES = 1 << 20
-_EVENT_WAIT_MS = 100
+_EVENT_WAIT_MS, _LAST_WAIT_MS = 100, 20
+"""How long to wait for an event: while files are missing, and when one more may come."""
 _SETTLE_S, _SETTLE_BLINDLY_S = 0.05, 0.5
 """How long after a file another one may follow: where the body says when it is done, and where it does not."""
+_CHATTER_S = 1.0
+"""How long after that a body may go on telling of other things."""
 _MEMORY_FOLDER = "/"
 """Where the library shows objects in the body's memory, as capt0000.jpg."""
 HELD_FOLDER = "memory"
 """Folder of a `CardFile` that is not on the card: taken out of the body's memory already."""
 _ANNOUNCED_S = 10.0
 """How long after its buffer is written a body may take to announce the file."""
+
+
+class _Pace:
+    """Knows when no further file is to be expected.
+
+    What the body says of itself counts only when it was asked before the last look for events, and that look found
+    none: the last file may have been announced in between, behind other events.
+
+    Args:
+        deadline_s: When waiting ends in any case; drawn nearer once the body has written all it had.
+        expected: How many files must come at least.
+    """
+
+    def __init__(self, deadline_s: float, *, expected: int) -> None:
+        self.deadline_s = deadline_s
+        self._expected = expected
+        self._count = 0
+        self._settled_s = 0.0
+        self._writing: bool | None = None
+
+    def is_over(self, count: int, *, nothing_waits: bool) -> bool:
+        """Tell whether to wait no longer; a body that tells this and that without end is not listened to for ever."""
+        now_s = time.monotonic()
+        is_quiet = nothing_waits or now_s > self._settled_s + _CHATTER_S
+        return (
+            self._expected <= count == self._count
+            and not self._writing
+            and is_quiet
+            and now_s > self._settled_s
+        )
+
+    def complete(self) -> None:
+        """Note that the body calls the picture or movie done; one that says no more of itself needs no blind wait."""
+        if self._writing is None and self._count >= self._expected:
+            self._settled_s = time.monotonic() + _SETTLE_S
+
+    def note(self, count: int, writing: bool | None) -> None:
+        """Note how many files there are now and whether the body says that it writes (None: it does not say)."""
+        now_s = time.monotonic()
+        if count > self._count:
+            self._settled_s = now_s + (_SETTLE_BLINDLY_S if writing is None else _SETTLE_S)
+        if self._writing and not writing:
+            self.deadline_s = min(self.deadline_s, now_s + _ANNOUNCED_S)
+        self._count, self._writing = count, writing
 
 
 class CardFiles:
@@ -71,19 +118,17 @@ class CardFiles:
         Raises:
             DeviceTimeoutError: Fewer were announced.
         """
-        last_count, settled_s, deadline_s = 0, 0.0, time.monotonic() + timeout_s
-        was_writing = False
-        while time.monotonic() < deadline_s:
-            self._note(*self._link.event(_EVENT_WAIT_MS))
-            writing = is_writing()
-            if len(self._found) > last_count:
-                last_count = len(self._found)
-                settled_s = time.monotonic() + (_SETTLE_BLINDLY_S if writing is None else _SETTLE_S)
-            if last_count >= expected and not writing and time.monotonic() > settled_s:
+        import gphoto2 as gp
+
+        pace = _Pace(time.monotonic() + timeout_s, expected=expected)
+        while time.monotonic() < pace.deadline_s:
+            kind, detail = self._link.event(_LAST_WAIT_MS if len(self._found) >= expected else _EVENT_WAIT_MS)
+            self._note(kind, detail)
+            if kind == gp.GP_EVENT_CAPTURE_COMPLETE:
+                pace.complete()
+            if pace.is_over(len(self._found), nothing_waits=kind == gp.GP_EVENT_TIMEOUT):
                 break
-            if was_writing and not writing:
-                deadline_s = min(deadline_s, time.monotonic() + _ANNOUNCED_S)
-            was_writing = bool(writing)
+            pace.note(len(self._found), is_writing())
         files = sorted(self._found.values(), key=lambda f: (f.folder, f.name))
         if len(files) < expected:
             raise _too_few(self._link.name, [f.name for f in files], expected)

@@ -28,7 +28,8 @@ _STARTED_S = 2.0
 _POLL_S = 0.02
 _LEFTOVER_S = 10.0
 """How long the file of a movie that nobody wants may take to be closed."""
-_LIVE_VIEW_WARM_UP_S = 1.0
+_LIVE_VIEW_S = 3.0
+"""How long live view may take to show its first frame."""
 _FILES_OF = {"raw+jpeg": 2}
 _CONTINUOUS = Preparation("pictures as long as the button is held", NAMES["drive_mode"], BURST_WORDS)
 
@@ -70,7 +71,7 @@ class Shooting:
         self._files.forget_events()
         if switch.needs_live_view:
             self._link.switch_live_view(True)
-            time.sleep(_LIVE_VIEW_WARM_UP_S)
+            self._await_live_view()
         self._link.write_when_ready(switch.entry, switch.on)
         self._require_recording()
 
@@ -155,6 +156,22 @@ class Shooting:
                 f"{self._link.name} records no movies under remote control", next_step="use another body"
             )
         return switch
+
+    def _await_live_view(self) -> None:
+        """Wait for the first frame of live view; a body that shows none is left to say so when it is to record."""
+        import gphoto2 as gp
+
+        deadline_s = time.monotonic() + _LIVE_VIEW_S
+        while time.monotonic() < deadline_s:
+            try:
+                self._link.camera.capture_preview(gp.CameraFile(), self._link.context)
+            except gp.GPhoto2Error as error:
+                if error.code in LINK_LOST_CODES:
+                    raise
+                self._link.unhear()
+                time.sleep(_POLL_S)
+            else:
+                return
 
     def _require_recording(self) -> None:
         deadline_s = time.monotonic() + _STARTED_S

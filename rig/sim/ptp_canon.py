@@ -189,15 +189,19 @@ class CanonEosBody(CameraBody):
         self._drift()
         self._tell_of_files()
         state = self._recorder.state
-        if (status := int(state in _BUSY_STATES)) != self._status:
-            self._status = status
-            self._events.append(record(EosEvent.STATUS_CHANGED, struct.pack("<I", status)))
+        self._tell_status(int(state in _BUSY_STATES))
         if state is not Shutter.RECORDING:
             self._change(eos.MOVIE_TARGET, eos.RECORD_NOTHING)
         self._change(eos.AVAILABLE_SHOTS, self._shots_left())
         self._change(eos.TEMPERATURE_STATUS, int(self.faults.is_hot))
         if self.faults.battery_percent is not None:
             self._change(eos.BATTERY, eos.battery_code(self.faults.battery_percent))
+
+    def _tell_status(self, status: int) -> None:
+        """Tell that the body is busy (1) or done (0), where that is new."""
+        if status != self._status:
+            self._status = status
+            self._events.append(record(EosEvent.STATUS_CHANGED, struct.pack("<I", status)))
 
     def _shots_left(self) -> int:
         """Count by the card; with pictures going to the host by that, or the library would wait for ever."""
@@ -336,6 +340,7 @@ class CanonEosBody(CameraBody):
             return answer(Reply.BUSY)
         self._recorder.suffixes = tuple(_SUFFIXES[kind] for kind, _, _ in self.settings.files)
         expose(self.settings.exposure())
+        self._tell_status(1)
         return self._act()
 
     def _hindrance(self) -> Reply | None:
@@ -349,7 +354,8 @@ class CanonEosBody(CameraBody):
 
     def _switch_movie(self, on: bool) -> Answer:
         if not on:
-            self._recorder.stop_movie()  # a body that is not recording says yes all the same
+            if self._recorder.stop_movie():  # a body that is not recording says yes all the same
+                self._tell_status(1)
             self._change(eos.MOVIE_TARGET, eos.RECORD_NOTHING)
             return self._act()
         if (hindrance := self._hindrance()) is not None:

@@ -314,6 +314,7 @@ def test_an_exposure_longer_than_listed_is_held_open_by_hand(tmp_path: Path, wit
             assert camera.preview().startswith(b"\xff\xd8")
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("name", "phase"), FAULTS)
 def test_an_eos_body_that_goes_wrong_never_hangs_and_records_again(tmp_path: Path, name: str, phase: Phase):
     """The faults of `test_camera_faults`, whose ends are Nikon's; here: no hang, plain words, and all is well after."""
