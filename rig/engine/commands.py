@@ -299,8 +299,9 @@ class CommandDesk:
     def _require_rest(self) -> None:
         mode = self._work.mode
         if self._work.act is not None or mode not in _AT_REST:
+            busy = f", busy with {self._work.act}" if mode in _AT_REST else ""
             raise CommandRefusedError(
-                f"the rig is {mode.value}: nothing begins to move now", kept="nothing has moved"
+                f"the rig is {mode.value}{busy}: nothing begins to move now", kept="nothing has moved"
             )
 
     def _require_session(self) -> None:

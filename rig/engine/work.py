@@ -78,12 +78,15 @@ class RigWork:
         self._emit = emit
         self._permit = JogPermit()
         self._press = 0
+        self._uncleared = EngineMode.OFFLINE
         self._untold_stops: deque[Stopped] = deque()
         self._insist_until_s, self._emergency = 0.0, False
 
     @property
     def mode(self) -> EngineMode:
-        """State of the rig as a whole."""
+        """State of the rig as a whole; a fault that is being cleared is there until it is."""
+        if self.act == "clear_fault":
+            return self._uncleared
         reading = self.devices.last_poll
         if self.devices.trouble or reading is None:
             return EngineMode.OFFLINE
@@ -136,6 +139,7 @@ class RigWork:
 
     def clear_fault(self) -> Future[None]:
         """Leave a hold, unlock after an alarm, or connect again to devices that were gone."""
+        self._uncleared = self.mode
         return self._begin("clear_fault", self._clear_fault, moves=False)
 
     def stop_now(self, *, emergency: bool) -> str:

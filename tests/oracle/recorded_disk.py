@@ -12,16 +12,16 @@ import errno
 import io
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from unittest.mock import patch
 
-Kind = Literal["open", "write", "truncate", "fsync", "rename", "link", "unlink", "mkdir"]
-SPACE_TAKING: frozenset[Kind] = frozenset({"open", "write", "link", "mkdir"})
-CHANGING: frozenset[Kind] = SPACE_TAKING | {"truncate", "rename", "unlink", "fsync"}
+Kind = Literal["open", "create", "write", "truncate", "fsync", "rename", "link", "unlink", "mkdir"]
+KINDS: frozenset[Kind] = frozenset(get_args(Kind))
 Surviving = Literal["nothing", "everything", "the first", "any"]
 
 
@@ -30,11 +30,13 @@ class Fault:
     """Which call fails, and how."""
 
     nth: int
-    """Of all calls that change the folder, from 1."""
+    """Which of the calls that it may hit, from 1."""
     number: int
-    """The system's error number; 0 writes half of the bytes, where the call writes."""
-    lasting: frozenset[Kind] = frozenset()
-    """Kinds of calls that fail from then on, too."""
+    """The system's error number; 0 writes half of the bytes."""
+    kinds: frozenset[Kind] = KINDS
+    """Kinds of calls that it may hit."""
+    lasts: bool = False
+    """Whether all such calls fail from then on."""
 
 
 @dataclass(eq=False)
@@ -85,6 +87,7 @@ class _TracedFile(io.FileIO):
 
     def write(self, data: Any) -> int:
         whole = bytes(data)
+        self._disk.require_trust(self._node, "written")
         allowed = self._disk.ask("write", count=len(whole))
         offset = os.fstat(self.fileno()).st_size if "a" in self.mode else self.tell()
         super().write(whole[:allowed])
@@ -109,10 +112,13 @@ class RecordedDisk:
     def __init__(self, root: Path, fault: Fault | None = None) -> None:
         self.root = Node(is_folder=True)
         self.steps: list[Step] = []
-        self.calls = 0
+        self.calls: Counter[Kind] = Counter()
         """Calls so far that change the folder."""
-        self.failed: list[str] = []
-        """Calls that failed, in order."""
+        self.failed: list[Kind] = []
+        """Kinds of the calls that failed, in order."""
+        self.trusted_again: list[str] = []
+        """Files that were written or synced once more although a sync had failed: nobody knows what is in them."""
+        self._doubtful: set[Node] = set()
         self._fault = fault
         self._path = root.resolve()
         self._nodes = {self._path: self.root}
@@ -152,20 +158,27 @@ class RecordedDisk:
 
     def ask(self, kind: Kind, *, count: int = 0) -> int:
         """Count a call and let it fail if it is its turn; returns how many of ``count`` bytes may be written."""
-        self.calls += 1
+        self.calls[kind] += 1
         fault = self._fault
-        if fault is None or self.calls < fault.nth:
+        if fault is None or kind not in fault.kinds:
             return count
-        if self.calls > fault.nth and kind not in fault.lasting:
+        nth = sum(self.calls[k] for k in fault.kinds)
+        if nth < fault.nth or (nth > fault.nth and not fault.lasts):
             return count
+        self.failed.append(kind)
         if fault.number == 0:
             return max(count // 2, min(count, 1))
-        self.failed.append(f"{kind} ({self.calls})")
         raise OSError(fault.number, os.strerror(fault.number))
 
     def node_of(self, path: Path) -> Node:
         """Return what stands at a path, which was opened just now."""
         return self._nodes[path.resolve()]
+
+    def require_trust(self, node: Node, what: str) -> None:
+        """Note when a file is used again after its sync had failed; a folder has no other to take its place."""
+        if node in self._doubtful and not node.is_folder:
+            name = next((p.name for p, n in self._nodes.items() if n is node), "a file without a name")
+            self.trusted_again.append(f"{name} was {what} again")
 
     def _is_inside(self, path: Any) -> bool:
         return isinstance(path, (str, os.PathLike)) and Path(path).resolve().is_relative_to(self._path)
@@ -180,7 +193,7 @@ class RecordedDisk:
             return self._real_open(file, mode, buffering, *rest, **named)
         assert "b" in mode, f"{file}: only bytes are written"
         path, existed = Path(file), Path(file).exists()
-        self.ask("open")
+        self.ask("open" if existed else "create")
         if existed and "x" in mode:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         if not existed:
@@ -192,16 +205,24 @@ class RecordedDisk:
 
     def _os_open(self, path: Any, flags: int, *rest: Any, **named: Any) -> int:
         if self._is_inside(path) and not flags & os.O_PATH:
-            self.ask("open")
-            if flags & os.O_CREAT and not Path(path).exists():
+            is_new = bool(flags & os.O_CREAT) and not Path(path).exists()
+            self.ask("create" if is_new else "open")
+            if is_new:
                 self._enter(Path(path), is_folder=False)
         return int(self._real["open"](path, flags, *rest, **named))
 
     def _fsync(self, descriptor: int) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        if path in self._nodes:
+        if path not in self._nodes:
+            return
+        node = self._nodes[path]
+        self.require_trust(node, "synced")
+        try:
             self.ask("fsync")
-            self.steps.append(Sync(self._nodes[path]))
+        except OSError:
+            self._doubtful.add(node)
+            raise
+        self.steps.append(Sync(node))
 
     def _rename(self, source: Any, target: Any) -> None:
         if self._is_inside(source):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from catalog.session_folder import (
     sync_folder,
 )
 from rig.clock import SessionClock
+from rig.errors import StorageError
 from rig.session import SessionRecorder, TakeRecorder
 from rig.storage import storing
 
@@ -90,6 +92,18 @@ class PaperSession:
 
     def _take(self, recorder: SessionRecorder, round_: RoundRecord) -> None:
         take = self._begin(recorder, round_)
+        try:
+            self._capture(recorder, take)
+        except BaseException as error:
+            with suppress(StorageError):
+                take.void(str(error))
+            with suppress(StorageError):
+                recorder.note("run_interrupted", reason=str(error))
+            raise
+        self._tell(("valid", round_.name, take.number))
+
+    def _capture(self, recorder: SessionRecorder, take: TakeRecorder) -> None:
+        round_ = take.round
         with recorder.act("sweep", round=round_.name, take=take.number):
             pass
         movie = self._copy_movie(take)
@@ -109,7 +123,6 @@ class PaperSession:
                 motion_ended_t_host_s=12, telemetry=telemetry, files=take.files,
             )
         )  # fmt: skip
-        self._tell(("valid", round_.name, take.number))
 
     def _copy_movie(self, take: TakeRecorder) -> Path:
         movie = take.folder / "main-01.mov"
