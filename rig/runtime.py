@@ -16,6 +16,7 @@ import socket
 import stat
 import struct
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from pathlib import Path
 from rig.errors import EngineError, RigBusyError
 from rig.profile import RigProfile
 
+_LOCK_PATIENCE_S = 0.5
+"""A holder that cannot be named may be one that is just taking or releasing the lock: so long it is tried again."""
+_LOCK_GLANCE_S = 0.01
 _CREDENTIALS = struct.Struct("3i")
 """``struct ucred``: pid, uid, gid."""
 
@@ -152,7 +156,7 @@ def _is_listening(path: Path) -> bool:
     return True
 
 
-def hold_rig_lock(profile: RigProfile) -> io.FileIO:
+def hold_rig_lock(profile: RigProfile) -> HeldLock:
     """Make this process the only engine of a real rig; each simulated rig is a process's own.
 
     Raises:
@@ -176,31 +180,75 @@ def remove_abandoned(folder: Path) -> None:
                 path.unlink()
 
 
-def hold_lock(path: Path, *, what: str, next_step: str = "wait for it or stop that process") -> io.FileIO:
+class HeldLock(io.FileIO):
+    """A lock that this process holds until it is closed or the process ends."""
+
+    def close(self) -> None:
+        """Release the lock. Who held it is no longer told first: nobody shall be named who has let go."""
+        if not self.closed:
+            with contextlib.suppress(OSError):
+                self.truncate(0)
+        super().close()
+
+
+def hold_lock(path: Path, *, what: str, next_step: str = "wait for it or stop that process") -> HeldLock:
     """Take an advisory lock for this process and write into it who holds it; closing the file releases it.
+
+    The kernel alone decides who holds it: what a dead process has left in the file is no obstacle. The lock is the
+    file's and not the path's, so that one folder under two names has one lock.
 
     Raises:
         RigBusyError: Another process holds it; the message names pid and host.
     """
-    file = io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "r+")
-    try:
+    deadline_s = time.monotonic() + _LOCK_PATIENCE_S
+    while (lock := _try_lock(path)) is None:
+        holder = _holder_of(_content(path))
+        if _may_hold(holder) or time.monotonic() > deadline_s:
+            raise RigBusyError(f"{what} is in use by {_describe_holder(holder)}", next_step=next_step)
+        time.sleep(_LOCK_GLANCE_S)
+    lock.truncate(0)
+    pid = os.getpid()
+    holder = {"pid": pid, "started": _started(pid), "host": socket.gethostname(), "boot": _boot_id()}
+    lock.write(json.dumps(holder).encode())
+    return lock
+
+
+def _try_lock(path: Path) -> HeldLock | None:
+    """Return the lock, None where somebody holds it, or has just removed the file as abandoned."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = file.read(4096)
-        file.close()
-        raise RigBusyError(f"{what} is in use by {_describe_holder(holder)}", next_step=next_step) from None
-    file.truncate(0)
-    file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "boot": _boot_id()}).encode())
-    return file
+        if path.stat().st_ino == os.fstat(file).st_ino:
+            return HeldLock(file, "r+")
+    os.close(file)
+    return None
 
 
-def _describe_holder(holder: bytes) -> str:
-    fields = _holder_of(holder)
-    return (
-        f"process {fields['pid']} on {fields['host']}"
-        if {"pid", "host"} <= fields.keys()
-        else "another process"
-    )
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()[:4096]
+    except FileNotFoundError:
+        return b""
+
+
+def _may_hold(holder: dict[str, object]) -> bool:
+    """Tell whether a record is whole and its process lives: another is the former holder's, also with a pid reused."""
+    if not {"pid", "host"} <= holder.keys():
+        return False
+    return holder.get("boot") != _boot_id() or holder.get("started") == _started(holder["pid"])
+
+
+def _started(pid: object) -> int | None:
+    """Return when a process was started, in ticks since the machine was; None where there is no such process."""
+    try:
+        stat_line = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat_line.rpartition(")")[2].split()[19])
+
+
+def _describe_holder(holder: dict[str, object]) -> str:
+    return f"process {holder['pid']} on {holder['host']}" if _may_hold(holder) else "another process"
 
 
 def _holder_of(content: bytes) -> dict[str, object]:
