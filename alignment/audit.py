@@ -28,6 +28,8 @@ from catalog.session_folder import replace_file
 
 ALIGNED_PX = 0.5
 """Beyond half a pixel a pair teaches a network to shift or to smear."""
+AHEAD = 64
+"""Jobs handed out before their turn; so much is lost at most when an audit is killed."""
 _PART_SUFFIX = ".part"
 
 Progress = Callable[[float], object]
@@ -69,9 +71,9 @@ def audit_pairs(
     chosen = sample(listing.pairs, limit)
     part = target.with_name(target.name + _PART_SUFFIX)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _Progressed(part, _key(listing.root, aligned_px)) as done:
+    with _Progressed(part, part_key(listing.root, aligned_px)) as done:
         jobs = (_Job(listing.root, files, aligned_px, done.known.get(files.pair)) for files in chosen)
-        for pair in ordered(executor, _measure, jobs):
+        for pair in ordered(executor, _measure, jobs, ahead=AHEAD):
             done.add(pair)
             progress(1)
         found = done.pairs
@@ -140,7 +142,8 @@ class _Progressed:
             self._file.flush()
 
 
-def _key(root: Path, aligned_px: float) -> str:
+def part_key(root: Path, aligned_px: float) -> str:
+    """Return what an interrupted audit's results depend on besides the files; the first line of its ``.part``."""
     return json.dumps({"root": root.name, "aligned_px": aligned_px, "versions": versions()}, sort_keys=True)
 
 

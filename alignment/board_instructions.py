@@ -70,8 +70,8 @@ def _rules(boards: Sequence[BoardSpec]) -> Iterator[Paragraph]:
     for number, board in enumerate(boards, start=1):
         side = module_mm(board)
         reach = side / LEAST_MODULE_PX
-        text = f"Board {number}: module {side:.2f} mm, large enough up to {reach:.3f} mm times f ({1920 * reach:.0f} mm for"
-        yield Paragraph("text", f"{text} f = 1920 px).")
+        text = f"Board {number}: module {side:.2f} mm, large enough up to {reach:.3f} mm times f ({1920 * reach:.0f} mm"
+        yield Paragraph("text", f"{text} for f = 1920 px).")
 
 
 def _numbers(boards: Sequence[BoardSpec], view: View) -> Iterator[Paragraph]:
