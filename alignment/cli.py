@@ -273,6 +273,30 @@ def _show_sheets(console: Console, sheets: Sequence[Sheet], output: Path) -> Non
     console.say(f"written: {output}")
 
 
+@verb(app)
+def calibrate(
+    console: Console,
+    session: Annotated[str, typer.Argument(help="Name in the data folder, or a path.")],
+) -> None:
+    """Measure lens, rail, shutter, tone curve and noise; best of a session of hardware/plans/calibration.yaml."""
+    from alignment.calibration.measure import calibrate_session
+    from alignment.calibration.store import store_calibration
+    from alignment.calibration.summary import summary_lines
+    from catalog.session_folder import SessionFolder
+
+    folder = SessionFolder.find(session, console.data)
+    with console.progress(f"calibrating by {folder.path.name}", 1.0) as advance:
+        stored = store_calibration(calibrate_session(folder, progress=advance), console.data)
+    if console.json:
+        measured = stored.calibration.model_dump(mode="json", by_alias=True)
+        console.put_json({"hash": stored.hash, "file": str(stored.path), "calibration": measured})
+        return
+    for line in summary_lines(stored.calibration):
+        console.put(line)
+    console.put(f"calibration    {stored.hash[:12]}")
+    console.say(f"written: {stored.path}")
+
+
 def main() -> None:
     """Run the command `alignment`."""
     run_app(app)

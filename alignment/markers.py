@@ -69,6 +69,10 @@ class BoardSighting:
     """Scale across the line of sight in the board's middle; a tilt does not shorten it."""
     window: Window
     """Bounding box of the whole board, not clipped to the frame."""
+    corners_mm: Array
+    """``(corners, 2)`` in the board's plane."""
+    corners_px: Array
+    """``(corners, 2)`` where the same corners are."""
 
 
 class MarkerBoard:
@@ -195,6 +199,8 @@ class MarkerBoard:
             corners=len(plane),
             px_per_mm=_scale(homography, centre),
             window=self._outline(homography),
+            corners_mm=plane,
+            corners_px=image,
         )
 
     def _outline(self, homography: Array) -> Window:

@@ -1,4 +1,4 @@
-"""Calibration sessions rendered straight from the simulated world: everything that a calibration finds is known here."""
+"""Calibration sessions rendered straight from the simulated world: all that a calibration finds is known here."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from alignment.velocity import Kinematics
 from catalog.records import Degradation
 from catalog.session_folder import (
+    BoardSpec,
     CameraTake,
     ColourTags,
     ExposureSettings,
@@ -39,6 +40,11 @@ Series = NDArray[np.float64]
 ACCELERATION_MM_S2 = 200.0
 MARGIN_MM = 2.0
 CLEAN = ExposureSettings(iso=100, f_number=8, exposure_s=0.005, focus_m=2.0)
+BOARDS = (
+    BoardSpec(columns=6, rows=5, square_mm=100, marker_mm=75),
+    BoardSpec(columns=6, rows=5, square_mm=130, marker_mm=98, first_id=15),
+)
+"""Larger squares than the shipped profile's, for smaller pictures."""
 BT709 = ColourTags(matrix="bt709", range="tv", transfer="bt709", primaries="bt709")
 
 
@@ -79,7 +85,9 @@ def planned_round(
         start_mm=start_mm, end_mm=end_mm, velocity_mm_s=velocity_mm_s, acceleration_mm_s2=ACCELERATION_MM_S2
     )
     read = ExposureSettings.model_validate(CLEAN.model_dump() | settings)
-    return RoundRecord(number=number, name=name, role=role, sweep=sweep, settings=read, degradations=degradations)
+    return RoundRecord(
+        number=number, name=name, role=role, sweep=sweep, settings=read, degradations=degradations
+    )
 
 
 class RenderedRig:
@@ -108,7 +116,7 @@ class RenderedRig:
     ) -> None:
         self.data, self.truth = data, truth
         profile = RigProfile.load("sim")
-        self.world = World(truth.spec, profile.lens, profile.boards, scene, photos)
+        self.world = World(truth.spec, profile.lens, BOARDS, scene, photos)
         record = SessionRecord(
             session=name,
             scene=scene,
@@ -117,7 +125,7 @@ class RenderedRig:
             rig="sim",
             simulated=True,
             cameras=("main",),
-            boards=profile.boards,
+            boards=BOARDS,
             lens=profile.lens,
             rounds=tuple(rounds),
             calibration=calibration,
@@ -161,16 +169,16 @@ class RenderedRig:
         path, rate_hz = take.folder / "main-01.mov", spec.frame_rate_hz
         starts_s, rows = np.arange(int(end_s * rate_hz)) / rate_hz, []
         span_s = (take.round.settings.exposure_s or 0.0) + spec.readout_s
-        with MovieEncoder(path, width=spec.width, height=spec.height, rate_hz=rate_hz, crf=spec.movie_crf) as movie:
+        with MovieEncoder(
+            path, width=spec.width, height=spec.height, rate_hz=rate_hz, crf=spec.movie_crf
+        ) as movie:
             for index, start_s in enumerate(starts_s):
                 poses = carriage.poses(np.linspace(start_s, start_s + span_s, 9))
                 codes = self.world.render(
                     poses, shot, frame_seed=1000 * seed + index, transfer=self.truth.transfer
                 )
                 movie.write(to_yuv420(codes))
-                rows.append(
-                    truth_row(spec, self.world.lens, poses, shot, index=index, t_s=float(start_s))
-                )
+                rows.append(truth_row(spec, self.world.lens, poses, shot, index=index, t_s=float(start_s)))
         write_truth(self.data, path, self.world.truth_header(shot), rows)
         take.adopt(path, file_sha256(path))
         frames = [FrameTime(k, k, f"1/{rate_hz:.0f}", float(t)) for k, t in enumerate(starts_s)]

@@ -20,7 +20,7 @@ from alignment.photometry import ToneCurve
 from alignment.takes import Array
 
 _LUMA = np.array([0.2126, 0.7152, 0.0722])
-_ROUNDING_DOUBT = 0.03
+_ROUNDING_DOUBT = 0.05
 """Cameras round at places they do not tell: what `_rounding` may be wrong by, codes²."""
 _CODES = (12.0, 245.0)
 """Outside, clipping at either end narrows the noise."""
@@ -33,18 +33,28 @@ _TUKEY = 4.685
 _BELIEVABLE_SIGMAS = 5.0
 
 
-def measure_noise(phases: Sequence[StillPhase], tone: ToneCurve) -> list[NoiseCalibration]:
-    """Measure the noise of every ISO setting that the standstills show."""
+def measure_noise(
+    phases: Sequence[StillPhase], tone: ToneCurve, *, white_doubt: float = 0.0
+) -> list[NoiseCalibration]:
+    """Measure the noise of every ISO setting that the standstills show.
+
+    Args:
+        phases: The standstills.
+        tone: The camera's tone curve.
+        white_doubt: Relative standard deviation of the curve's light at white.
+    """
     by_iso: dict[int, list[StillPhase]] = defaultdict(list)
     for phase in phases:
         iso = phase.source.camera.settings_read.iso or phase.source.round.settings.iso
         if iso is not None:
             by_iso[iso].append(phase)
-    found = (_of_iso(iso, by_iso[iso], tone) for iso in sorted(by_iso))
+    found = (_of_iso(iso, by_iso[iso], tone, white_doubt) for iso in sorted(by_iso))
     return [noise for noise in found if noise is not None]
 
 
-def _of_iso(iso: int, phases: Sequence[StillPhase], tone: ToneCurve) -> NoiseCalibration | None:
+def _of_iso(
+    iso: int, phases: Sequence[StillPhase], tone: ToneCurve, white_doubt: float
+) -> NoiseCalibration | None:
     rows = [_patches(phase, tone) for phase in phases]
     design = np.concatenate([row[0] for row in rows])
     variance = np.concatenate([row[1] for row in rows])
@@ -56,11 +66,11 @@ def _of_iso(iso: int, phases: Sequence[StillPhase], tone: ToneCurve) -> NoiseCal
     slope_sigma, floor_sigma = np.sqrt(np.diag(covariance) + doubt**2)
     if slope < _BELIEVABLE_SIGMAS * slope_sigma:
         return None
-    electrons = 1 / slope
+    electrons, relative = 1 / slope, float(np.hypot(slope_sigma / slope, white_doubt))
     return NoiseCalibration(
         iso=iso,
-        electrons_at_white=Measured(value=electrons, sigma=slope_sigma / slope**2, count=count),
-        read_noise_e=_read_noise(electrons, slope_sigma / slope, floor, floor_sigma, count),
+        electrons_at_white=Measured(value=electrons, sigma=electrons * relative, count=count),
+        read_noise_e=_read_noise(electrons, relative, floor, floor_sigma, count),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,9 @@ class StillPhase:
     def place(self) -> tuple[float, float, bool]:
         """Phases of the same value look at the same thing: start and speed of the sweep, and which end."""
         sweep = self.source.round.sweep
-        return (0.0, 0.0, self.at_end) if sweep is None else (sweep.start_mm, sweep.velocity_mm_s, self.at_end)
+        return (
+            (0.0, 0.0, self.at_end) if sweep is None else (sweep.start_mm, sweep.velocity_mm_s, self.at_end)
+        )
 
 
 def still_phases(source: TakeSource) -> list[StillPhase]:
@@ -90,17 +93,15 @@ def _reduced(frame: Frame) -> Array:
 
 
 def _measure(source: TakeSource, frames: Sequence[Frame], *, at_end: bool) -> StillPhase:
-    rgb_sum, variance, last = 0.0, 0.0, None
-    for frame in frames:
-        rgb_sum = rgb_sum + frame.rgb().astype(np.float32)
-        luma = frame.grey().astype(np.float32)
-        if last is not None:
-            variance = variance + patch_means((luma - last) ** 2) / 2  # of a difference: twice that of one
-        last = luma
-    mean = np.asarray(rgb_sum / len(frames), np.float32)
-    luma_variance = np.asarray(variance / (len(frames) - 1), np.float64)
+    mean = np.mean([frame.rgb().astype(np.float32) for frame in frames], axis=0)
+    luma = [frame.grey().astype(np.float32) for frame in frames]
+    # A difference of two frames varies twice as much as one of them.
+    flicker = [patch_means((b - a) ** 2) / 2 for a, b in pairwise(luma)]
+    luma_variance = np.asarray(np.mean(flicker, axis=0), np.float64)
     means = np.column_stack([patch_means(mean[..., c]) for c in range(3)])
-    return StillPhase(source, at_end, len(frames), means, _flat(mean[..., 1], luma_variance, len(frames)), luma_variance)
+    return StillPhase(
+        source, at_end, len(frames), means, _flat(mean[..., 1], luma_variance, len(frames)), luma_variance
+    )
 
 
 def _flat(green: NDArray[np.float32], luma_variance: Array, frames: int) -> NDArray[np.bool_]:

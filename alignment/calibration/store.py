@@ -55,7 +55,8 @@ def load_calibration(path: Path) -> StoredCalibration:
     digest = hashlib.sha256(raw).hexdigest()
     if re.fullmatch(r"[0-9a-f]{64}", path.stem) and path.stem != digest:
         raise DamagedCalibrationError(
-            f"{path}: the bytes are not those of the name", next_step="measure again: alignment calibrate SESSION"
+            f"{path}: the bytes are not those of the name",
+            next_step="measure again: alignment calibrate SESSION",
         )
     try:
         return StoredCalibration(digest, path, Calibration.model_validate_json(raw))

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.interpolate import BSpline
 
 from alignment.calibration.document import MissingMeasurement, ToneCalibration
@@ -85,15 +86,13 @@ def _best_ladder(phases: Sequence[StillPhase]) -> list[StillPhase]:
 
 def _samples(ladder: Sequence[StillPhase], base: ToneCurve) -> Array:
     """List ``(patch, code, log exposure less log light by the base curve, its sigma)`` of all usable patches."""
-    rows = []
+    rows: list[Array] = []
     for at_end in (False, True):
         group = [p for p in ladder if p.at_end is at_end]
         if len(group) < 2:
             continue
         flat = np.logical_and.reduce([p.flat for p in group])
-        offset = 1e7 * at_end
-        for phase in group:
-            rows.append(_rows_of(phase, base, flat, offset))
+        rows.extend(_rows_of(phase, base, flat, 1e7 * at_end) for phase in group)
     return np.concatenate(rows) if rows else np.zeros((0, 4))
 
 
@@ -118,9 +117,7 @@ def _basis(codes: Array) -> Array:
     return np.asarray(BSpline.design_matrix(codes, _knots(), 3).toarray(), np.float64)
 
 
-def _fit(
-    samples: Array, *, base: str, kind: str, exposures_s: Sequence[float]
-) -> ToneCalibration | Missing:
+def _fit(samples: Array, *, base: str, kind: str, exposures_s: Sequence[float]) -> ToneCalibration | Missing:
     """Solve for the spline with the patches' own lights eliminated."""
     patch = np.unique(samples[:, 0], return_inverse=True)[1]
     basis, values, sigma = _basis(samples[:, 1]), samples[:, 2], samples[:, 3]
@@ -155,7 +152,7 @@ def _fit(
     )
 
 
-def _centred(columns: Array, patch: Array, weight: Array) -> Array:
+def _centred(columns: Array, patch: NDArray[np.intp], weight: Array) -> Array:
     """Take each patch's weighted mean off: what depends on the patch alone drops out."""
     total = np.bincount(patch, weight)
     means = np.stack([np.bincount(patch, weight * c) / total for c in columns.T], axis=1)

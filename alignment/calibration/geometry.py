@@ -1,0 +1,313 @@
+"""Lens, boards, rail and shutter in one adjustment of all corners of all frames.
+
+A carriage gives translations only, and boards that face the camera tell neither its focal length nor the
+turn of the camera from one frame: prior knowledge enters as an observation with its sigma, and what comes out
+with the sigma that went in was not measured. Boards at two depths part a shift of the carriage from a turn of
+the camera; boards over the whole height part a roll from the shear of a rolling shutter, which alone grows
+with the speed.
+
+World axes are the camera's mean axes: x right, y down, z into the scene; mm. Angles are one rotation vector
+that turns the world into the camera.
+
+References:
+    Triggs et al., Bundle adjustment: a modern synthesis, 2000.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignment.calibration.sightings import TakeSightings
+from alignment.takes import Array
+
+Index = NDArray[np.int64]
+
+FOCAL, CX, CY, K1, UP_Y, UP_Z, READOUT = range(7)
+"""Places of the numbers that belong to no board in `Solution.common`; then six per board follow."""
+SHARED = 7
+POSE = 6
+FOCAL_PRIOR = 0.03
+"""Relative sigma of a data sheet's focal length."""
+CENTRE_PRIOR = 0.01
+"""Sigma of the principal point, picture widths."""
+_K1_PRIOR, _DIRECTION_PRIOR, _READOUT_PRIOR_S = 0.3, 0.1, 0.05
+_BOARD_TURN_PRIOR, _BOARD_SHIFT_PRIOR_MM = 0.6, 1e4
+_PINNED_MM = 1e-3
+_PULL_PRIOR_PX = 0.015
+"""Detection pulls a corner the same way wherever it has the same place between pixels, and boards hardly move across
+the rail: a hundred frames would know no more than one. Measured on rendered boards: 0.006 to 0.01 px."""
+TURN_PRIOR_DEG = 0.05
+"""Sigma of the camera's angles from frame to frame."""
+SHIFT_PRIOR_MM = 0.1
+"""Sigma of the carriage's way across the rail."""
+_ALONG_PRIOR_MM = 1e4
+_MOST_STEPS = 12
+_CONVERGED = 1e-3
+"""Largest step, in standard deviations, at which the adjustment ends."""
+_HUBER = 2.0
+_LEAST_SIGMA_PX = 0.005
+_STEP = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Corners:
+    """All corners of all frames as flat arrays of ``n``."""
+
+    size: tuple[int, int]
+    """px"""
+    frame: Index
+    board: Index
+    plane_mm: Array
+    image_px: Array
+    row_share_mm_s: Array
+    """Speed times the share of the picture's height below the middle row: times the readout, a way."""
+    corner: Index
+    """Which corner of all boards."""
+    frames: int
+    boards: int
+
+    @property
+    def corner_count(self) -> int:
+        """Corners of all boards that were seen."""
+        return int(self.corner.max()) + 1
+
+    @classmethod
+    def of(cls, takes: Sequence[TakeSightings], *, boards: int) -> Corners:
+        """Join the corners of several takes of one picture size."""
+        camera = takes[0].source.camera
+        frames = [f for take in takes for f in take.frames]
+        velocity = np.concatenate([take.velocity_mm_s for take in takes])
+        counts = [len(f.board) for f in frames]
+        frame = np.repeat(np.arange(len(frames)), counts)
+        image = np.concatenate([f.image_px for f in frames])
+        share = (image[:, 1] - (camera.height - 1) / 2) / (camera.height - 1)
+        board = np.concatenate([f.board for f in frames])
+        plane = np.concatenate([f.plane_mm for f in frames])
+        named = np.column_stack([board, np.round(plane, 3)])
+        return cls(
+            (camera.width, camera.height),
+            frame,
+            board,
+            plane,
+            image,
+            velocity[frame] * share,
+            np.unique(named, axis=0, return_inverse=True)[1].ravel(),
+            len(frames),
+            boards,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """The adjusted numbers."""
+
+    corners: Corners
+    common: Array
+    """``(7 + 6 B + 2 C,)``: focal px, principal x and y px, k1, direction of the rail (y, z for 1 in x), readout s; of
+    every board its rotation vector and the place of its origin, mm; of every corner how detection pulls it, px."""
+    frames: Array
+    """``(F, 6)``: along, y, z mm; pitch, yaw, roll rad."""
+    common_covariance: Array
+    frame_covariance: Array
+    """``(F, 6, 6)``, given the common numbers: those move all frames alike."""
+    through: Array
+    """``(F, 6, g)``: by how much less a frame's numbers become where a common number is taken larger by one."""
+    sigma_px: float
+    """Scatter of a corner's coordinate."""
+
+    def sigma(self, place: int) -> float:
+        """Standard deviation of one of the common numbers."""
+        return float(np.sqrt(self.common_covariance[place, place]))
+
+    def board_pose(self, board: int) -> Array:
+        """Rotation vector and origin of a board, ``(6,)``."""
+        return self.common[SHARED + POSE * board :][:POSE]
+
+
+def adjust(corners: Corners, *, focal_px: float) -> Solution:
+    """Fit everything to all corners, by Gauss-Newton with Huber weights, the frames eliminated.
+
+    Args:
+        corners: Of at least a few moving frames.
+        focal_px: What is known of the focal length beforehand.
+    """
+    now = _start(corners, focal_px)
+    prior = _prior(corners, now)
+    sigma_px = 1.0
+    for _ in range(_MOST_STEPS):
+        residual, by_common, by_frame = _linearised(now)
+        sigma_px = max(1.4826 * float(np.median(np.abs(residual))), _LEAST_SIGMA_PX)
+        weight = np.minimum(1.0, _HUBER * sigma_px / np.maximum(np.abs(residual), 1e-12)) / sigma_px**2
+        step = _solve(now, prior, residual=residual, by_common=by_common, by_frame=by_frame, weight=weight)
+        now = replace(
+            now,
+            common=now.common + step.common,
+            frames=now.frames + step.frames,
+            common_covariance=step.common_covariance,
+            frame_covariance=step.frame_covariance,
+            through=step.through,
+            sigma_px=sigma_px,
+        )
+        moved = np.abs(step.common) / np.sqrt(np.diag(step.common_covariance))
+        if float(moved.max()) < _CONVERGED:
+            break
+    return now
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """One step of the adjustment with the covariances behind it."""
+
+    common: Array
+    frames: Array
+    common_covariance: Array
+    frame_covariance: Array
+    through: Array
+
+
+def _start(corners: Corners, focal_px: float) -> Solution:
+    """Boards face the camera at the depth their size tells; frames lie where the first board puts them."""
+    middle = (np.array(corners.size) - 1) / 2
+    common = np.zeros(SHARED + POSE * corners.boards + 2 * corners.corner_count)
+    common[[FOCAL, CX, CY]] = focal_px, *middle
+    frames = np.zeros((corners.frames, POSE))
+    order = np.argsort(-np.bincount(corners.board, minlength=corners.boards))
+    known = np.zeros(corners.frames, bool)
+    for board in order:
+        rows, scale, origin = _similarities(corners, int(board))
+        depth = focal_px / float(np.median(scale))
+        place = (origin - middle) * depth / focal_px
+        if not known.any():
+            frames[rows, 0] = place[0, 0] - place[:, 0]
+            known[rows] = True
+        both = known[rows]
+        pose = common[SHARED + POSE * board :][:POSE]
+        pose[3:5] = np.median(place[both] + frames[rows[both]][:, :1] * [1, 0], axis=0)
+        pose[5] = depth
+        fresh = rows[~both]
+        frames[fresh, 0] = pose[3] - place[~both, 0]
+        known[fresh] = True
+    empty = np.zeros((len(common), len(common)))
+    own = np.zeros((corners.frames, POSE, POSE))
+    return Solution(corners, common, frames, empty, own, np.zeros((corners.frames, POSE, len(common))), 1.0)
+
+
+def _similarities(corners: Corners, board: int) -> tuple[Index, Array, Array]:
+    """Return the frames that show a board, its px per mm and its origin's place in each."""
+    rows, scales, origins = [], [], []
+    for frame in np.unique(corners.frame[corners.board == board]):
+        own = (corners.board == board) & (corners.frame == frame)
+        plane, image = corners.plane_mm[own], corners.image_px[own]
+        centred, shifted = plane - plane.mean(axis=0), image - image.mean(axis=0)
+        scale = float(np.sqrt((shifted**2).sum() / (centred**2).sum()))
+        rows.append(frame)
+        scales.append(scale)
+        origins.append(image.mean(axis=0) - scale * plane.mean(axis=0))
+    return np.array(rows, np.int64), np.array(scales), np.array(origins)
+
+
+@dataclass(frozen=True, eq=False)
+class _Prior:
+    """What is believed before a corner is seen."""
+
+    common: Array
+    common_weight: Array
+    frame_weight: Array
+    """``(6,)``, about 0."""
+
+
+def _prior(corners: Corners, start: Solution) -> _Prior:
+    focal, width = start.common[FOCAL], corners.size[0]
+    shared = [
+        FOCAL_PRIOR * focal,
+        CENTRE_PRIOR * width,
+        CENTRE_PRIOR * width,
+        _K1_PRIOR,
+        _DIRECTION_PRIOR,
+        _DIRECTION_PRIOR,
+        _READOUT_PRIOR_S,
+    ]
+    board = [_BOARD_TURN_PRIOR] * 3 + [_BOARD_SHIFT_PRIOR_MM] * 3
+    sigma = np.array(shared + board * corners.boards + [_PULL_PRIOR_PX] * 2 * corners.corner_count)
+    sigma[SHARED + 3] = _PINNED_MM  # x of the first board: where the rail's zero is, is free
+    turn = np.radians(TURN_PRIOR_DEG)
+    frame = np.array([_ALONG_PRIOR_MM, SHIFT_PRIOR_MM, SHIFT_PRIOR_MM, turn, turn, turn])
+    return _Prior(start.common, 1 / sigma**2, 1 / frame**2)
+
+
+def project(corners: Corners, common: Array, frames: Array) -> Array:
+    """Predict where the corners lie, ``(n, 2)`` px."""
+    poses, pulls = common[SHARED : _pulls_at(corners)].reshape(-1, POSE), common[_pulls_at(corners) :]
+    turned = rotation_matrices(poses[:, :3])[:, :, :2]
+    world = np.einsum("nij,nj->ni", turned[corners.board], corners.plane_mm) + poses[corners.board, 3:]
+    rail = np.array([1.0, common[UP_Y], common[UP_Z]])
+    own = frames[corners.frame]
+    along = own[:, 0] + corners.row_share_mm_s * common[READOUT]
+    centre = along[:, None] * rail
+    centre[:, 1:] += own[:, 1:3]
+    seen = np.einsum("nij,nj->ni", rotation_matrices(frames[:, 3:])[corners.frame], world - centre)
+    flat = seen[:, :2] / seen[:, 2:]
+    radial = 1 + common[K1] * np.sum(flat**2, axis=1, keepdims=True)
+    pulled = common[[CX, CY]] + pulls.reshape(-1, 2)[corners.corner]
+    return np.asarray(common[FOCAL] * flat * radial + pulled, np.float64)
+
+
+def _pulls_at(corners: Corners) -> int:
+    """Place of the corners' pulls among the common numbers."""
+    return SHARED + POSE * corners.boards
+
+
+def rotation_matrices(vectors: Array) -> Array:
+    """Turn rotation vectors ``(n, 3)`` in rad into matrices ``(n, 3, 3)``."""
+    from scipy.spatial.transform import Rotation
+
+    return np.asarray(Rotation.from_rotvec(vectors).as_matrix(), np.float64)
+
+
+def _linearised(now: Solution) -> tuple[Array, Array, Array]:
+    """Residuals ``(n, 2)`` and their derivatives by the common ``(n, 2, g)`` and the frame's ``(n, 2, 6)`` numbers."""
+    corners = now.corners
+    here = project(corners, now.common, now.frames)
+    common_steps = _STEP * np.maximum(np.abs(now.common), 1.0)
+    by_common = np.zeros((*here.shape, len(now.common)))
+    for place in range(_pulls_at(corners)):
+        moved = now.common.copy()
+        moved[place] += common_steps[place]
+        by_common[..., place] = (project(corners, moved, now.frames) - here) / common_steps[place]
+    for axis in range(2):
+        by_common[np.arange(len(here)), axis, _pulls_at(corners) + 2 * corners.corner + axis] = 1.0
+    by_frame = np.stack(
+        [(project(corners, now.common, now.frames + _STEP * unit) - here) / _STEP for unit in np.eye(POSE)],
+        axis=-1,
+    )
+    return corners.image_px - here, by_common, by_frame
+
+
+def _solve(
+    now: Solution, prior: _Prior, *, residual: Array, by_common: Array, by_frame: Array, weight: Array
+) -> _Step:
+    """Take one step: solve for the common numbers with every frame's own eliminated, then for the frames."""
+    corners, frame = now.corners, now.corners.frame
+    weighted_common, weighted_frame = by_common * weight[..., None], by_frame * weight[..., None]
+    own = np.zeros((corners.frames, POSE, POSE))
+    mixed = np.zeros((corners.frames, POSE, len(now.common)))
+    right = np.zeros((corners.frames, POSE))
+    np.add.at(own, frame, np.einsum("nip,niq->npq", by_frame, weighted_frame))
+    np.add.at(mixed, frame, np.einsum("nip,niq->npq", weighted_frame, by_common))
+    np.add.at(right, frame, np.einsum("nip,ni->np", weighted_frame, residual))
+    own += np.diag(prior.frame_weight)
+    right -= prior.frame_weight * now.frames
+    inverse = np.asarray(np.linalg.inv(own), np.float64)
+    through = np.einsum("fpq,fqg->fpg", inverse, mixed)
+    normal = np.einsum("nig,nih->gh", by_common, weighted_common) + np.diag(prior.common_weight)
+    normal -= np.einsum("fpg,fph->gh", mixed, through)
+    left = np.einsum("nig,ni->g", weighted_common, residual)
+    left += prior.common_weight * (prior.common - now.common) - np.einsum("fpg,fp->g", through, right)
+    covariance = np.asarray(np.linalg.inv(normal), np.float64)
+    common = covariance @ left
+    frames = np.einsum("fpq,fq->fp", inverse, right - mixed @ common)
+    return _Step(common, frames, covariance, inverse, through)

@@ -1,0 +1,296 @@
+"""Measure a rig from a session: everything that the session can tell, and for the rest what to record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from alignment.calibration import geometry as adj
+from alignment.calibration.document import (
+    BoardCalibration,
+    Calibration,
+    LensCalibration,
+    Measured,
+    MissingMeasurement,
+    NoiseCalibration,
+    RailCalibration,
+    ReadoutCalibration,
+    ToneCalibration,
+)
+from alignment.calibration.noise import measure_noise
+from alignment.calibration.rail import TakePath, mean_scale, measure_bends, take_scale
+from alignment.calibration.sightings import TakeSightings, sight_boards
+from alignment.calibration.still_phase import StillPhase, still_phases
+from alignment.calibration.store import PLAN
+from alignment.calibration.tone import measure_tone, tone_curve
+from alignment.errors import DecodeError, NothingToCalibrateError
+from alignment.evidence_files import versions
+from alignment.motion import TYPICAL_FOCAL_WIDTHS
+from alignment.photometry import ToneCurve, standard_tone_curve
+from alignment.takes import TakeSource
+from catalog.session_folder import SessionFolder, SessionRecord
+
+Progress = Callable[[float], object]
+
+_MEASURED_SHARE = 0.5
+"""Share of the prior's sigma below which something counts as measured."""
+_USEFUL_K1_SIGMA = 0.05
+_USEFUL_READOUT_SIGMA_S = 0.004
+_BOARDS_NEXT = "bring two boards at different depths and heights into view from all of the travel"
+
+
+def calibrate_session(folder: SessionFolder, *, progress: Progress = lambda _: None) -> Calibration:
+    """Measure lens, rail, shutter, tone curve and noise of a session's first camera.
+
+    Args:
+        folder: The session, best one recorded by the shipped calibration plan.
+        progress: Told the share of the work done since the last call; all calls add up to 1.
+
+    Raises:
+        NothingToCalibrateError: No valid take can be decoded, or none tells anything.
+        SessionFolderError: The session folder is damaged.
+    """
+    record = folder.record()
+    sources = _sources(folder, record)
+    seen = _Seen()
+    for source in sources:
+        seen.look(source, record)
+        progress(0.9 / len(sources))
+    found = _Findings(record, seen)
+    calibration = found.calibration(sources)
+    progress(0.1)
+    if calibration.lens is None and calibration.tone is None and not calibration.noise:
+        raise NothingToCalibrateError(
+            f"{record.session}: tells nothing of its rig: "
+            + "; ".join(f"{m.what}: {m.why}" for m in calibration.missing),
+            next_step=f"rig record {PLAN} --profile {record.rig}",
+        )
+    return calibration
+
+
+def _sources(folder: SessionFolder, record: SessionRecord) -> list[TakeSource]:
+    camera, found = record.cameras[0], []
+    for take in folder.valid_takes().values():
+        if take.round.conditions:
+            continue
+        try:
+            found.append(TakeSource.of(take, camera))
+        except DecodeError:
+            continue
+    same = [
+        s
+        for s in found
+        if (s.camera.width, s.camera.height) == (found[0].camera.width, found[0].camera.height)
+    ]
+    if not same:
+        raise NothingToCalibrateError(
+            f"{record.session}: no valid take without conditions can be read",
+            next_step=f"rig record {PLAN} --profile {record.rig}",
+        )
+    return same
+
+
+@dataclass(eq=False)
+class _Seen:
+    """What the takes show."""
+
+    sightings: list[TakeSightings] = field(default_factory=list)
+    phases: list[StillPhase] = field(default_factory=list)
+    missing: list[MissingMeasurement] = field(default_factory=list)
+
+    def look(self, source: TakeSource, record: SessionRecord) -> None:
+        try:
+            self.phases.extend(still_phases(source))
+            if record.boards and not source.round.degradations and source.stops_mm is None:
+                found = sight_boards(source, record.boards)
+                self.sightings.extend([] if found is None else [found])
+        except DecodeError as error:
+            self.missing.append(
+                MissingMeasurement(
+                    what=f"round {source.round.name}",
+                    why=error.message,
+                    next_step=f"rig record --session {record.session}",
+                )
+            )
+
+
+class _Findings:
+    """Turns what was seen into numbers, and notes what is missing."""
+
+    def __init__(self, record: SessionRecord, seen: _Seen) -> None:
+        self._record, self._seen = record, seen
+        self._missing = list(seen.missing)
+        self._solution: adj.Solution | None = None
+
+    def calibration(self, sources: Sequence[TakeSource]) -> Calibration:
+        """Measure all."""
+        camera = sources[0].camera
+        self._adjust(camera.width)
+        tone = self._tone()
+        return Calibration(
+            rig=self._record.rig,
+            camera=self._record.cameras[0],
+            session=self._record.session,
+            recorded_utc_us=self._record.created_utc_us,
+            width=camera.width,
+            height=camera.height,
+            lens=self._lens(),
+            boards=self._boards(),
+            rail=self._rail(),
+            readout=self._readout(),
+            tone=tone,
+            noise=self._noise(tone, sources[0]),
+            missing=tuple(self._missing),
+            files_sha256=tuple(h for s in sources for h in s.files_sha256),
+            versions=versions(),
+        )
+
+    def _lack(self, what: str, why: str, next_step: str) -> None:
+        self._missing.append(MissingMeasurement(what=what, why=why, next_step=next_step))
+
+    def _adjust(self, width: int) -> None:
+        if not self._seen.sightings:
+            self._lack("lens, rail and shutter", "no clean round shows a board while it moves", _BOARDS_NEXT)
+            return
+        lens = self._record.lens
+        share = TYPICAL_FOCAL_WIDTHS if lens is None else lens.focal_mm / lens.sensor_width_mm
+        corners = adj.Corners.of(self._seen.sightings, boards=len(self._record.boards))
+        self._solution = adj.adjust(corners, focal_px=share * width)
+
+    def _measured(self, place: int) -> Measured:
+        solution = self._solution
+        assert solution is not None  # noqa: S101  # asked for after an adjustment only
+        count = len(solution.corners.frame)
+        return Measured(value=float(solution.common[place]), sigma=solution.sigma(place), count=count)
+
+    def _lens(self) -> LensCalibration | None:
+        if self._solution is None:
+            return None
+        focal, k1 = self._measured(adj.FOCAL), self._measured(adj.K1)
+        if k1.sigma > _USEFUL_K1_SIGMA:
+            self._lack("lens distortion", "the boards cross too little of the picture", _BOARDS_NEXT)
+            return None
+        from_boards = focal.sigma < _MEASURED_SHARE * adj.FOCAL_PRIOR * focal.value
+        if not from_boards:
+            self._lack(
+                "focal length",
+                "boards that face the camera do not tell it; the profile's lens is kept",
+                "tilt one board by 20 to 30 degrees",
+            )
+        return LensCalibration(
+            focal_px=focal,
+            focal_source="boards" if from_boards else "profile",
+            principal_px=(self._measured(adj.CX), self._measured(adj.CY)),
+            distortion_k1=k1,
+        )
+
+    def _boards(self) -> tuple[BoardCalibration, ...]:
+        solution = self._solution
+        if solution is None:
+            return ()
+        seen = np.unique(solution.corners.board)
+        return tuple(_board(solution, int(b), self._record.boards[b].first_id) for b in seen)
+
+    def _rail(self) -> RailCalibration | None:
+        if self._solution is None:
+            return None
+        paths = _paths(self._solution, self._seen.sightings)
+        scales = [take_scale(path) for path in paths]
+        known = [s for s in scales if s is not None]
+        if not known:
+            self._lack(
+                "rail scale and bends", "no take has telemetry of a sweep", "record with the rail connected"
+            )
+            return RailCalibration(mm_per_mm=None)
+        placed = [
+            (p, (p.along_mm - s.zero_mm) / s.mm_per_mm) for p, s in zip(paths, scales, strict=True) if s
+        ]
+        scale = mean_scale(known, slope_sigma=max(p.slope_sigma for p in paths))
+        bends = measure_bends([p for p, _ in placed], [x for _, x in placed])
+        if bends is None:
+            why = "turns of the camera cannot be told from shifts, or the sweeps are shorter than 30 mm"
+            self._lack("straightness", why, _BOARDS_NEXT)
+            return RailCalibration(mm_per_mm=scale)
+        return RailCalibration(mm_per_mm=scale, bends=bends.nodes, turn_scatter_deg=bends.turn_scatter_deg)
+
+    def _readout(self) -> ReadoutCalibration | None:
+        if self._solution is None:
+            return None
+        readout = self._measured(adj.READOUT)
+        if readout.sigma > _USEFUL_READOUT_SIGMA_S:
+            self._lack(
+                "readout time", "the rounds move too slowly to shear the boards", "record a fast round"
+            )
+            return None
+        return ReadoutCalibration(readout_s=readout)
+
+    def _tone(self) -> ToneCalibration | None:
+        found = measure_tone(self._seen.phases)
+        if isinstance(found, MissingMeasurement):
+            self._missing.append(found)
+            return None
+        return found
+
+    def _noise(self, tone: ToneCalibration | None, source: TakeSource) -> tuple[NoiseCalibration, ...]:
+        curve: ToneCurve = (
+            standard_tone_curve(source.tone_name) if tone is None else tone_curve(tone, "measured")
+        )
+        doubt = 0.0 if tone is None else tone.sigma[-1]
+        found = tuple(measure_noise(self._seen.phases, curve, white_doubt=doubt))
+        if not found:
+            self._lack(
+                "noise", "no standstill of at least four frames with flat patches", "record with rest_s: 1"
+            )
+        return found
+
+
+def _board(solution: adj.Solution, board: int, first_id: int) -> BoardCalibration:
+    pose = solution.board_pose(board)
+    place = adj.SHARED + adj.POSE * board
+    depth, focal = float(pose[5]), float(solution.common[adj.FOCAL])
+    covariance = solution.common_covariance[np.ix_([adj.FOCAL, place + 5], [adj.FOCAL, place + 5])]
+    ratio = np.array([1 / depth, -focal / depth**2])
+    tilt = float(np.hypot(*pose[:2]))
+    tilt_sigma = float(np.sqrt((solution.sigma(place) ** 2 + solution.sigma(place + 1) ** 2) / 2))
+    count = int(np.count_nonzero(solution.corners.board == board))
+    return BoardCalibration(
+        first_id=first_id,
+        px_per_mm=Measured(
+            value=focal / depth, sigma=float(np.sqrt(ratio @ covariance @ ratio)), count=count
+        ),
+        depth_mm=Measured(value=depth, sigma=solution.sigma(place + 5), count=count),
+        tilt_deg=Measured(value=float(np.degrees(tilt)), sigma=float(np.degrees(tilt_sigma)), count=count),
+    )
+
+
+_ACROSS = [3, 4, 5, 1, 2]
+"""Pitch, yaw, roll, y, z among a frame's numbers."""
+_UNITS = np.array([np.degrees(1.0)] * 3 + [1.0] * 2)
+
+
+def _paths(solution: adj.Solution, sightings: Sequence[TakeSightings]) -> list[TakePath]:
+    bounds = np.cumsum([0, *(len(s.frames) for s in sightings)])
+    return [
+        _path(solution, sighting, slice(a, b))
+        for sighting, a, b in zip(sightings, bounds[:-1], bounds[1:], strict=True)
+    ]
+
+
+def _path(solution: adj.Solution, sighting: TakeSightings, rows: slice) -> TakePath:
+    frames, covariance = solution.frames[rows], solution.common_covariance
+    own = np.sqrt(np.einsum("fpp->fp", solution.frame_covariance[rows]))
+    through = solution.through[rows] - solution.through[rows].mean(axis=0)
+    shared = np.sqrt(np.maximum(np.einsum("fpg,gh,fph->fp", through, covariance, through), 0.0))
+    along = frames[:, 0] - frames[:, 0].mean()
+    slope = along @ through[:, 0] / max(float(along @ along), 1e-9)
+    return TakePath(
+        sighting.source,
+        np.array([f.time_s for f in sighting.frames]),
+        frames[:, 0],
+        frames[:, _ACROSS] * _UNITS,
+        own[:, _ACROSS] * _UNITS,
+        shared[:, _ACROSS] * _UNITS,
+        float(np.sqrt(max(slope @ covariance @ slope, 0.0))),
+    )
