@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from pydantic import Field
 
+from alignment.clock_tie import disagreement_s, flashes_of, tie_clocks, with_tie
 from alignment.depth import SceneDepths
 from alignment.errors import DecodeError, NoMotionError, NothingToAlignError
 from alignment.evidence_files import finish_round, finished_round, publish, round_key, versions
@@ -31,6 +32,9 @@ from catalog.yaml_document import Document
 
 _PICTURE_TRACK_SIGMA_PX = 0.4
 """How far the picture's middle may move other than the whole picture does: it follows one of its depths."""
+
+_CLOCKS_DISAGREE_S = 0.02
+"""Clocks from light and from motion this far apart are told: twice what a serial line's report may be late."""
 
 
 class AlignmentOptions(Document):
@@ -295,6 +299,26 @@ class _Session:
         finish_round(self.folder.path, records, key)
         return records
 
+    def _tied(self, motions: Sequence[TakeMotion]) -> dict[str, RoundMotion]:
+        """Add what the flashes of the sync LED say of every take's clock."""
+        takes = self.folder.valid_takes()
+        flashes = [flashes_of(self.folder, takes[m.source.round.name]) for m in motions]
+        futures = [
+            self.pool.submit(tie_clocks, m.source, f, near_s=m.record.clock_offset_s) if f else None
+            for m, f in zip(motions, flashes, strict=True)
+        ]
+        tied = {
+            m.source.round.name: with_tie(m.record, future.result() if future else None)
+            for m, future in zip(motions, futures, strict=True)
+        }
+        for name, motion in tied.items():
+            if abs(beyond_s := disagreement_s(motion)) > _CLOCKS_DISAGREE_S:
+                self.warnings.append(
+                    f"{name}: the sync LED puts the camera's clock {1e3 * beyond_s:+.0f} ms beside what the motion"
+                    " tells: telemetry came late, or the carriage was not where the rail said"
+                )
+        return tied
+
     def _alignment(
         self,
         reference: Reference,
@@ -303,7 +327,7 @@ class _Session:
         focal_px: float,
         focal_source: str,
     ) -> AlignmentRecord:
-        measured = {m.source.round.name: m.record for m in (reference.motion, *motions)}
+        measured = self._tied([reference.motion, *motions])
         rounds = [
             measured.get(r.name) or self.rejected[r.name]
             for r in self.record.rounds

@@ -97,7 +97,7 @@ class RoundMotion(Document):
     verdict: Literal["used", "rejected"]
     reasons: tuple[str, ...] = ()
     evidence: tuple[str, ...]
-    """What the positions rest on: ``markers``, ``telemetry``, ``picture``."""
+    """What the positions rest on: ``markers``, ``telemetry``, ``picture``, ``sync_led``."""
     profile: Literal["trapezoid", "s_curve"] | None
     phases: MotionPhases | None
     velocity_mm_s: float | None
@@ -112,6 +112,10 @@ class RoundMotion(Document):
     sigma_jitter_mm: float | None
     clock_offset_s: float | None
     """Rail clock minus the take's time line; None without telemetry."""
+    led_offset_s: float | None = None
+    """The same as the flashes of the sync LED tell it; None where none was seen."""
+    led_half_width_s: float | None = None
+    """Offsets this far on either side fit the flashes as well."""
     datum_shift_mm: float = 0.0
     """Added to the take's positions because parallax told that the camera had come back turned, mm."""
     frames: int

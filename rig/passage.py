@@ -223,8 +223,8 @@ class Passage:
 
     def _flash(self, round_: RoundRecord) -> None:
         if self._led is not None:
-            lit_s = self._led.flash(self._rig.rail)
-            self._recorder.note("sync_led", round=round_.name, lit_t_host_s=lit_s, pulse_s=self._led.pulse_s)
+            lit_s, dark_s = self._led.flash(self._rig.rail)
+            self._recorder.note("sync_led", round=round_.name, lit_t_host_s=lit_s, dark_t_host_s=dark_s)
 
     def _require_moving_freely(self, poll: RailPoll) -> None:
         if poll.fault or poll.state is RailState.LOCKED:

@@ -139,8 +139,8 @@ def on_off_levels(*, inverted: bool) -> dict[str, frozenset[int]]:
 class SyncLed:
     """A LED in view of the camera that ties the camera's clock to the rail's.
 
-    The rail's controller switches it without disturbing the motion; the frame in which it lights up was exposed at
-    the session time that `flash` returns.
+    The rail's controller switches it without disturbing the motion; the frames in which it lights up and goes dark
+    were exposed at the session times that `flash` returns.
 
     Args:
         pin: The rail's output.
@@ -153,8 +153,8 @@ class SyncLed:
         self.pulse_s = pulse_s
         self._clock = clock
 
-    def flash(self, rail: Rail) -> float:
-        """Light it for `pulse_s`, at rest or in motion; returns the session time at which it was switched on.
+    def flash(self, rail: Rail) -> tuple[float, float]:
+        """Light it for `pulse_s`, at rest or in motion; returns the session times at which it was switched on and off.
 
         Raises:
             DeviceError: The rail has no such output, or did not take the command.
@@ -163,5 +163,5 @@ class SyncLed:
         try:
             self._clock.sleep(self.pulse_s)
         finally:
-            rail.set_output(self.pin, on=False)
-        return lit_s
+            dark_s = rail.set_output(self.pin, on=False)
+        return lit_s, dark_s

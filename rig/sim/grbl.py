@@ -17,12 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rig.errors import DeviceError
 from rig.sim.grbl_eeprom import Eeprom
 from rig.sim.grbl_faults import PositionFault, RailFaults, TimedFault
 from rig.sim.grbl_foreground import Program
 from rig.sim.grbl_machine import GrblMachine
 from rig.sim.grbl_mechanics import RailMechanics
 from rig.sim.grbl_program import GrblProgram
+from rig.sim.led import OutputLog
 
 BOOT_S = 1.5
 """The boot loader's silence after a reboot."""
@@ -141,6 +143,19 @@ class GrblController:
     def velocity_mm_s(self, t_s: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the carriage's true signed velocities at past session times."""
         return self._machine.carriage.log.evaluate(np.asarray(t_s, np.float64))[1]
+
+    def output_log(self, pin: str) -> OutputLog:
+        """Return when the output ``flood`` or ``mist`` was on.
+
+        Raises:
+            DeviceError: The controller has no such output.
+        """
+        logs = self._machine.output_logs
+        if pin not in logs:
+            raise DeviceError(
+                f"the simulated rail has no output '{pin}'", next_step=f"name one of {', '.join(sorted(logs))}"
+            )
+        return logs[pin]
 
     def _power_up(self) -> Program:
         return GrblProgram(self._machine, self._black_out).run()

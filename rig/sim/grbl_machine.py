@@ -26,12 +26,14 @@ from rig.sim.grbl_state import (
     State,
 )
 from rig.sim.grbl_uart import Uart
+from rig.sim.led import OutputLog
 
 REPORT_DELAY_S = 0.005
 ZERO: Axes = (0.0, 0.0, 0.0)
 _LEAST_STEPS_PER_MM = 1e-3
 _LEAST_ACCELERATION_MM_S2 = 1e-2
 _SOFT_LIMIT_ROUNDING_MM = 1e-6
+_OUTPUT_CODES = {"flood": "M8", "mist": "M7"}
 _TOGGLES = frozenset({State.IDLE, State.RUN, State.HOLD, State.JOG})
 
 
@@ -64,7 +66,20 @@ class GrblMachine:
         """Homing towards the switch."""
         self.switch_fault = "good"
         self.report_due_s = math.inf
+        self.output_logs = {pin: OutputLog() for pin in _OUTPUT_CODES}
+        """When each output was on, for whoever looks at what it feeds."""
         self.begin_session()
+
+    @property
+    def outputs(self) -> Outputs:
+        """Levels of the pins for spindle and coolant."""
+        return self._outputs
+
+    @outputs.setter
+    def outputs(self, outputs: Outputs) -> None:
+        self._outputs = outputs
+        for pin, code in _OUTPUT_CODES.items():
+            self.output_logs[pin].note(self.now_s, on=code in outputs.coolant)
 
     def begin_session(self) -> None:
         """Initialise what a soft reset initialises; state and step counters survive it."""

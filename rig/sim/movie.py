@@ -25,6 +25,7 @@ from rig.profile import SimulationSpec
 from rig.sim.carriage import Carriage
 from rig.sim.dng import dng
 from rig.sim.encoder import MovieEncoder, to_yuv420
+from rig.sim.led import PLACE, OutputLog
 from rig.sim.optics import Vectors
 from rig.sim.sensor import Codes, Transfer, complete
 from rig.sim.truth import TruthHeader, TruthRow, write_truth
@@ -54,6 +55,8 @@ class _FrameJob:
     shot: Shot
     poses: Vectors
     seed: int
+    lit: float = 0.0
+    """For which share of the exposure the sync LED was on."""
 
 
 class RenderPool:
@@ -74,14 +77,21 @@ class RenderPool:
             self._executor.submit(_prepare, stage, shot)
 
     def picture(
-        self, stage: Stage, shot: Shot, poses: Vectors, *, seed: int, transfer: Transfer = "srgb"
+        self,
+        stage: Stage,
+        shot: Shot,
+        poses: Vectors,
+        *,
+        seed: int,
+        transfer: Transfer = "srgb",
+        lit: float = 0.0,
     ) -> Codes:
         """Render one picture: RGB codes, (H, W, 3)."""
-        return self._executor.submit(_picture, _FrameJob(stage, shot, poses, seed), transfer).result()
+        return self._executor.submit(_picture, _FrameJob(stage, shot, poses, seed, lit), transfer).result()
 
-    def raw(self, stage: Stage, shot: Shot, poses: Vectors, *, seed: int) -> bytes:
+    def raw(self, stage: Stage, shot: Shot, poses: Vectors, *, seed: int, lit: float = 0.0) -> bytes:
         """Render one picture as a raw file; with equal arguments the light is that of `picture`."""
-        return self._executor.submit(_raw, _FrameJob(stage, shot, poses, seed)).result()
+        return self._executor.submit(_raw, _FrameJob(stage, shot, poses, seed, lit)).result()
 
     def header(self, stage: Stage, shot: Shot) -> TruthHeader:
         """Describe what holds for all frames of a recording."""
@@ -121,6 +131,7 @@ def record_movie(
     frame_count: int,
     data: Path,
     seed: int,
+    led: OutputLog | None = None,
 ) -> Path:
     """Record a movie of what passed in front of the camera.
 
@@ -134,6 +145,7 @@ def record_movie(
         frame_count: Number of frames.
         data: Data folder; the truth goes to its `sim-truth`.
         seed: Of the take's noise and rain.
+        led: When the sync LED was on; None where there is none.
 
     Returns:
         ``path``.
@@ -148,7 +160,7 @@ def record_movie(
     with MovieEncoder(
         path, width=spec.width, height=spec.height, rate_hz=spec.frame_rate_hz, crf=spec.movie_crf
     ) as movie:
-        jobs = _jobs(stage, shot, carriage, starts_s, seed=seed, rows=rows)
+        jobs = _jobs(stage, shot, carriage, starts_s, seed=seed, rows=rows, led=led)
         for planes in pool.movie_frames(jobs):
             movie.write(planes)
     write_truth(data, path, header, rows)
@@ -165,6 +177,7 @@ def record_still(
     start_s: float,
     data: Path,
     seed: int,
+    led: OutputLog | None = None,
 ) -> Path:
     """Take one picture; arguments and errors as `record_movie`.
 
@@ -173,11 +186,11 @@ def record_still(
     """
     header = pool.header(stage, shot)
     poses = _exposure_poses(stage, shot, carriage, start_s)
-    frame_seed = _frame_seed(stage, seed, 0)
+    frame_seed, lit = _frame_seed(stage, seed, 0), lit_share(led, stage.spec, shot, start_s)
     if path.suffix == ".jpg":
-        path.write_bytes(jpeg(pool.picture(stage, shot, poses, seed=frame_seed)))
+        path.write_bytes(jpeg(pool.picture(stage, shot, poses, seed=frame_seed, lit=lit)))
     else:
-        path.write_bytes(pool.raw(stage, shot, poses, seed=frame_seed))
+        path.write_bytes(pool.raw(stage, shot, poses, seed=frame_seed, lit=lit))
     write_truth(data, path, header, [truth_row(stage.spec, stage.lens, poses, shot, t_s=start_s)])
     return path
 
@@ -190,13 +203,29 @@ def jpeg(codes: Codes, *, quality: int = _STILL_JPEG_QUALITY) -> bytes:
     return bytes(cv2.imencode(".jpg", cv2.cvtColor(codes, cv2.COLOR_RGB2BGR), options)[1])
 
 
+def lit_share(led: OutputLog | None, spec: SimulationSpec, shot: Shot, t_s: float) -> float:
+    """Return for which share of an exposure that begins at ``t_s`` in the first row the sync LED was on."""
+    begin_s = t_s + spec.readout_s * PLACE[1]
+    return (
+        0.0 if led is None else led.share(begin_s, begin_s + complete(shot.settings, spec.metered).exposure_s)
+    )
+
+
 def _jobs(
-    stage: Stage, shot: Shot, carriage: Carriage, starts_s: Vectors, *, seed: int, rows: list[TruthRow]
+    stage: Stage,
+    shot: Shot,
+    carriage: Carriage,
+    starts_s: Vectors,
+    *,
+    seed: int,
+    rows: list[TruthRow],
+    led: OutputLog | None,
 ) -> Iterator[_FrameJob]:
     for index, t_s in enumerate(starts_s):
         poses = _exposure_poses(stage, shot, carriage, float(t_s))
         rows.append(truth_row(stage.spec, stage.lens, poses, shot, index=index, t_s=float(t_s)))
-        yield _FrameJob(stage, shot, poses, _frame_seed(stage, seed, index))
+        lit = lit_share(led, stage.spec, shot, float(t_s))
+        yield _FrameJob(stage, shot, poses, _frame_seed(stage, seed, index), lit)
 
 
 def _exposure_poses(stage: Stage, shot: Shot, carriage: Carriage, t_s: float) -> Vectors:
@@ -248,11 +277,11 @@ def _prepare(stage: Stage, shot: Shot) -> None:
 
 
 def _picture(job: _FrameJob, transfer: Transfer) -> Codes:
-    return _world(job.stage).render(job.poses, job.shot, frame_seed=job.seed, transfer=transfer)
+    return _world(job.stage).render(job.poses, job.shot, frame_seed=job.seed, transfer=transfer, lit=job.lit)
 
 
 def _raw(job: _FrameJob) -> bytes:
-    mosaic, neutral = _world(job.stage).mosaic(job.poses, job.shot, frame_seed=job.seed)
+    mosaic, neutral = _world(job.stage).mosaic(job.poses, job.shot, frame_seed=job.seed, lit=job.lit)
     return dng(mosaic, neutral=neutral)
 
 

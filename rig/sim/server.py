@@ -33,7 +33,7 @@ from rig.sim.grbl_faults import RailFaults
 from rig.sim.grbl_mechanics import RailMechanics
 from rig.sim.grbl_pty import GrblPty
 from rig.sim.mjpeg import MjpegServer, paced
-from rig.sim.movie import RenderPool, Stage, jpeg, record_movie, record_still
+from rig.sim.movie import RenderPool, Stage, jpeg, lit_share, record_movie, record_still
 from rig.sim.ptp_recorder import CameraFaults
 from rig.sim.ptpip import PtpIpCamera
 from rig.sim.weather import check_condition
@@ -78,6 +78,8 @@ class WorldBackend:
     ) -> None:
         self._setup, self._controller, self._pool, self._card = setup, controller, pool, card
         self._spec = simulation_of(setup.profile)
+        pin = setup.profile.sync_led
+        self._led = None if pin is None else controller.output_log(pin)
         self._stage = Stage(self._spec, setup.profile.lens, setup.profile.boards, setup.scene, setup.photos)
         self._pool.prepare(self._stage, Shot(ExposureSettings()))  # the world is built while the rail homes
         self._conditions: dict[str, str] = {}
@@ -96,9 +98,9 @@ class WorldBackend:
         import cv2
 
         now_s = np.array([self._setup.clock.now()])
-        codes = self._pool.picture(
-            self._stage, self._shot(settings, 0), self._carriage(0).poses(now_s), seed=0
-        )
+        shot = self._shot(settings, 0)
+        lit = lit_share(self._led, self._spec, shot, float(now_s[0]))
+        codes = self._pool.picture(self._stage, shot, self._carriage(0).poses(now_s), seed=0, lit=lit)
         height = codes.shape[0] * PREVIEW_WIDTH_PX // codes.shape[1]
         return jpeg(np.asarray(cv2.resize(codes, (PREVIEW_WIDTH_PX, height), interpolation=cv2.INTER_AREA)))
 
@@ -109,7 +111,9 @@ class WorldBackend:
         def frame(number: int) -> bytes:
             now_s = np.array([self._setup.clock.now()])
             shot = self._shot(metered, number)
-            return jpeg(self._pool.picture(self._stage, shot, self._carriage(0).poses(now_s), seed=number))
+            lit = lit_share(self._led, self._spec, shot, float(now_s[0]))
+            poses = self._carriage(0).poses(now_s)
+            return jpeg(self._pool.picture(self._stage, shot, poses, seed=number, lit=lit))
 
         return paced(frame, rate_hz=self._spec.frame_rate_hz * self._setup.clock.rate)
 
@@ -135,6 +139,7 @@ class WorldBackend:
             frame_count=max(int((t_stop_s - t_start_s) * self._spec.frame_rate_hz), 1),
             data=self._setup.data,
             seed=seed,
+            led=self._led,
         )
 
     def _exposed(self, settings: ExposureSettings) -> _Still:
@@ -151,6 +156,7 @@ class WorldBackend:
             start_s=still.start_s,
             data=self._setup.data,
             seed=still.seed,
+            led=self._led,
         )
         content = path.read_bytes()
         path.unlink()  # the body's card keeps its own copy

@@ -19,6 +19,7 @@ import numpy as np
 from catalog.session_folder import BoardSpec, ExposureSettings, LensSpec
 from rig.profile import Exposure, SimulationSpec
 from rig.sim.compositor import Layer, compose
+from rig.sim.led import add_led
 from rig.sim.optics import (
     Image32,
     Pinhole,
@@ -157,7 +158,13 @@ class World:
         )
 
     def render(
-        self, poses: Vectors, shot: Shot, *, frame_seed: int | None, transfer: Transfer = "bt709"
+        self,
+        poses: Vectors,
+        shot: Shot,
+        *,
+        frame_seed: int | None,
+        transfer: Transfer = "bt709",
+        lit: float = 0.0,
     ) -> Codes:
         """Take one picture.
 
@@ -167,6 +174,7 @@ class World:
             shot: Settings and conditions.
             frame_seed: Of this frame's noise and rain; None for a noise-free picture.
             transfer: Tone curve of the codes.
+            lit: For which share of the exposure the sync LED was on.
 
         Returns:
             8-bit RGB codes, (H, W, 3).
@@ -175,11 +183,12 @@ class World:
             SceneError: A condition, level or white balance does not exist.
         """
         state = sensor_state(self.spec, complete(shot.settings, self.spec.metered))
-        signal = expose(self.light(poses, shot, frame_seed=frame_seed or 0), state, seed=frame_seed)
+        light = add_led(self.light(poses, shot, frame_seed=frame_seed or 0), lit)
+        signal = expose(light, state, seed=frame_seed)
         return develop(signal, state.gains, transfer)
 
     def mosaic(
-        self, poses: Vectors, shot: Shot, *, frame_seed: int
+        self, poses: Vectors, shot: Shot, *, frame_seed: int, lit: float = 0.0
     ) -> tuple[Mosaic, tuple[float, float, float]]:
         """Take one picture and leave it undeveloped; arguments and errors as `render`.
 
@@ -187,7 +196,8 @@ class World:
             Raw codes of an RGGB sensor, (H, W), and the red, green and blue that the white balance makes grey.
         """
         state = sensor_state(self.spec, complete(shot.settings, self.spec.metered))
-        signal = expose(self.light(poses, shot, frame_seed=frame_seed), state, seed=frame_seed)
+        light = add_led(self.light(poses, shot, frame_seed=frame_seed), lit)
+        signal = expose(light, state, seed=frame_seed)
         red, green, blue = state.gains
         return mosaic(signal), (1 / red, 1 / green, 1 / blue)
 

@@ -247,10 +247,10 @@ def test_the_sync_led_flashes_and_its_time_is_that_of_the_command(made_up: Drive
     rail.open()
     clock.advance(12.0)
 
-    lit_s = SyncLed("do1", clock, pulse_s=0.25).flash(rail)
+    lit_s, dark_s = SyncLed("do1", clock, pulse_s=0.25).flash(rail)
     rail.close()
 
-    assert lit_s == 12.0
+    assert (lit_s, dark_s) == (12.0, 12.25)
     assert clock.now() == 12.25
     assert [r for r in made_up.drive.requests if r[1] == 0x0700] == [(6, 0x0700, (3,)), (6, 0x0700, (1,))]
 
