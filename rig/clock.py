@@ -9,6 +9,26 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+JUMP_S = 1.0
+"""Wall and monotonic clock that part by so much between two readings have jumped; slewing is far slower."""
+
+
+class WallClock:
+    """UTC for annotation, told apart from the passing of time: it may be set, stepped, or go on through a suspend."""
+
+    def __init__(self) -> None:
+        self._offset_s = self._read()[1]
+
+    def read(self) -> tuple[int, float]:
+        """Return UTC in microseconds, and by how many seconds it has jumped since the last reading; 0 as a rule."""
+        utc_ns, offset_s = self._read()
+        jump_s, self._offset_s = offset_s - self._offset_s, offset_s
+        return utc_ns // 1000, jump_s if abs(jump_s) > JUMP_S else 0.0
+
+    def _read(self) -> tuple[int, float]:
+        utc_ns = time.time_ns()
+        return utc_ns, utc_ns / 1e9 - time.monotonic()
+
 
 @dataclass(frozen=True)
 class SessionClock:

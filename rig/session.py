@@ -36,7 +36,7 @@ from catalog.session_folder import (
     sync_folder,
     take_folder_name,
 )
-from rig.clock import SessionClock
+from rig.clock import SessionClock, WallClock
 from rig.errors import RigError
 from rig.runtime import hold_lock
 from rig.storage import JournalWriter, storing
@@ -55,7 +55,7 @@ class SessionRecorder:
 
     def __init__(self, folder: Path, clock: SessionClock) -> None:
         self.folder = folder
-        self._clock = clock
+        self._clock, self._wall = clock, WallClock()
         with ExitStack() as opening:
             with storing(folder):
                 lock = hold_lock(folder / LOCK_FILE, what=f"session {folder.name}")
@@ -121,7 +121,10 @@ class SessionRecorder:
         Raises:
             StorageError: The disk does not take it; no later row will be taken either.
         """
-        times = {"t_utc_us": time.time_ns() // 1000, "t_host_s": round(self._clock.now(), 6)}
+        t_utc_us, jumped_s = self._wall.read()
+        times = {"t_utc_us": t_utc_us, "t_host_s": round(self._clock.now(), 6)}
+        if jumped_s:
+            self._journal.append({**times, "kind": "wall_clock_jumped", "jumped_s": round(jumped_s, 3)})
         self._journal.append({**times, "kind": kind, **members})
 
     @contextmanager
