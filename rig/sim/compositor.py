@@ -38,6 +38,38 @@ class Layer:
         return np.asarray((samples @ self.to_world.T)[:, :2])
 
 
+class Compositor:
+    """Averages the light of the instants of an exposure; what does not move is composed once.
+
+    Args:
+        layers: Farthest first; the first fills the view.
+        camera: Geometry.
+    """
+
+    def __init__(self, layers: tuple[Layer, ...], camera: Pinhole) -> None:
+        self.layers, self.camera = layers, camera
+        self._last: tuple[Vectors, Image32] | None = None
+
+    def light(self, instants: Vectors) -> Image32:
+        """Render one exposure.
+
+        Args:
+            instants: (I, M, 6) poses as `rig.sim.optics.exposed_poses` gives them.
+
+        Returns:
+            Light (H, W, 3); the caller may overwrite it.
+        """
+        if self._last is not None and np.array_equal(self._last[0], instants):
+            return self._last[1].copy()
+        total = compose(self.layers, self.camera, instants[0])
+        for rows in instants[1:]:
+            total += compose(self.layers, self.camera, rows)
+        if len(instants) > 1:
+            total *= np.float32(1 / len(instants))
+        self._last = instants.copy(), total.copy()
+        return total
+
+
 def compose(layers: Sequence[Layer], camera: Pinhole, rows: Vectors) -> Image32:
     """Render one instant.
 

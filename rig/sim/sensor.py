@@ -39,6 +39,7 @@ RAW_BLACK, RAW_WHITE = 256, 16383
 """Codes of a raw file for no light and for clipping: 14 bits, room for the noise below black."""
 _FULL_SCALE = 65535
 _EXACT_BELOW_READ_NOISE_E = 1.0
+_NOISE_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -112,34 +113,48 @@ def _with_noise(electrons: Image32, read_noise_e: float, seed: int) -> Image32:
     With variance s2 = e + r2, e + sqrt(s2) z + e/(6 s2) (z2 - 1) has the mean and the third moment of the sum,
     and its variance to within 1/18 electron2 (Cornish-Fisher). The read noise of an electron or more hides
     that counts are whole numbers.
+
+    A few rows at a time stay in the processor's cache: half the time of whole frames.
     """
     import cv2
 
-    z = _normals(electrons.shape, seed)
-    variance = electrons + np.float32(read_noise_e**2)
-    skew = cv2.divide(electrons, variance, scale=1 / 6)
-    bend = z * z - np.float32(1)
-    noise = cv2.multiply(cv2.sqrt(variance, dst=variance), z, dst=z)
-    electrons += noise
-    electrons += cv2.multiply(skew, bend, dst=bend)
-    return electrons
+    cv2.setRNGSeed(int(np.random.SeedSequence(seed).generate_state(1, np.uint32)[0] >> 1))
+    rows = np.ascontiguousarray(electrons).reshape(len(electrons), -1)
+    buffers = np.empty((3, min(_NOISE_ROWS, len(rows)), rows.shape[1]), np.float32)
+    for top in range(0, len(rows), _NOISE_ROWS):
+        block = rows[top : top + _NOISE_ROWS]
+        _add_noise(block, np.float32(read_noise_e**2), *buffers[:, : len(block)])
+    return rows.reshape(electrons.shape)
 
 
-def _normals(shape: tuple[int, ...], seed: int) -> Image32:
+def _add_noise(
+    electrons: Image32, read_variance: np.float32, z: Image32, variance: Image32, skew: Image32
+) -> None:
+    """Add noise to (N, M) electrons; the last three are buffers of that shape."""
     import cv2
 
-    z = np.empty(shape, np.float32)
-    cv2.setRNGSeed(int(np.random.SeedSequence(seed).generate_state(1, np.uint32)[0] >> 1))
-    return np.asarray(cv2.randn(z, np.zeros(3), np.ones(3)), np.float32)
+    cv2.randn(z, np.zeros(1), np.ones(1))
+    np.add(electrons, read_variance, out=variance)
+    np.divide(electrons, variance, out=skew)
+    skew *= np.float32(1 / 6)
+    np.sqrt(variance, out=variance)
+    variance *= z
+    electrons += variance
+    z *= z
+    z -= np.float32(1)
+    z *= skew
+    electrons += z
 
 
 def develop(signal: Image32, gains: tuple[float, float, float], transfer: Transfer) -> Codes:
     """Clip, balance the colours and code: share of full scale (H, W, 3) to 8-bit RGB codes."""
+    import cv2
+
     scaled = np.clip(signal, 0.0, 1.0, out=signal)
     if gains != (1.0, 1.0, 1.0):
         scaled = np.minimum(scaled * np.asarray(gains, np.float32), np.float32(1))
     scaled *= np.float32(_FULL_SCALE)
-    return np.asarray(np.take(_CODES[transfer], scaled.astype(np.uint16)))
+    return np.asarray(cv2.LUT(scaled.astype(np.uint16), _CODES[transfer]), np.uint8)
 
 
 def mosaic(signal: Image32) -> Mosaic:
@@ -164,6 +179,6 @@ def srgb_code(light: NDArray[np.float64]) -> NDArray[np.float64]:
 
 _LEVELS = (np.arange(_FULL_SCALE + 1) + 0.5) / (_FULL_SCALE + 1)
 _CODES: Mapping[Transfer, Codes] = MappingProxyType({
-    "bt709": np.round(255 * bt709_code(_LEVELS)).astype(np.uint8),
-    "srgb": np.round(255 * srgb_code(_LEVELS)).astype(np.uint8),
+    "bt709": np.round(255 * bt709_code(_LEVELS)).astype(np.uint8)[None],
+    "srgb": np.round(255 * srgb_code(_LEVELS)).astype(np.uint8)[None],
 })  # fmt: skip

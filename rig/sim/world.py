@@ -18,7 +18,7 @@ import numpy as np
 
 from catalog.session_folder import BoardSpec, ExposureSettings, LensSpec
 from rig.profile import Exposure, SimulationSpec
-from rig.sim.compositor import Layer, compose
+from rig.sim.compositor import Compositor, Layer
 from rig.sim.led import add_led
 from rig.sim.optics import (
     Image32,
@@ -54,8 +54,9 @@ class Shot:
 
 @dataclass(frozen=True)
 class _Prepared:
-    layers: tuple[Layer, ...]
-    camera: Pinhole
+    surface: str
+    """What the textures depend on."""
+    compositor: Compositor
     weather: Weather
     exposure: Exposure
 
@@ -205,13 +206,9 @@ class World:
         """The light on the sensor before it is counted, (H, W, 3), 1 clips at the metered exposure."""
         prepared = self.prepare(shot)
         instants = exposed_instants(self.spec, self.lens, poses, shot)
-        total = compose(prepared.layers, prepared.camera, instants[0])
-        for rows in instants[1:]:
-            total += compose(prepared.layers, prepared.camera, rows)
-        total *= np.float32(1 / len(instants))
         wet = prepared.weather.add_rain(
-            total,
-            focal_px=prepared.camera.focal_px,
+            prepared.compositor.light(instants),
+            focal_px=prepared.compositor.camera.focal_px,
             exposure_s=prepared.exposure.exposure_s,
             seed=frame_seed,
         )
@@ -220,16 +217,24 @@ class World:
     def prepare(self, shot: Shot) -> _Prepared:
         """Blur and light the textures for a shot ahead of its first frame; the last two shots are kept."""
         exposure = complete(shot.settings, self.spec.metered)
-        optics = (exposure.f_number, exposure.focus_m, exposure.exposure_s)
-        key = f"{optics} {shot.take_seed} {sorted(shot.conditions.items())}"
+        surface = f"{exposure.f_number} {exposure.focus_m} {sorted(shot.conditions.items())}"
+        key = f"{surface} {exposure.exposure_s} {shot.take_seed}"
         if key not in self._prepared:
+            weather = Weather(shot.conditions, take_seed=shot.take_seed)
+            layers = self._kept_layers(surface) or self._layers(exposure, weather)
             while len(self._prepared) >= _PREPARED_SHOTS:
                 self._prepared.popitem(last=False)
-            weather = Weather(shot.conditions, take_seed=shot.take_seed)
-            layers = tuple(self._layer(plane, exposure, weather) for plane in self.planes)
-            self._prepared[key] = _Prepared(layers, self.camera(shot), weather, exposure)
+            compositor = Compositor(layers, self.camera(shot))
+            self._prepared[key] = _Prepared(surface, compositor, weather, exposure)
         self._prepared.move_to_end(key)
         return self._prepared[key]
+
+    def _kept_layers(self, surface: str) -> tuple[Layer, ...]:
+        kept = (p.compositor.layers for p in self._prepared.values() if p.surface == surface)
+        return next(kept, ())
+
+    def _layers(self, exposure: Exposure, weather: Weather) -> tuple[Layer, ...]:
+        return tuple(self._layer(plane, exposure, weather) for plane in self.planes)
 
     def _radius_px(self, exposure: Exposure, depth_mm: float) -> float:
         return blur_radius_px(
