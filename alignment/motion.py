@@ -100,6 +100,7 @@ def measure_motion(
     kind: Kind,
     thresholds: GateThresholds,
     correction: PositionCorrection | None = None,
+    tie_clock: bool = True,
 ) -> TakeMotion:
     """Fit a take's motion to its tracks.
 
@@ -110,6 +111,7 @@ def measure_motion(
         kind: What the targets are.
         thresholds: Gates on the motion.
         correction: Added to the positions.
+        tie_clock: Find the offset of the camera's clock from the rail's, which takes as long as the fit itself.
 
     Raises:
         NoMotionError: The tracks show no uniform motion.
@@ -132,7 +134,7 @@ def measure_motion(
         time_s=source.time_s,
         frame_s=source.frame_s,
     )
-    clock = _clock(source, fit, scale_mm)
+    clock = _clock(source, fit, scale_mm) if tie_clock else None
     record = _record(source, track, fit, cruise, clock=clock, datum=datum, kind=kind, thresholds=thresholds)
     record = record.model_copy(update={"datum_shift_mm": shift_mm})
     return TakeMotion(source, record, tuple(tracks), track, fit, cruise)

@@ -135,7 +135,12 @@ class LiveChecker:
             return self._reference.motion
         tracks = track_frames(source, frames, reference.tracks, stride=stride)
         return measure_motion(
-            source, tracks, reference.datum, kind=reference.tracks.kind, thresholds=self._gates
+            source,
+            tracks,
+            reference.datum,
+            kind=reference.tracks.kind,
+            thresholds=self._gates,
+            tie_clock=False,
         )
 
     def _register(self, looked: LookedAt, frames: FrameReader) -> list[Registration]:
