@@ -72,9 +72,9 @@ class TakeSource:
     @property
     def stops_mm(self) -> Array | None:
         """Where the rail stood for each still, ``(N,)``; None for a movie, or where the table does not fit."""
-        stops = self.round.stops_mm
+        stops = np.delete(np.array(self.round.stops_mm), self.camera.missing_stills)
         at_rest = self.camera.kind == "stills" and len(stops) == len(self.time_s)
-        return np.array(stops) if at_rest else None
+        return stops if at_rest else None
 
     @property
     def tone_name(self) -> ToneName:

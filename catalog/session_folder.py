@@ -175,6 +175,8 @@ class CameraTake(Document):
     """Frames per second by the frame table; 0 for stills taken at standstill."""
     dropped_frames: tuple[int, ...] = ()
     """Frames after which at least one is missing, by the frame times."""
+    missing_stills: tuple[int, ...] = ()
+    """Stop-and-shoot: the stops, counted from 0, at which the camera delivered nothing."""
     duplicated_frames: tuple[int, ...] = ()
     """Frames with the same content as the one before."""
     colour: ColourTags

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from alignment.raw import RAW_SUFFIXES
 from catalog.session_folder import ColourTags, FrameTime, TelemetrySample
 from rig.camera_thread import CameraThread
 from rig.devices.camera import Camera, CardFile, FetchedFile
-from rig.errors import TakeVoidError
+from rig.errors import DeviceTimeoutError, TakeVoidError
 from rig.passage import Passage, Sweeping
 from rig.session import TakeRecorder
 
+MOST_MISSING_IN_A_ROW = 2
+"""A body that misses more stills than these does not take any."""
 Keep = Callable[[Sequence[FetchedFile], Sequence[CardFile]], None]
 
 
@@ -22,6 +25,8 @@ Keep = Callable[[Sequence[FetchedFile], Sequence[CardFile]], None]
 class Shot:
     """One still."""
 
+    stop: int
+    """Number of its stop, from 0."""
     file: str
     """Path relative to the take's folder."""
     requested_s: float
@@ -32,14 +37,22 @@ class StillSeries:
     """The stills of a round."""
 
     shots: tuple[Shot, ...]
+    missing: tuple[int, ...]
+    """Numbers of the stops at which the camera delivered none."""
     size: tuple[int, int]
     colour: ColourTags
     sweeping: Sweeping
 
     @property
     def frames(self) -> list[FrameTime]:
-        """The frame table: one row per still; `pts` is its number."""
-        return [FrameTime(k, k, "1/1", shot.requested_s) for k, shot in enumerate(self.shots)]
+        """The frame table: one row per still; `pts` is the number of its stop."""
+        return [FrameTime(k, shot.stop, "1/1", shot.requested_s) for k, shot in enumerate(self.shots)]
+
+    @property
+    def dropped_after(self) -> tuple[int, ...]:
+        """Rows of the frame table after which at least one still is missing."""
+        stops = [shot.stop for shot in self.shots]
+        return tuple(k for k, (a, b) in enumerate(pairwise(stops)) if b > a + 1)
 
 
 class StopSeries:
@@ -58,37 +71,56 @@ class StopSeries:
         self._copying: Future[tuple[FetchedFile, ...]] | None = None
         self._on_card: tuple[CardFile, ...] = ()
         self._telemetry: list[TelemetrySample] = []
+        self._missing: list[int] = []
 
     def shoot(self) -> StillSeries:
-        """Go from stop to stop.
+        """Go from stop to stop; a still that does not come is noted, the others are kept.
 
         Raises:
-            TakeVoidError: A still is missing.
+            TakeVoidError: The camera takes no stills any more.
             TakeStoppedError, CameraLostError, RailLockedError: As the acts raise them.
         """
-        shots = [self._shot(number, stop_mm) for number, stop_mm in enumerate(self._take.round.stops_mm)]
+        taken = [self._shot(number, stop_mm) for number, stop_mm in enumerate(self._take.round.stops_mm)]
         self._collect()
+        shots = tuple(shot for shot in taken if shot is not None)
+        if len(shots) < 2:
+            raise TakeVoidError(f"the camera delivered {len(shots)} of {len(taken)} stills")
         first, last = self._telemetry[0], self._telemetry[-1]
         size, colour = self._camera.call(lambda _: _look_at(self._take.folder / shots[0].file))
         sweeping = Sweeping(first.t_host_s, last.t_host_s, tuple(self._telemetry))
-        return StillSeries(tuple(shots), size, colour, sweeping)
+        return StillSeries(shots, tuple(self._missing), size, colour, sweeping)
 
-    def _shot(self, number: int, stop_mm: float) -> Shot:
+    def _shot(self, number: int, stop_mm: float) -> Shot | None:
         if number:
             self._passage.go(stop_mm)
         self._passage.stand(self._take.round.settle_s)
         self._collect()
         before = self._passage.look(self._take.round)
-        self._on_card = self._camera.call(lambda camera: camera.capture_still())
+        on_card = self._capture()
         self._telemetry += [before, self._passage.look(self._take.round)]
-        if not self._on_card:
-            raise TakeVoidError(f"the camera delivered no still at {stop_mm:.2f} mm")
-        targets = [self._folder / f"{number:06d}{Path(f.name).suffix.lower()}" for f in self._on_card]
-        on_card = self._on_card
+        if not on_card:
+            self._note_missing(number, stop_mm)
+            return None
+        targets = [self._folder / f"{number:06d}{Path(f.name).suffix.lower()}" for f in on_card]
+        self._on_card = on_card
         self._copying = self._camera.start(lambda camera: _copy(camera, on_card, targets))
         # Of two files of one still the raw one is its frame; the other is kept beside it.
         chosen = next((t for t in targets if t.suffix in RAW_SUFFIXES), targets[0])
-        return Shot(chosen.relative_to(self._take.folder).as_posix(), before.t_host_s)
+        return Shot(number, chosen.relative_to(self._take.folder).as_posix(), before.t_host_s)
+
+    def _capture(self) -> tuple[CardFile, ...]:
+        """Take a still; an empty tuple where none was announced in time by a camera that is still there."""
+        try:
+            return self._camera.call(lambda camera: camera.capture_still())
+        except DeviceTimeoutError:
+            return ()
+
+    def _note_missing(self, number: int, stop_mm: float) -> None:
+        self._missing.append(number)
+        if all(n in self._missing for n in range(number - MOST_MISSING_IN_A_ROW, number + 1)):
+            raise TakeVoidError(
+                f"the camera delivered no still {MOST_MISSING_IN_A_ROW + 1} times in a row, last at {stop_mm:.2f} mm"
+            )
 
     def _collect(self) -> None:
         if self._copying is not None:

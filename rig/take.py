@@ -174,9 +174,9 @@ class TakeRunner:
 
     def _stills(self, take: TakeRecorder) -> TakeRecord:
         self._step(take.round, "taking stills")
-        self.lost_frames = 0
         series = StopSeries(take, self._camera, self._passage, keep=lambda f, c: self._keep(take, f, c))
         stills = series.shoot()
+        self._tell_lost(take, stills.dropped_after, missing=len(stills.missing), duplicated=())
         camera_take = CameraTake(
             kind="stills",
             files=tuple(s.file for s in stills.shots),
@@ -185,6 +185,8 @@ class TakeRunner:
             height=stills.size[1],
             frame_count=len(stills.shots),
             measured_rate_hz=0.0,
+            dropped_frames=stills.dropped_after,
+            missing_stills=stills.missing,
             colour=stills.colour,
             model=self._camera.camera.identity.model,
             serial=self._camera.camera.identity.serial,

@@ -105,6 +105,8 @@ class CameraFaults(Document):
     """Files of one movie or picture are told of last first."""
     pictures_to_memory: bool = False
     """Stills go to the body's memory, whatever the capture target says; the next one takes the place of the last."""
+    pictures_lost: tuple[int, ...] = ()
+    """These pictures, counted from 1, are exposed, but their files are never closed."""
     pictures_cut: bool = False
     """Every JPEG, live view included, ends in its middle."""
     busy_answers: int = Field(default=0, ge=0)
@@ -247,6 +249,8 @@ class Recorder:
 
     def _store_still(self, settings: ExposureSettings) -> None:
         self._stills += 1
+        if self._stills in self._faults().pictures_lost:
+            return
         if self._folder is None:
             self._folder = ScratchFolder("stills")
         picture = self.cut(self._backend.still(settings))

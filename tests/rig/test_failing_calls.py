@@ -82,7 +82,7 @@ def wrongs(outcome: Outcome, mend: str) -> Iterator[str]:
         yield "the session cannot be completed"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600 if NIGHTLY else 600)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_session_survives_each_call_that_fails(tmp_path, name: str):
     fault, mend = FAULTS[name]

@@ -12,6 +12,7 @@ from session_checker import violations
 from small_rig import run_rig, write_plan, write_profile
 
 from alignment.pairing import align_session
+from alignment.takes import TakeSource
 from catalog.evidence import PairRecord
 from catalog.records import Degradation
 from catalog.session_folder import ExposureSettings, SessionFolder, Take
@@ -94,16 +95,20 @@ def test_degraded_stills_pair_with_a_movie(tmp_path):
 
 @pytest.mark.timeout(200)
 def test_a_rig_records_stills_at_their_stops(tmp_path):
-    """The sweep of 30 mm in steps of 10 mm has stops at 30, 40, 50 and 60 mm."""
+    """The sweep of 30 mm in steps of 10 mm has stops at 30, 40, 50 and 60 mm; the sixth picture is lost."""
+    step, noise = {"step_mm": 10, "settle_s": 0.2}, {"set": {"iso": 6400}, "degradations": ["noise"]}
     plan = write_plan(
         tmp_path,
-        rounds=[{"name": "gt", "role": "gt", "stop_and_shoot": {"step_mm": 10, "settle_s": 0.2}}],
+        guards={"on_fail": "warn"},
+        rounds=[
+            {"name": "gt", "role": "gt", "stop_and_shoot": step},
+            {"name": "iso6400", "role": "internal", "stop_and_shoot": dict(step), **noise},
+        ],
     )
+    profile = write_profile(tmp_path, camera_faults={"pictures_lost": [6]})
     data = tmp_path / "data"
 
-    done = run_rig(
-        "record", plan, "--profile", write_profile(tmp_path), "--data", data, "--json", timeout_s=180
-    )
+    done = run_rig("record", plan, "--profile", profile, "--data", data, "--json", timeout_s=180)
 
     assert done.returncode == 0, done.stderr
     (session,) = (data / "sessions").iterdir()
@@ -117,3 +122,19 @@ def test_a_rig_records_stills_at_their_stops(tmp_path):
     at_shots = [min(telemetry, key=lambda s, t=f.t_host_s: abs(s.t_host_s - t)) for f in take.frames("main")]
     assert [s.position_mm for s in at_shots] == pytest.approx([30, 40, 50, 60], abs=0.02)
     assert {s.state for s in telemetry} == {"idle"}
+    _require_missing(SessionFolder(session).valid_takes()["iso6400"], stop=1)
+    rows = SessionFolder(session).journal().rows
+    assert [(r.get("take"), r.get("missing")) for r in rows if r.kind == "frames_lost"] == [(1, 1)]
+    assert any("1 frames missing" in str(r.get("text")) for r in rows if r.kind == "warning")
+
+
+def _require_missing(take: Take, *, stop: int) -> None:
+    """The other stills are kept and stand for their own stops."""
+    camera = take.record().cameras["main"]
+    assert camera.missing_stills == (stop,)
+    assert camera.dropped_frames == (stop - 1,)
+    assert [Path(name).name for name in camera.files] == ["000000.jpg", "000002.jpg", "000003.jpg"]
+    assert [f.pts for f in take.frames("main")] == [0, 2, 3]
+    stops_mm = TakeSource.of(take, "main").stops_mm
+    assert stops_mm is not None
+    assert list(stops_mm) == [30, 50, 60]
