@@ -149,6 +149,15 @@ def warp_onto_tiles(fine_plane: Plane, to_plane: Array, grid: TileGrid) -> Plane
     )
 
 
+def pick_onto_tiles(plane: Plane, to_plane: Array, grid: TileGrid) -> Plane:
+    """Take the nearest pixel for every pixel of the tiles, noise and all; ``to_plane`` maps reduced px."""
+    offset = np.array([[1, 0, grid.x0], [0, 1, grid.y0], [0, 0, 1.0]])
+    flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    return np.asarray(
+        cv2.warpPerspective(plane, to_plane @ offset, (grid.width, grid.height), flags=flags), np.float32
+    )
+
+
 def gradient_correlation(
     truth: MatchedTruth, lq: Picture, homography: Array, *, scale: int, chosen: Flags
 ) -> float:

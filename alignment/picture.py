@@ -39,6 +39,7 @@ class Picture:
             raise PictureFormatError(f"an image of shape {rgb.shape} and type {rgb.dtype}")
         self.rgb = rgb
         self.tone = tone
+        self._reduced: dict[int, Plane] = {}
         self._levels: dict[int, Plane] = {}
 
     @property
@@ -65,7 +66,12 @@ class Picture:
 
     def reduced(self, scale: int) -> Plane:
         """Average squares of ``scale`` px: ``(H // scale, W // scale)`` codes, not smoothed."""
-        return reduce_plane(self.grey, scale)
+        if scale == 1:
+            return self.grey
+        if scale not in self._reduced:
+            finer = scale // 2 if scale % 2 == 0 else 1
+            self._reduced[scale] = reduce_plane(self.reduced(finer), scale // finer)
+        return self._reduced[scale]
 
     def level(self, scale: int) -> Plane:
         """Return the frame reduced ``scale`` times and smoothed; a pixel there is ``scale`` px wide."""
@@ -142,7 +148,8 @@ class MatchedTruth:
         if self._is_plain():
             return self.gt.reduced(scale)
         if scale not in self._reduced:
-            light = blur_light(reduce_plane(self.gt.light, scale), self.blur, scale=scale)
+            light = self.gt.light if scale == 1 else self.gt.tone.light(self.gt.reduced(scale))
+            light = blur_light(light, self.blur, scale=scale)
             self._reduced[scale] = self.tone.codes(light, exposure=self.exposure)
         return self._reduced[scale]
 

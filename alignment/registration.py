@@ -31,12 +31,12 @@ from alignment.level_pair import (
     ForwardPair,
     Refinement,
     gradient_correlation,
+    pick_onto_tiles,
     refine,
-    warp_onto_tiles,
 )
 from alignment.local_map import LocalMap, local_map
 from alignment.photometry import Mask
-from alignment.picture import DIMMED, NO_BLUR, MatchedTruth, Picture, doubled
+from alignment.picture import DIMMED, NO_BLUR, MatchedTruth, Picture
 from alignment.robust_fit import Fit, fit_motion, information_criterion
 from alignment.tiles import TileStatistics
 from alignment.window import WindowTrack, track_window
@@ -52,7 +52,9 @@ __all__ = [
 ]
 
 _COARSE_TOLERANCE_PX = 0.1
-_FINE_TOLERANCE_PX = 0.002
+_MIDDLE_TOLERANCE_PX = 0.05
+_FINE_TOLERANCE_PX = 0.01
+"""A step leaves a tenth of itself or less."""
 _STRONG_EVIDENCE = 10.0
 """Least gain in Schwarz's criterion at which a richer model is taken (Kass and Raftery, 1995)."""
 _MIDTONES = (64.0, 192.0)
@@ -180,12 +182,8 @@ def _coarse(
     gt: Picture, lq: Picture, initial: Array, *, camera: Pinhole, model: ModelName, trust: Mask | None
 ) -> Refinement:
     plain = MatchedTruth(gt, tone=gt.tone, blur=NO_BLUR, exposure=1.0)
-    homography = initial
-    for scale in (4, 2):
-        pair = ForwardPair(plain, lq, scale=scale, trust=trust)
-        found = refine(pair, homography, camera=camera, model=model, tolerance_px=_COARSE_TOLERANCE_PX)
-        homography = found.homography
-    return found
+    pair = ForwardPair(plain, lq, scale=4, trust=trust)
+    return refine(pair, initial, camera=camera, model=model, tolerance_px=_COARSE_TOLERANCE_PX)
 
 
 def _exposure_ratio(coarse: Refinement, gt: Picture, lq: Picture) -> float:
@@ -206,20 +204,21 @@ def _fine(
     trust: Mask | None,
     finest_scale: int,
 ) -> Refinement:
-    pair = ForwardPair(truth, lq, scale=finest_scale, trust=trust)
-    tolerance_px = _FINE_TOLERANCE_PX * finest_scale
-    found = refine(pair, coarse.homography, camera=camera, model=models[0], tolerance_px=tolerance_px)
-    model = _choose_model(found, pair, camera, models)
-    if model != models[0]:
-        found = refine(pair, found.homography, camera=camera, model=model, tolerance_px=tolerance_px)
+    found = coarse
+    for scale in (2, 1) if finest_scale == 1 else (2,):
+        pair = ForwardPair(truth, lq, scale=scale, trust=trust)
+        tolerance_px = _FINE_TOLERANCE_PX if scale == finest_scale else _MIDDLE_TOLERANCE_PX
+        found = refine(pair, found.homography, camera=camera, model=models[0], tolerance_px=tolerance_px)
+        model = _choose_model(found, camera, models)
+        if model != models[0]:
+            models = models[models.index(model) :]
+            found = refine(pair, found.homography, camera=camera, model=model, tolerance_px=tolerance_px)
     return found
 
 
-def _choose_model(
-    found: Refinement, pair: ForwardPair, camera: Pinhole, models: tuple[ModelName, ...]
-) -> ModelName:
-    """Take the simplest model that no richer one beats by strong evidence."""
-    centres = pair.grid.centres_px()
+def _choose_model(found: Refinement, camera: Pinhole, models: tuple[ModelName, ...]) -> ModelName:
+    """Take the simplest model that no richer one beats by strong evidence; the first is the one of ``found``."""
+    centres = found.pair.grid.centres_px()
     fits = [found.fit, *(_fit(found.tiles, found.fit, jacobian(m, camera, centres), m) for m in models[1:])]
     best, best_cost = fits[0], np.inf
     for fit in fits:
@@ -241,7 +240,7 @@ def _backward(
     Half size is fine enough for a check against 0.1 px.
     """
     homography = initial
-    for scale, tolerance_px in ((4, _COARSE_TOLERANCE_PX), (2, 5 * _FINE_TOLERANCE_PX)):
+    for scale, tolerance_px in ((4, _COARSE_TOLERANCE_PX), (2, _FINE_TOLERANCE_PX)):
         pair = BackwardPair(truth, lq, scale=scale)
         found = refine(pair, homography, camera=camera, model=model, tolerance_px=tolerance_px)
         homography = found.homography
@@ -314,7 +313,7 @@ def _split_half(
 def _bound(truth: MatchedTruth, lq: Picture, forward: Refinement, camera: Pinhole, points_px: Array) -> float:
     grid = forward.pair.grid
     to_truth = at_scale(inverted(forward.homography), grid.scale)
-    warped = warp_onto_tiles(doubled(truth.reduced(grid.scale)), to_truth, grid)
+    warped = pick_onto_tiles(truth.reduced(grid.scale), to_truth, grid)
     plane = grid.crop(lq.reduced(grid.scale))
     return bound_px(warped, plane, forward.tiles, forward.fit, grid, camera=camera, points_px=points_px)
 

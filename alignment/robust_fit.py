@@ -18,6 +18,8 @@ CHI_SQUARE_MEDIAN = 1.386
 TUKEY_CUT = 16.0
 """Whitened squared innovation at which a tile loses its say; 16 is four standard deviations."""
 _MAX_REWEIGHTINGS = 10
+_LEAST_EIGENVALUE = 1e-9
+"""Of the information scaled to a diagonal of ones: below it, rounding decides some of the parameters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,7 @@ def fit_motion(tiles: TileStatistics, jacobians: Array, usable: Flags, *, model:
         remainder = tiles.score - np.einsum("kij,kj->ki", tiles.information, moved)
         innovation = np.einsum("kij,kj->ki", whitening, remainder)
         chi_square = np.maximum(np.einsum("ki,ki->k", remainder, innovation), 0.0)
-        inflation = max(float(np.median(chi_square[usable])) / CHI_SQUARE_MEDIAN, 1e-6)
+        inflation = max(_median(chi_square[usable]) / CHI_SQUARE_MEDIAN, 1e-6)
         previous, weight = weight, usable * tukey_weight(chi_square / inflation)
         if np.max(np.abs(weight - previous)) < 0.01:
             break
@@ -110,12 +112,20 @@ def _solve(normal: Array, right: Array) -> Array:
     if np.all(diagonal > 0):
         scale = 1 / np.sqrt(diagonal)
         scaled = normal * np.outer(scale, scale)
-        if np.linalg.cond(scaled) < 1e10:
+        if np.linalg.eigvalsh(scaled)[0] > _LEAST_EIGENVALUE:
             return np.asarray(scale * np.linalg.solve(scaled, scale * right), np.float64)
     raise NoCommonStructureError(
         "the two frames have too little structure in common to register",
         next_step="more light, a sharper ground truth or more texture in the scene",
     )
+
+
+def _median(values: Array) -> float:
+    """Upper median; a tenth of the cost of `numpy.median`, which shows at twenty thousand calls a round."""
+    if values.size == 0:
+        return 0.0
+    middle = values.size // 2
+    return float(np.partition(values, middle)[middle])
 
 
 def _inverse(information: Array) -> Array:
