@@ -225,3 +225,32 @@ def test_a_letter_typed_into_a_field_stops_nothing(tmp_path: Path) -> None:
             terminal.stops.recv(100)
     finally:
         terminal.close()
+
+
+IDLE_UI = """
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+from pathlib import Path
+from rig.tui.keys_relay import StopSender, fork_behind_relay
+from rig.tui.stop_keys import StopTarget, TextWindow
+if fork_behind_relay(StopSender(StopTarget(Path(sys.argv[1]))), TextWindow()) is None:
+    import os
+    print("drawn by", os.getpid(), "ready", end="", flush=True)
+    while True:
+        time.sleep(60)
+"""
+
+
+def test_a_ui_without_its_relay_ends_under_nohup_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "UI", IDLE_UI)
+    terminal = Terminal(tmp_path)
+    ui = int(terminal.read_until(b"ready").split()[-2])
+
+    terminal.program.kill()
+    terminal.program.wait()
+
+    give_up_s = time.monotonic() + 20
+    while Path(f"/proc/{ui}").exists() and Path(f"/proc/{ui}/stat").read_text().split()[2] != "Z":
+        assert time.monotonic() < give_up_s, "the UI goes on without a terminal"
+        time.sleep(0.02)
+    terminal.close()
