@@ -87,6 +87,8 @@ class SessionControl:
             with self._lock:
                 self._lock.wait_for(lambda: not self._pause, timeout=_GLANCE_S)
             self._idle()
+        with self._lock:
+            self._hold = False  # asked for while nothing was in progress
         self.paused = False
 
 

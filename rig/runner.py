@@ -159,16 +159,20 @@ class SessionRunner:
 
     def _safe_point(self) -> None:
         """Pause, take in rounds to redo, or end, as it is wished."""
+        self._take_in_wishes()
+        while self._control.pause_wanted:
+            self._pause()
+            self._passage.require_free()
+            self._take_in_wishes()
+        self._passage.require_free()
+
+    def _take_in_wishes(self) -> None:
         if self._control.pause_wanted or self._control.finish_wanted:
             self._settle()
         while (name := self._control.take_redo()) is not None:
             self._put_in_again(name, "superseded")
         if self._control.finish_wanted and self._queue:
             raise TakeStoppedError("ended by the operator after a take")
-        if self._control.pause_wanted:
-            self._pause()
-            self._safe_point()
-        self._passage.require_free()
 
     def _pause(self) -> None:
         self._recorder.note("paused")

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -52,9 +52,6 @@ WORDS = {"home": (b"$H",), "jog": (b"$J",), "session": (b"$H", b"G")}
 GRACE_S = 2.5
 """A stop is repeated for 2 s while something still moves."""
 TROUBLE = frozenset({EngineMode.HOLD, EngineMode.LOCKED, EngineMode.OFFLINE})
-SETTLED = frozenset(
-    {EngineMode.READY, EngineMode.CONNECTED, EngineMode.HOLD, EngineMode.LOCKED, EngineMode.ARMED}
-)
 
 
 def plan_yaml(*names: str) -> str:
@@ -340,6 +337,13 @@ class Chaos:
                 break
         self.story.append(f"{duration_s:.2f} s later: {self.engine.work.mode.value}")
 
+    def await_mode(self, mode: EngineMode) -> None:
+        """Wait until the rig is in a mode."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while self.mode is not mode:
+            assert time.monotonic() < deadline_s, self.told(f"does not get {mode.value}")
+            threading.Event().wait(0.01)
+
     def settle(self) -> None:
         """Bring the rig to READY from wherever it is, as an operator would; judge wire and disk.
 
@@ -363,14 +367,28 @@ class Chaos:
         self.story = []
 
     def _make_ready(self, probe: Probe) -> None:
-        state = probe.await_mode(*SETTLED)
-        if state.mode in {EngineMode.HOLD, EngineMode.LOCKED}:
-            probe.ask(ClearFault())
-            state = probe.await_mode(EngineMode.CONNECTED, EngineMode.READY)
-        if state.mode is EngineMode.CONNECTED:
-            self.witness.begin("home")
-            probe.begin(ArmHome())
-        probe.await_mode(EngineMode.READY)
+        """Do what the state asks for, as often as it asks for something: an operator sees it with a delay, too."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while self._await_fresh_mode() is not EngineMode.READY:
+            assert time.monotonic() < deadline_s, f"the rig stays {self.mode.value}"
+            with suppress(CommandRefusedError):
+                if self.mode in TROUBLE:
+                    probe.ask(ClearFault())
+                elif self.mode is EngineMode.CONNECTED:
+                    self.witness.begin("home")
+                    probe.begin(ArmHome())
+
+    def _await_fresh_mode(self) -> EngineMode:
+        """Return the state after the rail was read once more at rest."""
+        self._await_rest()
+        devices, now_s = self.engine.work.devices, self.engine.work.clock.now()
+        deadline_s = time.monotonic() + PATIENCE_S
+        while (reading := devices.last_poll) is None or reading.t_s < now_s:
+            if devices.trouble and self.engine.work.act is None:
+                break
+            assert time.monotonic() < deadline_s, "the rail is not read any more"
+            threading.Event().wait(0.02)
+        return self.mode
 
     def _await_no_control(self) -> None:
         deadline_s = time.monotonic() + PATIENCE_S

@@ -19,9 +19,10 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from operator_chaos import MACHINE, WORDS, Chaos
+from operator_chaos import MACHINE, WORDS, Chaos, plan_yaml
 from wire_witness import WireWitness
 
+from rig.events import EngineMode
 from rig.requests import (
     AnswerCard,
     ArmHome,
@@ -60,6 +61,23 @@ MISPLACED = [
     EndSession(now=True),
 ]
 """What is mostly refused; a jog that leaves the travel is taken and then not carried out."""
+
+
+def stop_in_a_pause(chaos: Chaos) -> None:
+    """The runner looked at the wish to pause again and again, and journaled each time."""
+    chaos.ask(0, ArmSession(plan_yaml=plan_yaml("gt")))
+    chaos.go(0, -1)
+    chaos.ask(0, Pause())
+    chaos.ask(0, Pause())
+    chaos.await_mode(EngineMode.PAUSED)
+    chaos.ask(0, Pause())
+    chaos.stop(emergency=False)
+    chaos.linger(20.0)
+    assert chaos.act is None
+
+
+PAST_FAILURES = (stop_in_a_pause,)
+"""Stories that went wrong once; they run first."""
 
 
 class ChaosMachine(RuleBasedStateMachine):
@@ -136,6 +154,9 @@ def test_operators_may_press_anything_at_any_time(tmp_path, monkeypatch, seed: i
     with Chaos(tmp_path) as chaos:
         ChaosMachine.chaos = chaos
         chaos.settle()
+        for repeat in PAST_FAILURES:
+            repeat(chaos)
+            chaos.settle()
 
         run_state_machine_as_test(hypothesis.seed(seed)(ChaosMachine), settings=ways, _min_steps=STEPS)
 
