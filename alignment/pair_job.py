@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.camera_motion import Pinhole, map_points
+from alignment.camera_motion import map_points
 from alignment.datum import mean_shift
 from alignment.decode import FrameReader
 from alignment.depth import SceneDepths
@@ -32,6 +32,8 @@ from catalog.evidence import BlurRecord, Matrix3x3, PairHashes
 from catalog.session_folder import PAIRS_FOLDER
 
 NOT_WRITTEN = PairHashes(gt=None, lq=None, mask=None)
+_CODE_POWER = 0.45
+"""Codes rise about with this power of light: what dimming the ground truth took out of the gain, in codes."""
 _CONTENT_BLIND = RoundNorms(gradient_ncc=None, gain=None)
 
 
@@ -46,6 +48,11 @@ class PairTask:
     lq_anchors: tuple[Array, ...]
     before: PairMeasurements
     """What is known from the frames' places alone."""
+    readout_gap_mm: float = 0.0
+    """How much farther the carriage goes in the degraded frame while the rows are read out: what the frames'
+    positions differ by from the first row to the last beside their gap."""
+    shear_px: tuple[float, float] = (0.0, 0.0)
+    """Picture shift that this makes at the scene's median depth from the first row to the last, x and y."""
 
     @property
     def shift_px(self) -> Array:
@@ -135,13 +142,24 @@ def _register(
     job: PairJob, task: PairTask, gt: Picture, lq: Picture, last: tuple[Array, Array] | None
 ) -> Registration:
     """Start from what the boards say, corrected by what the pair before turned out to be."""
-    initial = np.eye(3) if last is None else last[0].copy()
+    initial = _sheared(task.shear_px, lq.size[1]) if last is None else last[0].copy()
     initial[:2, 2] += task.shift_px if last is None else task.shift_px - last[1]
-    camera = Pinhole(focal_px=job.focal_px, width=lq.size[0], height=lq.size[1])
     spread = job.depths.spread_px_per_mm if job.depths else 0.0
+    gap_mm = float(np.hypot(task.match.gap_mm, task.readout_gap_mm / np.sqrt(12)))  # over the rows
     return register(
-        gt, lq, camera=camera, initial=initial, parallax_spread_px=spread * abs(task.match.gap_mm)
+        gt,
+        lq,
+        camera=job.lq_source.pinhole(job.focal_px),
+        initial=initial,
+        parallax_spread_px=spread * gap_mm,
     )
+
+
+def _sheared(shear_px: tuple[float, float], height: int) -> Array:
+    """Return the homography of a rolling shutter's shear about the middle row."""
+    x, y = np.array(shear_px) / (height - 1)
+    middle = (height - 1) / 2
+    return np.array([[1.0, x, -x * middle], [0.0, 1.0 + y, -y * middle], [0.0, 0.0, 1.0]])
 
 
 def _deliver(job: PairJob, task: PairTask, gt: Picture, lq: Picture, found: Registration) -> PairOutcome:
@@ -191,21 +209,28 @@ def _cut(mask: NDArray[np.uint8], crop: tuple[int, int, int, int]) -> NDArray[np
 
 def _measure(job: PairJob, task: PairTask, found: Registration) -> PairMeasurements:
     return replace(
-        task.before,
+        measurements(found, like=task.before),
+        kinematics_px=_against_targets(task, found),
+        depth_correlation=depth_correlation(found, job.depths),
+    )
+
+
+def measurements(found: Registration, *, like: PairMeasurements) -> PairMeasurements:
+    """Add what a registration tells about itself to what was known from the frames' places."""
+    return replace(
+        like,
         registered=True,
         predicted_epe_px=found.predicted_epe_px,
-        kinematics_px=_against_targets(task, found),
         forward_backward_px=found.forward_backward_px,
         split_half_px=found.split_half_px,
         split_half_sigma_px=found.split_half_sigma_px,
         local_p90_px=found.local_p90_px,
-        depth_correlation=_depth_correlation(found, job.depths),
         masked_share=found.masked_share,
         rotation_deg=max(abs(a) for a in found.angles_deg),
         gradient_ncc=found.gradient_ncc,
         clipped_white_share=found.clipped_white_share,
         clipped_black_share=found.clipped_black_share,
-        gain=found.gain.median,
+        gain=found.gain.median * found.matched_exposure**_CODE_POWER,
     )
 
 
@@ -218,7 +243,7 @@ def _against_targets(task: PairTask, found: Registration) -> float | None:
     return float(np.linalg.norm(np.mean(map_points(found.homography, gt[seen]) - lq[seen], axis=0)))
 
 
-def _depth_correlation(found: Registration, depths: SceneDepths | None) -> float:
+def depth_correlation(found: Registration, depths: SceneDepths | None) -> float:
     """Tell how much the leftover shift follows the depth of the scene, 0..1."""
     rest = found.leftover
     good = rest.measured & (rest.sigma_px < 0.1)

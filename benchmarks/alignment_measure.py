@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from alignment.camera_motion import map_points
 from alignment.errors import AlignmentError
 from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair
+from alignment.pair_job import measurements
 from alignment.photometry import grey_codes, standard_tone_curve
 from alignment.picture import Picture
 from alignment.registration import Pinhole, Registration, register
@@ -77,7 +79,7 @@ class Task:
 def run_task(task: Task) -> list[Row]:
     """Render a task's pairs and measure them by every method, on one thread."""
     cv2.setNumThreads(1)
-    studio = Studio(task.places[0].scene, photos=task.photos, work=task.work, size=task.size)
+    studio = _studio(task.places[0].scene, task.photos, task.work, task.size)
     rows = []
     for place in task.places:
         pair = studio.pair(CLASSES[task.kind], place)
@@ -85,6 +87,12 @@ def run_task(task: Task) -> list[Row]:
             known = {"class": task.kind, "scene": place.scene, "pair": place.index, "method": method}
             rows.append({**known, **measure(pair, method, low_light=CLASSES[task.kind].low_light)})
     return rows
+
+
+@lru_cache(maxsize=1)
+def _studio(scene: str, photos: Path, work: Path, size: tuple[int, int]) -> Studio:
+    """Keep the last scene: building one costs as much as ten pictures of it."""
+    return Studio(scene, photos=photos, work=work, size=size)
 
 
 def measure(pair: BenchPair, method: str, *, low_light: bool) -> Row:
@@ -164,25 +172,8 @@ def _errors(pair: BenchPair, homography: Array | None) -> Row:
 
 def _reasons(found: Registration, *, low_light: bool) -> list[str]:
     """What the gates would reject it for; what is usual in a round is not known of single pairs."""
-    measured = PairMeasurements(
-        uniform=True,
-        marker_share=None,
-        parallax_px=0.0,
-        registered=True,
-        predicted_epe_px=found.predicted_epe_px,
-        forward_backward_px=found.forward_backward_px,
-        split_half_px=found.split_half_px,
-        split_half_sigma_px=found.split_half_sigma_px,
-        local_p90_px=found.local_p90_px,
-        masked_share=found.masked_share,
-        rotation_deg=max(abs(a) for a in found.angles_deg),
-        gradient_ncc=found.gradient_ncc,
-        clipped_white_share=found.clipped_white_share,
-        clipped_black_share=found.clipped_black_share,
-        gain=found.gain.median,
-    )
     _, reasons = judge_pair(
-        measured,
+        measurements(found, like=PairMeasurements(uniform=True, marker_share=None, parallax_px=0.0)),
         thresholds=GateThresholds(),
         norms=RoundNorms(gradient_ncc=None, gain=None),
         low_light=low_light,

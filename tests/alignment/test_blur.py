@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.blur import blur_light, box_kernel, disc_kernel
@@ -13,6 +13,7 @@ def spread_px2(kernel, axis):
     return float(kernel.sum(axis=1 - axis) @ offset**2)
 
 
+@settings(deadline=None)
 @given(radius_px=st.floats(0.3, 12.0))
 def test_a_disc_kernel_spreads_as_its_disc_does(radius_px):
     """The second moment of a disc along any axis is r² / 4."""
@@ -23,6 +24,7 @@ def test_a_disc_kernel_spreads_as_its_disc_does(radius_px):
     assert spread_px2(kernel, 0) == pytest.approx(radius_px**2 / 4, rel=0.02, abs=0.003)
 
 
+@settings(deadline=None)
 @given(length_px=st.floats(0.5, 40.0))
 def test_a_box_kernel_spreads_as_its_line_does_and_only_along_the_row(length_px):
     """The second moment of a line is its length² / 12."""
