@@ -100,7 +100,7 @@ class CameraBody:
         with self._link.explained("reading its state"):
             free_bytes = self._state.free_bytes()  # first, since no cache answers for it
             self._files.note_events()
-            return self._state.status(free_bytes, self._watch.changes())
+            return self._state.status(free_bytes, self._watch)
 
     def configure(self, settings: ExposureSettings) -> Configured:
         """Write the settings that are given and read all back; nothing is written when one has no choice."""
@@ -180,7 +180,7 @@ class CameraBody:
             self._shooting.bring_about(self._picture_format(still_format))
         self._state.synchronise_clock()
         self._files.forget_events()
-        self._watch.settle()
+        self._watch.begin()
 
     def _picture_format(self, wanted: StillFormat) -> Preparation:
         entry = self._link.first(NAMES["still_format"])
@@ -190,6 +190,7 @@ class CameraBody:
             NAMES["still_format"],
             (choice.lower(),),
             "choose the format in its menu",
+            is_exact=True,
         )
 
 

@@ -138,8 +138,16 @@ class ExposureControl:
             wanted, got = getattr(asked, name), getattr(read, name)
             if wanted is not None and (got is None or not is_same(name, got, wanted)):
                 raise self._read_back_error(name, f"{wanted:g}", "nothing" if got is None else f"{got:g}")
-        if asked.white_balance is not None and not _is_same_white(asked.white_balance, read.white_balance):
+        if asked.white_balance is not None and not self._is_white(asked.white_balance, read.white_balance):
             raise self._read_back_error("white_balance", asked.white_balance, str(read.white_balance))
+
+    def _is_white(self, asked: str, read: str | None) -> bool:
+        """Compare words, or a colour temperature with the body's nearest: its steps are finer than what may be off."""
+        wanted_k, read_k = kelvin(asked), kelvin(read or "")
+        if wanted_k is None or read_k is None:
+            return our_word(asked) == read
+        is_chosen = parse_choice(str(self._nearest_kelvin(wanted_k))) == read_k
+        return is_chosen and abs(1e6 / wanted_k - 1e6 / read_k) <= _MIRED_STEP
 
     def _read_back_error(self, name: str, wanted: str, got: str) -> SettingRefusedError:
         return SettingRefusedError(
@@ -165,11 +173,4 @@ class ExposureControl:
 
 
 _MIRED_STEP = 5.0
-"""Colours closer than this, in millionths of an inverse kelvin, count as the same; makers' steps are finer."""
-
-
-def _is_same_white(asked: str, read: str | None) -> bool:
-    asked_k, read_k = kelvin(asked), kelvin(read or "")
-    if asked_k is None or read_k is None:
-        return our_word(asked) == read
-    return abs(1e6 / asked_k - 1e6 / read_k) <= _MIRED_STEP
+"""A body's nearest colour temperature may be off by this much, in millionths of an inverse kelvin."""

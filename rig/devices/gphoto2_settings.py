@@ -97,14 +97,19 @@ class Preparation:
     """Beginnings of the choices that will do, lower case, the preferred one first."""
     mend: str = ""
     """What to do at the body when it cannot be set from here; empty where it does not matter."""
+    is_exact: bool = False
+    """Whether the values are whole choices: ``RAW`` is the beginning of ``RAW + Large Fine JPEG``, and another one."""
 
     def is_met_by(self, choice: str) -> bool:
         """Tell whether a choice will do."""
-        return any(_begins(choice, value) for value in self.values)
+        return any(self._fits(choice, value) for value in self.values)
 
     def best_of(self, choices: Sequence[str]) -> str | None:
         """Return the choice that will do best; None where there is none."""
-        return next((c for value in self.values for c in choices if _begins(c, value)), None)
+        return next((c for value in self.values for c in choices if self._fits(c, value)), None)
+
+    def _fits(self, choice: str, value: str) -> bool:
+        return choice.lower() == value if self.is_exact else _begins(choice, value)
 
 
 FILES_TO_CARD = Preparation(

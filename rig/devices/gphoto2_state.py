@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from rig.devices.camera import CameraCapabilities, CameraStatus
 from rig.devices.gphoto2_errors import LINK_LOST_CODES
 from rig.devices.gphoto2_link import CameraLink
 from rig.devices.gphoto2_settings import MOVIE_SWITCHES, NAMES, Switch
+from rig.devices.gphoto2_watch import SettingsWatch
 from rig.errors import DeviceError
 
 RECORDING = "Already in movie recording"
@@ -39,16 +41,17 @@ class BodyState:
 
     def free_bytes(self) -> int | None:
         """Ask the card for its free space; None where the body tells of no card."""
-        storages = self._link.camera.get_storageinfo(self._link.context)
+        storages = self._storages()
         return sum(s.freekbytes for s in storages) * 1024 if storages else None
 
-    def status(self, free_bytes: int | None, unasked_changes: tuple[str, ...]) -> CameraStatus:
-        """Read the rest and put it together."""
+    def status(self, free_bytes: int | None, watch: SettingsWatch) -> CameraStatus:
+        """Read the rest and put it together; events must have been read before."""
+        unasked_changes = watch.changes()
         return CameraStatus(
             battery_percent=self._battery_percent(),
             free_bytes=free_bytes,
             movie_prohibited=", ".join(r for r in self.reasons_against_movie() if r != RECORDING),
-            hot=_TOO_HOT in self._listed("live_view_prohibit"),
+            hot=watch.heat_was_told or _TOO_HOT in self._listed("live_view_prohibit"),
             clock_offset_s=self._clock_offset_s,
             unasked_changes=unasked_changes,
         )
@@ -87,7 +90,9 @@ class BodyState:
             self._link.unhear()
 
     def reasons_against_movie(self) -> tuple[str, ...]:
-        """Return the body's reasons against a movie, in the library's words."""
+        """Return the body's reasons against a movie, in the library's words, or the card's where it lists none."""
+        if not self._lists_reasons():
+            return self._reasons_of_card()
         shown = self._listed("live_view_prohibit")
         return (
             *(r for r in self._listed("movie_prohibit") if r not in _HARMLESS),
@@ -124,6 +129,26 @@ class BodyState:
                 kept="every file on the card",
                 next_step="mend this at the camera; a full card needs files deleted or another card",
             )
+
+    def _reasons_of_card(self) -> tuple[str, ...]:
+        """Say what is wrong with the card of a body that counts the pictures it has room for (Canon EOS).
+
+        Others do not count: Sony bodies show no card at all while they are controlled from here.
+        """
+        import gphoto2 as gp
+
+        shots_left = self._link.first(NAMES["shots_left"])
+        if shots_left is None:
+            return ()
+        storages = self._storages()
+        if not storages:
+            return ("No card",)
+        if all(s.access == gp.GP_STORAGEINFO_AC_READONLY for s in storages):
+            return ("Card protected",)
+        return ("Card full",) if self._link.read(shots_left).strip() == "0" else ()
+
+    def _storages(self) -> Sequence[Any]:
+        return list(self._link.camera.get_storageinfo(self._link.context))
 
     def _lists_reasons(self) -> bool:
         return self._link.first(NAMES["movie_prohibit"]) is not None

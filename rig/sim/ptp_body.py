@@ -16,10 +16,12 @@ from catalog.errors import CleanplateError
 from catalog.session_folder import ExposureSettings
 from rig.clock import SessionClock
 from rig.profile import SimulationSpec
-from rig.sim.ptp_card import STORAGE_ID, Card, CardObject
+from rig.sim.ptp_card import Card, CardObject
 from rig.sim.ptp_packets import FileRange, Operation, ValueType, array, text
 from rig.sim.ptp_recorder import CameraBackend, CameraFaults, Moment, Recorder, Shutter
 
+NO_USABLE_CARD, CARD_PROTECTED = 0b111, 1 << 11
+"""Bits of `CameraFaults.movie_prohibit_bits`, which are Nikon's."""
 MIN_FREE_BYTES = 50_000_000
 """A body takes no picture with less space on its card."""
 FOCUS_STEPS_PER_S = 6000.0
@@ -163,6 +165,8 @@ class CameraBody(ABC):
             self._card.foreign_bytes = 0
         self._aged_s = now_s
         self._card.capacity_bytes, self._card.size_error_bytes = faults.card_bytes, faults.size_error_bytes
+        self._card.is_in = not faults.movie_prohibit_bits & NO_USABLE_CARD
+        self._card.is_protected = bool(faults.movie_prohibit_bits & CARD_PROTECTED)
         if faults.card_fills_bytes_s and not self._card.free_bytes:
             self._recorder.stop_movie()
 
@@ -186,7 +190,7 @@ class CameraBody(ABC):
             _GET_DEVICE_INFO: lambda _op, _: answer(data=self._device_info()),
             0x1002: lambda _op, _: answer(),  # open session
             0x1003: lambda _op, _: answer(),  # close session
-            0x1004: lambda _op, _: answer(data=array([STORAGE_ID], ValueType.UINT32)),
+            0x1004: lambda _op, _: answer(data=array(self._card.storage_ids(), ValueType.UINT32)),
             0x1005: lambda _op, _: answer(data=self._card.storage_info()),
             0x1006: lambda op, _: answer(Reply.OK, (len(self._card.handles(op.parameter(2))),)),
             0x1007: lambda op, _: answer(data=array(self._card.handles(op.parameter(2)), ValueType.UINT32)),

@@ -40,8 +40,6 @@ _FAR = 0x8000
 _LENS_STEPS = (1, 8, 40)
 """Motor steps of the three strides that the lens can be told to make."""
 _BYTES_PER_SHOT, _MANY_SHOTS = 30_000_000, 9999
-_NO_USABLE_CARD, _CARD_PROTECTED = 0b111, 1 << 11
-"""Bits of `CameraFaults.movie_prohibit_bits`, which are Nikon's."""
 _SUFFIXES = {eos.JPEG_FILE: ".jpg", eos.RAW_FILE: ".cr3"}
 _BUSY_STATES = frozenset({Shutter.EXPOSING, Shutter.WRITING})
 
@@ -345,10 +343,9 @@ class CanonEosBody(CameraBody):
 
     def _hindrance(self) -> Reply | None:
         """Say what keeps the body from writing to its card; it lists no reasons beforehand, unlike Nikon's."""
-        bits = self.faults.movie_prohibit_bits
-        if bits & _NO_USABLE_CARD:
+        if not self._card.is_in:
             return Reply.STORE_NOT_AVAILABLE
-        if bits & _CARD_PROTECTED:
+        if self._card.is_protected:
             return Reply.STORE_READ_ONLY
         return Reply.STORE_FULL if self._is_card_full else None
 

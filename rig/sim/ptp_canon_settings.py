@@ -27,7 +27,9 @@ CODES_BY_SETTING: Mapping[str, tuple[int, ...]] = {
     "f_number": (APERTURE,),
     "exposure_s": (SHUTTER,),
     "white_balance": (WHITE_BALANCE,),
+    "colour_temperature": (COLOUR_TEMPERATURE,),
     "focus_mode": (FOCUS_MODE,),
+    "still_format": (IMAGE_FORMAT,),
 }
 """Property codes behind our names of settings."""
 

@@ -13,6 +13,9 @@ MEMORY_OBJECT = 0xFFFF0001
 """Handle of the one object in the body's memory, as Nikon numbers it."""
 STORAGE_ID = 0x00010001
 FOLDER_NAME = "100CLEAN"
+_NO_CARD_ID = 0x00010000
+"""A slot without a card, by PTP: a store without a logical part."""
+_READ_WRITE, _READ_ONLY = 0, 1
 _DCIM, _FOLDER = 1, 2
 _FIRST_FILE = 16
 _ASSOCIATION, _JPEG, _MOV = 0x3001, 0x3801, 0x300D
@@ -61,6 +64,8 @@ class Card:
         capacity_bytes: Size of the card.
         foreign_bytes: Space taken by files that are not ours.
         size_error_bytes: By how much the body tells every file's size wrong.
+        is_in: Whether the card is in its slot.
+        is_protected: Whether nothing can be written to it.
     """
 
     def __init__(self, *, capacity_bytes: int) -> None:
@@ -70,6 +75,7 @@ class Card:
         self._number, self._stem = 0, ""
         self.foreign_bytes = 0
         self.size_error_bytes = 0
+        self.is_in, self.is_protected = True, False
         self._lock = threading.Lock()
 
     def add(self, path: Path) -> CardObject:
@@ -108,9 +114,14 @@ class Card:
         ours = sum(f.size_bytes for f in list(self._files.values()))
         return max(self.capacity_bytes - self.foreign_bytes - ours, 0)
 
+    def storage_ids(self) -> list[int]:
+        """List the body's stores."""
+        return [STORAGE_ID if self.is_in else _NO_CARD_ID]
+
     def storage_info(self) -> bytes:
         """Code the StorageInfo dataset."""
-        head = struct.pack("<HHHQQI", 4, 3, 0, self.capacity_bytes, self.free_bytes, 9999)
+        access = _READ_ONLY if self.is_protected else _READ_WRITE
+        head = struct.pack("<HHHQQI", 4, 3, access, self.capacity_bytes, self.free_bytes, 9999)
         return head + text("simulated card") + text("SIM")
 
     def handles(self, parent: int) -> list[int]:

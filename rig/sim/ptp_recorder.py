@@ -25,7 +25,9 @@ from rig.clock import SessionClock
 from rig.profile import SimulationSpec
 from rig.scratch import ScratchFolder
 
-SettingName = Literal["iso", "f_number", "exposure_s", "white_balance", "focus_mode"]
+SettingName = Literal[
+    "iso", "f_number", "exposure_s", "white_balance", "colour_temperature", "focus_mode", "still_format"
+]
 Moment = Literal["open", "set", "preview", "start_movie", "stop_movie", "capture", "fetch", "events", "ready"]
 _JOIN_S = 5.0
 _GLANCE_S = 0.02

@@ -21,7 +21,9 @@ CODES_BY_SETTING = {
     "f_number": (F_NUMBER,),
     "exposure_s": (EXPOSURE_TIME, FINE_EXPOSURE_TIME),
     "white_balance": (WHITE_BALANCE,),
+    "colour_temperature": (),
     "focus_mode": (FOCUS_MODE,),
+    "still_format": (COMPRESSION,),
 }
 """Property codes behind our names of settings."""
 

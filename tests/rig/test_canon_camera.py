@@ -285,6 +285,58 @@ def test_raw_and_jpeg_of_one_picture_share_its_number(tmp_path: Path):
             assert fetched.path.read_bytes() == SmallRawBackend.RAW
 
 
+def test_raw_alone_is_not_taken_for_raw_with_a_jpeg_beside_it(tmp_path: Path):
+    """A body that stands at raw and JPEG: what it calls that begins with what it calls raw."""
+    with small_body(tmp_path, maker="canon", backend=SmallRawBackend(tmp_path)) as (body, _, clock):
+        item = body.body.settings.properties[eos.IMAGE_FORMAT]
+        item.value = next(c for c in item.choices if isinstance(c, tuple) and len(c) == 2)
+        with driver(body, clock, still_format="raw") as camera:
+            (file,) = camera.capture_still()
+
+            assert file.name == "CLN_0001.CR3"
+
+
+@pytest.mark.parametrize("fault", ["ignored", "rounded"])
+def test_a_colour_temperature_that_the_body_does_not_keep_is_refused(plain: Bench, fault: str):
+    """The step beside 5600 K is 5700 K, 3 millionths of an inverse kelvin away, which nobody sees and we tell."""
+    plain.body.body.faults = CameraFaults.model_validate({fault: ["colour_temperature"]})
+
+    with pytest.raises(SettingRefusedError, match="told white_balance 5600 K and reads back"):
+        plain.camera.configure(ExposureSettings(white_balance="5600 K"))
+
+
+def test_a_body_that_grows_hot_says_so(tmp_path: Path):
+    """The library tells that the temperature status changed and not to what; a body that was opened anew is cool."""
+    with bench(tmp_path, maker="canon") as b:
+        assert not b.camera.status().hot
+        b.body.body.faults = CameraFaults(is_hot=True)
+
+        assert b.camera.status().hot
+        b.camera.configure(ExposureSettings(iso=400))
+        assert b.camera.status().hot
+
+
+@pytest.mark.parametrize(
+    ("faults", "reason"),
+    [
+        ({"movie_prohibit_bits": 1}, "No card"),
+        ({"movie_prohibit_bits": 1 << 11}, "Card protected"),
+        ({"card_bytes": 1_000_000}, "Card full"),
+    ],
+)
+def test_what_is_wrong_with_its_card_is_told_before_anything_is_recorded(
+    plain: Bench, faults: dict[str, int], reason: str
+):
+    """The body lists no reasons; its card and the count of pictures left tell them."""
+    plain.body.body.faults = CameraFaults.model_validate(faults)
+
+    assert plain.camera.status().movie_prohibited == reason
+    with pytest.raises(DeviceError, match=f"a movie cannot be recorded: {reason}"):
+        plain.camera.start_movie()
+    with pytest.raises(DeviceError, match=f"no picture can be taken: {reason}"):
+        plain.camera.capture_still()
+
+
 def test_a_body_without_raw_files_refuses_them(tmp_path: Path):
     with small_body(tmp_path, maker="canon") as (body, _, clock):
         with pytest.raises(SettingRefusedError, match="raw"):

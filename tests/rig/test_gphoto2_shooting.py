@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from small_camera import SmallRawBackend, bench, count_frames, driver, small_body
@@ -93,6 +95,29 @@ def test_a_format_that_the_body_has_not_is_refused_with_those_it_has(tmp_path: P
         with (
             pytest.raises(SettingRefusedError, match=r"no picture format 'raw'; it has: JPEG Basic"),
             driver(body, clock, still_format="raw"),
+        ):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("maker", "wanted", "fault"),
+    [
+        ("nikon", "raw", "refused"),
+        ("nikon", "raw+jpeg", "rounded"),
+        ("canon", "raw", "rounded"),
+        ("canon", "raw", "ignored"),
+    ],
+)
+def test_a_picture_format_that_the_body_does_not_keep_is_refused(
+    tmp_path: Path, maker: Literal["nikon", "canon"], wanted: str, fault: str
+):
+    backend = SmallRawBackend(tmp_path)
+    with small_body(tmp_path, maker=maker, backend=backend, **{fault: ["still_format"]}) as (body, _, clock):
+        with (
+            pytest.raises(
+                SettingRefusedError, match=rf"'pictures are {re.escape(wanted)}' is needed, but image"
+            ),
+            driver(body, clock, still_format=wanted),
         ):
             pass
 
