@@ -46,6 +46,12 @@ def record(
         bool, typer.Option("--yes-conditions", help="External conditions are set; ask nobody.")
     ] = False,
     scene: SceneOption = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            "--calibration", help="Hash or file of the calibration to use.", show_default="the rig's newest"
+        ),
+    ] = None,
 ) -> None:
     """Run a session, or resume one with --session; prints its id and folder."""
     from rig.commands import resume, run_plan
@@ -53,7 +59,15 @@ def record(
     if session is not None and plan is None:
         resume(console, session, arm=arm, yes_conditions=yes_conditions)
     elif plan is not None and profile is not None and session is None:
-        run_plan(console, plan, profile, arm=arm, yes_conditions=yes_conditions, photos=scene)
+        run_plan(
+            console,
+            plan,
+            profile,
+            arm=arm,
+            yes_conditions=yes_conditions,
+            photos=scene,
+            calibration=calibration,
+        )
     else:
         raise typer.BadParameter("give PLAN and --profile, or --session alone")
 
@@ -167,9 +181,11 @@ def tui(
 @verb(app, "help")
 def help_(
     console: Console,
-    code: Annotated[str, typer.Argument(help="Code as an error line shows it, e.g. RIG-DEV-002.")],
+    code: Annotated[
+        str, typer.Argument(help="Code as an error line shows it, e.g. RIG-DEV-002, or a check of a take.")
+    ],
 ) -> None:
-    """Explain an error code and how to mend it."""
+    """Explain an error code, or what a check of a take looks at (`rig help travel`), and how to mend it."""
     from rig.commands import explain
 
     explain(console, code)

@@ -98,6 +98,7 @@ def run_plan(
     arm: str | None,
     yes_conditions: bool,
     photos: Path | None,
+    calibration: str | None = None,
 ) -> None:
     """Record a plan as a new session."""
     from rig.engine.signals import EndingSignals
@@ -341,15 +342,21 @@ def open_tui(console: Console, profile_name: str, *, photos: Path | None, plain:
 
 
 def explain(console: Console, code: str) -> None:
-    """Print what an error code of any of the four commands means."""
+    """Print what an error code of any of the four commands means, or a check of a take."""
     from catalog.errors import error_classes
+    from rig.findings import EXPLANATIONS
 
+    if code.lower() in EXPLANATIONS:
+        found = EXPLANATIONS[code.lower()]
+        console.put(f"{code.lower()} (a check of a take)\n{found.meaning}\nTo mend it: {found.mend}")
+        return
     for name in _ERROR_MODULES:
         importlib.import_module(name)
     known = error_classes()
     if code.upper() not in known:
         raise UnknownCodeError(
-            f"no error has the code {code}", next_step=f"codes are: {', '.join(sorted(known))}"
+            f"no error has the code {code}",
+            next_step=f"codes are: {', '.join(sorted(known))}; checks are: {', '.join(EXPLANATIONS)}",
         )
     cls = known[code.upper()]
     console.put(f"{code.upper()} {cls.__name__} (exit code {int(cls.exit_code)})")
