@@ -28,8 +28,8 @@ from rig.sim.led import OutputLog
 
 BOOT_S = 1.5
 """The boot loader's silence after a reboot."""
-_OPENS_AT_MM = 1e-3
-"""The home switch opens a little above where it closes."""
+_EDGES_MM = {"bouncing": (1e-3,), "chattering": (1e-3, 0.2, 0.4)}
+"""How far off the switch its input changes once more: it opens a little beyond where it closes."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,9 @@ class GrblController:
         self._faults = RailFaults()
         self._faults_since_s = t_s
         self._pending: list[PositionFault | TimedFault] = []
+        self._crossings_ahead: list[_Passage] = []
+        self._crossings_of = -1
+        """The version of the trajectory that they belong to."""
         self._mute_until_s = self._blackout_until_s = -math.inf
         self._mended_s = math.inf
         self._frozen = False
@@ -83,6 +86,7 @@ class GrblController:
         """Let other things go wrong from now on; what was wrong before is mended."""
         with self._lock:
             m = self._machine
+            self._crossings_of = -1
             self._faults, self._faults_since_s = faults, m.now_s
             self._pending = [*faults.at, *faults.timed]
             self._frozen = self.vanished = False
@@ -153,7 +157,8 @@ class GrblController:
         logs = self._machine.output_logs
         if pin not in logs:
             raise DeviceError(
-                f"the simulated rail has no output '{pin}'", next_step=f"name one of {', '.join(sorted(logs))}"
+                f"the simulated rail has no output '{pin}'",
+                next_step=f"name one of {', '.join(sorted(logs))}",
             )
         return logs[pin]
 
@@ -185,19 +190,26 @@ class GrblController:
             if isinstance(fault, TimedFault):
                 yield _Passage(self._faults_since_s + fault.after_s, fault.kind, fault)
         if self._machine.engine.running:
-            yield from self._crossings()
+            yield from self._next_crossings()
+
+    def _next_crossings(self) -> list[_Passage]:
+        """Return the places ahead on the way; what was found holds until the first of them is reached."""
+        version, now_s = self._machine.carriage.log.version, self._machine.now_s
+        if version != self._crossings_of or any(p.at_s <= now_s for p in self._crossings_ahead):
+            self._crossings_ahead, self._crossings_of = list(self._crossings()), version
+        return self._crossings_ahead
 
     def _crossings(self) -> Iterator[_Passage]:
         carriage, now_s = self._machine.carriage, self._machine.now_s
-        if self._machine.switch_fault in {"good", "bouncing"}:
-            yield _Passage(carriage.next_crossing_s(0.0, now_s, direction=-1), "switch")
-        if self._machine.switch_fault == "bouncing":
-            yield _Passage(carriage.next_crossing_s(_OPENS_AT_MM, now_s, direction=1), "limit_glitch")
+        if self._machine.switch_fault not in {"stuck_open", "stuck_closed"}:
+            yield _Passage(carriage.next_closing_s(now_s), "switch")
+        for edge_mm in _EDGES_MM.get(self._machine.switch_fault, ()):
+            yield _Passage(carriage.next_opening_s(now_s, edge_mm), "limit_glitch")
         yield _Passage(carriage.next_crossing_s(carriage.lower_stop_mm, now_s, direction=-1), "stop")
         yield _Passage(carriage.next_crossing_s(carriage.upper_stop_mm, now_s, direction=1), "stop")
         if spacing_mm := self._faults.limit_noise_mm:
-            index = math.floor(carriage.place_mm(now_s) / spacing_mm)
-            for k in (index, index + 1):
+            index = round(carriage.place_mm(now_s) / spacing_mm)  # it may stand on that one
+            for k in (index - 1, index, index + 1):
                 yield _Passage(carriage.next_crossing_s(k * spacing_mm, now_s), "limit_glitch")
         for fault in self._pending:
             if isinstance(fault, PositionFault):
@@ -249,6 +261,7 @@ class GrblController:
         m, what, fault = self._machine, passage.what, passage.fault
         if fault is not None:
             self._pending.remove(fault)
+            self._crossings_of = -1
         if what == "switch":
             m.on_switch()
         elif what in {"stop", "stall"}:
