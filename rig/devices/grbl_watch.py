@@ -2,7 +2,8 @@
 
 A byte that flips within a number leaves a well-formed report, so that the strict pattern is not enough: what counts
 has to lie where the commanded motion can have brought the carriage since the last reading. What does not is asked
-again; only when two readings agree with each other against the last one is it the truth that has changed.
+again; only when three readings agree with each other against the last one is it the truth that has changed: two
+late answers in a row do happen, and agree.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ _LAG_S = 0.08
 _SPEED_MM_S = 0.1
 _UNSEEN_S = 0.5
 """A carriage that moved for so long without being looked at may be nearly anywhere: that takes a witness."""
+_WITNESSES_AGAINST = 2
+"""What the motion cannot explain takes two."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,14 @@ class PositionWatch:
         self.misfits = 0
         self.tolerance_mm = 0.03
         """A step and the rounding of the print."""
-        self.witness_s = 0.08
+        self.witness_s = 0.05
         """Longest time from the first question to the second reply of two readings that bear witness for each other."""
-        self._suspect: Reading | None = None
+        self._suspects: list[Reading] = []
 
     def forget(self) -> None:
         """Know nothing: before homing, after a reset in motion."""
-        self.believed = self.motion = self._suspect = None
+        self.believed = self.motion = None
+        self._suspects = []
         self.jump_mm = 0.0
 
     def start_at(self, reading: Reading) -> None:
@@ -63,32 +67,41 @@ class PositionWatch:
 
     def follow(self, motion: Motion) -> None:
         """Expect the carriage to make a motion from now on."""
-        self.motion, self._suspect = motion, None
+        self.motion, self._suspects = motion, []
 
     def rest(self) -> None:
         """Expect the carriage to stay where it is."""
-        self.motion = self._suspect = None
+        self.motion, self._suspects = None, []
 
     def accepts(self, reading: Reading, *, doubtful: bool = False) -> bool:
         """Judge a reading; False asks for another one.
 
         Args:
             reading: The newest one.
-            doubtful: The line is known to lie at present: a second reading must bear witness.
+            doubtful: The line is known to lie at present: another reading must bear witness.
         """
         if self.believed is None:
             return True
         fits = self._agree(self.believed, reading)
         self.misfits += not fits
         unseen_s = reading.asked_s - self.believed.replied_s if self.motion else 0.0
-        if not fits or doubtful or unseen_s > _UNSEEN_S:
-            suspect, self._suspect = self._suspect, reading
-            if suspect is None or not self._bears_witness(suspect, reading):
-                return False
+        needed = 0
+        if not fits:
+            needed = _WITNESSES_AGAINST
+        elif doubtful or unseen_s > _UNSEEN_S:
+            needed = 1
+        if needed and not self._is_borne_out(reading, needed):
+            return False
         if not fits and not self._is_reachable(self.believed, reading):
             self.jump_mm = reading.position_mm - self.believed.position_mm
-        self.believed, self._suspect = reading, None
+        self.believed, self._suspects = reading, []
         return True
+
+    def _is_borne_out(self, reading: Reading, needed: int) -> bool:
+        if self._suspects and not self._bears_witness(self._suspects[-1], reading):
+            self._suspects = []
+        self._suspects.append(reading)
+        return len(self._suspects) > needed
 
     def _bears_witness(self, suspect: Reading, reading: Reading) -> bool:
         """Two witnesses follow at once on each other: after an unanswered question the next reply may be its own."""
@@ -96,7 +109,7 @@ class PositionWatch:
 
     def begin_poll(self) -> None:
         """Let witnesses of one poll not count for the next."""
-        self._suspect = None
+        self._suspects = []
 
     def _agree(self, earlier: Reading, later: Reading) -> bool:
         """Tell whether the motion leads from one reading to the other, as narrowly as the reports allow."""

@@ -232,7 +232,7 @@ def test_a_position_with_a_lost_digit_is_not_believed():
 
 
 def test_a_position_that_really_jumped_is_lost():
-    rail, _ = opened(*[("?", report("Idle", 400.0))] * 2)
+    rail, _ = opened(*[("?", report("Idle", 400.0))] * 3)
 
     reading = rail.poll()
 
