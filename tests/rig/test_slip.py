@@ -1,0 +1,48 @@
+"""A rail that loses way is found out by the boards, and one that does not is left alone (F10).
+
+Thousands of takes: ``benchmarks/rig_slip.py``; pictures from end to end: ``test_live_check.py``.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from slip_judge import FAULTS, Fault, FaultName, Setting, SlipBench
+
+TIMES = 20 if os.environ.get("CLEANPLATE_NIGHTLY") == "1" else 1
+LARGE_MM = 3.0
+"""Far beyond the limit of 0.5 mm and three standard deviations: none of these may pass."""
+
+
+@pytest.fixture(scope="module")
+def bench() -> SlipBench:
+    return SlipBench(1, Setting(length_mm=80.0))
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_way_that_was_lost_is_found(bench: SlipBench, name: FaultName):
+    faults = [Fault(name, LARGE_MM, at) for at in np.linspace(0.3, 0.7, TIMES)]
+
+    missed = [fault for fault in faults if not bench.spoiled(fault)]
+
+    assert missed == []
+
+
+def test_a_take_that_went_where_it_should_is_not_called_spoiled(bench: SlipBench):
+    wrong = [bench.spoiled() for _ in range(5 * TIMES)]
+
+    assert [w for w in wrong if w] == []
+
+
+def test_faults_are_as_large_as_they_say():
+    """80 mm of uniform motion, twice 2 mm of margin, two ramps of 4 mm: 92 mm; at the end each fault is 2 mm off."""
+    motion = Setting(length_mm=80.0).motion(40.0)
+    t_s = np.array([motion.stop_s + 1.0])
+    mm = motion.position(t_s)
+
+    off_mm = [float((mm - Fault(name, 2.0).truth(mm, t_s, motion))[0]) for name in FAULTS]
+
+    assert mm[0] - motion.rest_mm == pytest.approx(92.0)
+    assert off_mm == pytest.approx([2.0] * len(FAULTS))
