@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -63,6 +62,8 @@ class Demo:
     def __init__(self, data: Path, scene: Path | None) -> None:
         self.data, self._photos = data, scene
         self.steps: dict[str, float] = {}
+        self.peak_mb: dict[str, int] = {}
+        """Memory of the largest process of each step."""
         self._started_s = time.monotonic()
         self.name = self._free_name()
 
@@ -84,10 +85,17 @@ class Demo:
                 if shown:
                     print(line, end="", flush=True)
                 lines.append(line.rstrip("\n"))
+            child.returncode = self._reap(name, child.pid)
         if child.returncode:
             raise SystemExit(child.returncode)
         self.steps[name] = self.steps.get(name, 0.0) + time.monotonic() - started_s
         return lines
+
+    def _reap(self, step: str, pid: int) -> int:
+        """Wait for a command; remember the memory of its largest process, its own children included."""
+        _, status, usage = os.wait4(pid, 0)
+        self.peak_mb[step] = max(self.peak_mb.get(step, 0), round(usage.ru_maxrss / 1024))
+        return os.waitstatus_to_exitcode(status)
 
     @property
     def seconds(self) -> float:
@@ -191,7 +199,8 @@ def summarise(demo: Demo, sessions: Sequence[SessionFolder], scores: dict[str, A
             key: _class_numbers(key, errors, scores) for key in sorted({e.degradation_key for e in errors})
         },
         "low_light_gain_gamma_psnr_db": scores["gain_gamma_psnr_db"].get("low_light"),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
+        "peak_memory_mb": max(demo.peak_mb.values()),
+        "peak_memory_by_step_mb": demo.peak_mb,
         "steps": {name: round(seconds, 1) for name, seconds in demo.steps.items()},
     }
 
@@ -226,6 +235,7 @@ def print_summary(numbers: dict[str, Any], sessions: Sequence[SessionFolder]) ->
         f"delivered error: median {numbers['delivered_epe_px_median']:.3f} px, "
         f"p95 {numbers['delivered_epe_px_p95']:.3f} px over {numbers['pairs_accepted']} pairs"
     )
+    print(f"largest process: {numbers['peak_memory_mb']} MB")
     print("seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in numbers["steps"].items()))
 
 
