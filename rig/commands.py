@@ -119,6 +119,7 @@ def run_plan(
                 photos=photos,
                 operator=operator,
                 signals=signals,
+                calibration=calibration,
             )
         _print_session(console, folder)
 

@@ -27,6 +27,7 @@ def record_plan(
     photos: Path | None = None,
     operator: Operator | Bystander | None = None,
     signals: EndingSignals | None = None,
+    calibration: str | None = None,
 ) -> Path:
     """Record a whole plan as a new session; meanwhile clients may watch it, steer it and stop it.
 
@@ -38,6 +39,7 @@ def record_plan(
         photos: Photographs for a simulated world, None for the bundled ones.
         operator: Answers cards; by default nobody does, and one that needs a person ends the session.
         signals: What this process does with signals already; by default they mean stops while the session runs.
+        calibration: Hash or path of the calibration that the session names; by default the rig's newest.
 
     Returns:
         The session's folder.
@@ -48,7 +50,7 @@ def record_plan(
         RigBusyError: Another engine runs this rig.
         SessionInterruptedError: Left resumable.
     """
-    order = SessionOrder.new(plan, profile, data=data, photos=photos)
+    order = SessionOrder.new(plan, profile, data=data, photos=photos, calibration=calibration)
     return _record(order, data=data, emit=emit, operator=operator, signals=signals)
 
 

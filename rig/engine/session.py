@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from alignment.calibration.store import find_calibration, newest_calibration, store_calibration
 from catalog.session_folder import SessionFolder, SessionRecord
 from rig.assembly import Rig
 from rig.engine.devices import Stage
@@ -34,18 +35,35 @@ class SessionOrder:
     photos: Path | None = None
     resumed: SessionFolder | None = None
     """The session to go on with, None for a new one."""
+    calibration: str | None = None
+    """Hash of the calibration that a new session names, None where the rig has none."""
 
     @classmethod
     def new(
-        cls, plan: CapturePlan, profile: RigProfile, *, data: Path, photos: Path | None = None
+        cls,
+        plan: CapturePlan,
+        profile: RigProfile,
+        *,
+        data: Path,
+        photos: Path | None = None,
+        calibration: str | None = None,
     ) -> SessionOrder:
         """Check a plan against a rig and the disk.
 
+        Args:
+            plan: What to record.
+            profile: The rig.
+            data: Data folder.
+            photos: Photographs for a simulated world.
+            calibration: Hash or path of the calibration the session shall name; None for the rig's newest.
+
         Raises:
+            CalibrationNotFoundError, DamagedCalibrationError: The calibration cannot be had.
             EnvelopeError, PlanError: The plan violates a limit of the rig.
             DiskSpaceError: The forecast does not fit on the disk.
         """
-        order = cls(plan, profile, data / "sessions", photos)
+        named = _calibration_hash(calibration, data=data, rig=profile.name)
+        order = cls(plan, profile, data / "sessions", photos, calibration=named)
         require_runnable(order.forecast)
         order.sessions.mkdir(parents=True, exist_ok=True)
         _require_room(order.sessions, order.forecast.size_gb * SIZE_RESERVE + plan.guards.min_free_gb)
@@ -94,9 +112,7 @@ class SessionOrder:
             announce(self.sessions / name)
             return _session_record(self, name)
 
-        recorder = SessionRecorder.begin(self.sessions, self.plan.scene, rig.clock, record=record)
-        recorder.note("devices", rail=rig.rail.identity)
-        return recorder
+        return SessionRecorder.begin(self.sessions, self.plan.scene, rig.clock, record=record)
 
     def card_lines(self, *, homed: bool) -> tuple[str, ...]:
         """Describe what will happen, for the card of the first step."""
@@ -125,6 +141,14 @@ def _require_room(folder: Path, needed_gb: float) -> None:
         )
 
 
+def _calibration_hash(name_or_path: str | None, *, data: Path, rig: str) -> str | None:
+    """Name the calibration in force: the one asked for, or the rig's newest; one given by path is stored as well."""
+    if name_or_path is None:
+        newest = newest_calibration(data, rig)
+        return None if newest is None else newest.hash
+    return store_calibration(find_calibration(name_or_path, data=data, rig=rig).calibration, data).hash
+
+
 def _session_record(order: SessionOrder, name: str) -> SessionRecord:
     plan, profile = order.plan, order.profile
     return SessionRecord(
@@ -137,6 +161,7 @@ def _session_record(order: SessionOrder, name: str) -> SessionRecord:
         cameras=tuple(profile.cameras),
         boards=profile.boards,
         lens=profile.lens,
+        calibration=order.calibration,
         rounds=plan.round_records(acceleration_mm_s2=profile.rail.acceleration_mm_s2),
         photos=None if order.photos is None else str(order.photos.absolute()),
         plan=plan.model_dump(mode="json", by_alias=True),
