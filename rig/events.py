@@ -21,6 +21,19 @@ class Event(BaseModel):
     t_host_s: float
 
 
+class RoundEvent(Event):
+    """Base of what concerns one round."""
+
+    round: str
+    """Its name in the plan."""
+
+
+class TakeEvent(RoundEvent):
+    """Base of what concerns one take of a round."""
+
+    take: int
+
+
 class SessionOpened(Event):
     """A session folder exists and the rig is open."""
 
@@ -31,60 +44,52 @@ class SessionOpened(Event):
     rounds_missing: int
 
 
-class RoundStarted(Event):
+class RoundStarted(RoundEvent):
     """A round is about to be recorded."""
 
     event: Literal["round_started"] = "round_started"
-    round: str
     number: int
     role: Role
     duration_s: float
     """Expected duration of motion and rest, s."""
 
 
-class Step(Event):
+class Step(RoundEvent):
     """What the rig is doing now, in plain words."""
 
     event: Literal["step"] = "step"
-    round: str
     text: str
 
 
-class Motion(Event):
+class Motion(RoundEvent):
     """One reading of the rail while it sweeps."""
 
     event: Literal["motion"] = "motion"
-    round: str
     position_mm: float
     velocity_mm_s: float
 
 
-class Saved(Event):
+class Saved(TakeEvent):
     """A file is on disk, synced and journaled: this is the acknowledgement."""
 
     event: Literal["saved"] = "saved"
-    round: str
-    take: int
     path: str
     """Relative to the session folder."""
     size_bytes: int
     sha256: str
 
 
-class Warned(Event):
+class Warned(RoundEvent):
     """A guard noticed something that did not end the take."""
 
     event: Literal["warned"] = "warned"
-    round: str
     text: str
 
 
-class FramesLost(Event):
+class FramesLost(TakeEvent):
     """Frames were dropped or came twice; every one is listed in the journal."""
 
     event: Literal["frames_lost"] = "frames_lost"
-    round: str
-    take: int
     dropped: int
     duplicated: int
 
@@ -102,12 +107,10 @@ class TakeFinding(BaseModel):
     """The measured number behind the verdict, None where there is none."""
 
 
-class TakeChecked(Event):
+class TakeChecked(TakeEvent):
     """The live check of a take that has just ended."""
 
     event: Literal["take_checked"] = "take_checked"
-    round: str
-    take: int
     findings: tuple[TakeFinding, ...]
 
     @property
@@ -116,12 +119,10 @@ class TakeChecked(Event):
         return any(f.verdict == "spoiled" for f in self.findings)
 
 
-class TakeFinished(Event):
+class TakeFinished(TakeEvent):
     """A take ended, valid or void."""
 
     event: Literal["take_finished"] = "take_finished"
-    round: str
-    take: int
     state: TakeState
     reason: str
     frames: int

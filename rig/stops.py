@@ -15,6 +15,7 @@ from rig.devices.camera import Camera, CardFile, FetchedFile
 from rig.errors import DeviceTimeoutError, TakeVoidError
 from rig.passage import Passage, Sweeping
 from rig.session import TakeRecorder
+from rig.storage import storing
 
 MOST_MISSING_IN_A_ROW = 2
 """A body that misses more stills than these does not take any."""
@@ -103,7 +104,7 @@ class StopSeries:
             return None
         targets = [self._folder / f"{number:06d}{Path(f.name).suffix.lower()}" for f in on_card]
         self._on_card = on_card
-        self._copying = self._camera.start(lambda camera: _copy(camera, on_card, targets))
+        self._copying = self._camera.start(lambda camera: fetch_all(camera, on_card, targets))
         # Of two files of one still the raw one is its frame; the other is kept beside it.
         chosen = next((t for t in targets if t.suffix in RAW_SUFFIXES), targets[0])
         return Shot(number, chosen.relative_to(self._take.folder).as_posix(), before.t_host_s)
@@ -129,8 +130,15 @@ class StopSeries:
             self._copying = None
 
 
-def _copy(camera: Camera, files: Sequence[CardFile], targets: Sequence[Path]) -> tuple[FetchedFile, ...]:
-    return tuple(camera.fetch(f, target) for f, target in zip(files, targets, strict=True))
+def fetch_all(camera: Camera, files: Sequence[CardFile], targets: Sequence[Path]) -> tuple[FetchedFile, ...]:
+    """Copy card files to their places in a take.
+
+    Raises:
+        StorageError: The disk does not take one.
+        DeviceError: The camera does not give one.
+    """
+    with storing(targets[0].parent):
+        return tuple(camera.fetch(f, target) for f, target in zip(files, targets, strict=True))
 
 
 def _look_at(path: Path) -> tuple[tuple[int, int], ColourTags]:

@@ -27,7 +27,7 @@ from rig.errors import TakeVoidError
 from rig.events import AnyEvent, FramesLost, Step
 from rig.passage import Passage, Sweeping
 from rig.session import SessionRecorder, TakeRecorder
-from rig.stops import StopSeries
+from rig.stops import StopSeries, fetch_all
 
 if TYPE_CHECKING:
     from alignment.decode import StreamInfo
@@ -270,7 +270,7 @@ def _copy_movie(camera: Camera, files: Sequence[CardFile], targets: Sequence[Pat
     from alignment.decode import probe
 
     status = camera.status()
-    fetched = tuple(camera.fetch(f, target) for f, target in zip(files, targets, strict=True))
+    fetched = fetch_all(camera, files, targets)
     return Movie(fetched, tuple(files), tuple(probe(f.path) for f in fetched), status)
 
 
