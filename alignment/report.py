@@ -20,6 +20,7 @@ from alignment.page import render_page
 from alignment.report_axes import Figure
 from alignment.report_error_figures import error_figures, place_figure, verdict_figure
 from alignment.report_figures import motion_figures, pairing_figures, speed_figure
+from alignment.report_pose_figure import pose_figure
 from alignment.report_sheet import RejectGroup, SheetPart, contact_sheet, reject_groups, sheet_words
 from alignment.report_source import Finding, ReportSource, Verdict, judge_session, read_source
 from alignment.report_tables import (
@@ -84,6 +85,7 @@ class Report:
     motion: tuple[Row, ...]
     speed: Figure | None
     motion_figures: tuple[Figure, ...]
+    pose: Figure | None
     pairing_figures: tuple[Figure, ...]
     verdicts: Figure | None
     error_figures: tuple[Figure, ...]
@@ -157,6 +159,7 @@ def _compose(source: ReportSource, pairs_folder: str) -> Report:
         motion=motion_rows(source),
         speed=speed_figure(source),
         motion_figures=motion_figures(source),
+        pose=pose_figure(source),
         pairing_figures=pairing_figures(source),
         verdicts=verdict_figure(source),
         error_figures=error_figures(source),

@@ -151,8 +151,10 @@ def difference(gt: Image, lq: Image) -> Image:
         return np.asarray(cv2.blur(plane, (_GAIN_WINDOW_PX, _GAIN_WINDOW_PX)), np.float32)
 
     clean_mean, worse_mean = mean(clean), mean(worse)
-    gain = (mean(clean * worse) - clean_mean * worse_mean) / (mean(clean * clean) - clean_mean**2 + 4.0)
-    left = (worse - worse_mean - gain * (clean - clean_mean)) / np.clip(gain, 0.1, 1.0)
+    contrast = mean(clean * clean) - clean_mean**2
+    gain = (mean(clean * worse) - clean_mean * worse_mean) / (contrast + 4.0)
+    usual = np.average(np.clip(gain, 0.0, 1.0), weights=contrast + 1e-3)
+    left = (worse - worse_mean - gain * (clean - clean_mean)) / max(float(usual), 0.1)
     return PillowImage.fromarray(np.clip(128 + _DIFFERENCE_GAIN * left, 0, 255).astype(np.uint8))
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
 from markupsafe import Markup
 
-from alignment.report_pictures import PairPictures, read_pictures
+from alignment.report_frames import frame_pictures
+from alignment.report_pictures import PairPictures, read_pictures, within_budget
 from alignment.report_source import ReportSource, RoundSource
 from alignment.report_words import Reason, counted, number, reason_words, with_unit
 from catalog.evidence import PairRecord
@@ -25,6 +26,10 @@ SHEET_BYTES = 4_800_000
 """Most that its pictures add to the page."""
 REJECTED_PICTURES = 4
 """Most rejected pairs per reason that are shown as pictures."""
+REJECTED_FRAMES = 2
+"""Candidates per reason whose frames are decoded again, since nothing was written of them."""
+REJECTED_DECODED = 12
+"""Most of them in all."""
 REJECTED_BYTES = 800_000
 REJECTED_ROWS = 40
 """Most rejected pairs per reason whose numbers are listed."""
@@ -166,7 +171,20 @@ def reject_groups(source: ReportSource) -> tuple[RejectGroup, ...]:
     ordered = sorted(groups, key=lambda g: (-len(g[1]), g[0]))
     shown = [p.pair for _, pairs in ordered for p in _written(source.folder.path, pairs)]
     pictures = read_pictures(source.folder.path, dict.fromkeys(shown), budget_bytes=REJECTED_BYTES)
+    decoded = frame_pictures(source, _to_decode([pairs for _, pairs in ordered], pictures))
+    pictures |= within_budget(decoded.items(), REJECTED_BYTES)
     return tuple(_group(code, pairs, pictures) for code, pairs in ordered)
+
+
+def _to_decode(groups: Sequence[Sequence[PairRecord]], known: Mapping[str, PairPictures]) -> list[PairRecord]:
+    """Choose a few candidates of every reason, spread over its rounds; decoding costs up to a second each."""
+    chosen: dict[str, PairRecord] = {}
+    for turn in range(REJECTED_FRAMES):
+        for pairs in groups:
+            pair = pairs[(2 * turn + 1) * len(pairs) // (2 * REJECTED_FRAMES)]
+            if pair.pair not in known and len(chosen) < REJECTED_DECODED:
+                chosen.setdefault(pair.pair, pair)
+    return list(chosen.values())
 
 
 def _written(session: Path, pairs: Sequence[PairRecord]) -> list[PairRecord]:
@@ -177,7 +195,7 @@ def _written(session: Path, pairs: Sequence[PairRecord]) -> list[PairRecord]:
 def _group(code: str, pairs: Sequence[PairRecord], pictures: dict[str, PairPictures]) -> RejectGroup:
     by_round = Counter(p.lq.round for p in pairs)
     others = Counter(c for p in pairs for c in p.reasons if c != code)
-    cards = [Card(p, "rejected", pictures[p.pair], pair_facts(p)) for p in pairs if p.pair in pictures]
+    cards = [Card(p, "as shot", pictures[p.pair], pair_facts(p)) for p in pairs if p.pair in pictures]
     return RejectGroup(
         code=code,
         reason=reason_words(code),

@@ -9,9 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+from skimage import data
 
+from alignment.audit_page import write_audit_page
 from alignment.report import write_report
+from catalog.audit import AuditPair, AuditRecord, GroupSummary, LocalShift, PairMeasurement
+from catalog.evidence import BlurRecord
 from catalog.session_folder import SessionFolder
 
 CHROMIUM = shutil.which("chromium")
@@ -97,7 +102,7 @@ def test_pictures_are_shown(browser: Browser, report: Path):
 
     sizes = page.eval_on_selector_all("#sheet .sheet img", "all => all.map(i => i.naturalWidth)")
 
-    assert len(sizes) == 4 * 60
+    assert len(sizes) == 6 * 60
     assert set(sizes) == {320, 160}
 
 
@@ -155,6 +160,58 @@ def test_the_detail_view_replaces_the_whole_pictures(browser: Browser, report: P
     card = page.locator("#cut-2-1").locator("..")
     assert card.locator("img.detail").first.is_visible()
     assert not card.locator("img.whole").first.is_visible()
+
+
+def style(page: Page, selector: str, name: str) -> str:
+    """A computed property of the first picture of a kind in the first card."""
+    return str(page.eval_on_selector(selector, f"element => getComputedStyle(element)['{name}']"))
+
+
+def test_pictures_are_compared_in_five_ways(browser: Browser, report: Path):
+    """Each way hides the cut of the swipe and does what its name says; swiping comes back."""
+    page = opened(browser, report).page
+    gt, lq, diff = (f".compare .whole.{side}" for side in ("gt", "lq", "diff"))
+
+    page.get_by_label("checkerboard").check()
+    assert "conic-gradient" in style(page, gt, "maskImage")
+    page.get_by_label("red and cyan").check()
+    assert (style(page, gt, "mixBlendMode"), style(page, gt, "clipPath")) == ("screen", "none")
+    assert "only-cyan" in style(page, lq, "filter")
+    page.get_by_label("difference").check()
+    assert style(page, diff, "visibility") == "visible"
+    page.get_by_label("swipe").check()
+    assert style(page, diff, "visibility") == "hidden"
+    assert "50%" in cut(page, "#cut-2-1")
+
+
+def test_f_held_down_lets_the_sides_flicker(browser: Browser, report: Path):
+    """Four tenths of a second for both sides: 2.5 Hz, below the three flashes a second that may harm."""
+    page = opened(browser, report).page
+    page.locator("#cut-2-1").focus()
+    first = ".compare:has(#cut-2-1) .whole.gt"
+
+    page.keyboard.down("f")
+    during = style(page, first, "animationName"), style(page, first, "animationDuration")
+    page.keyboard.up("f")
+
+    assert during == ("flicker", "0.4s")
+    assert style(page, first, "animationName") == "none"
+
+
+def test_the_loupe_shows_the_same_place_of_both_sides(browser: Browser, report: Path):
+    """Pictures of 320 px eight times enlarged are 2560 px wide."""
+    page = opened(browser, report).page
+    page.get_by_label("loupe").check()
+
+    page.locator("#cut-2-1").hover()
+
+    panes = page.eval_on_selector_all(
+        ".loupe i", "all => all.map(p => [p.style.backgroundSize, p.style.backgroundPosition])"
+    )
+    assert panes[0] == panes[1]
+    assert panes[0][0].startswith("2560px")
+    page.locator("h1").hover()
+    assert page.locator(".loupe").count() == 0
 
 
 @pytest.mark.parametrize("width", [1280, 400])
@@ -322,3 +379,96 @@ def test_hostile_text_is_shown_and_does_nothing(browser: Browser, draw_up: Calla
     shown = re.sub(r"\s+", " ", str(seen.page.evaluate("document.querySelector('#takes').textContent")))
     missing = [t for t in texts if re.sub(r"\s+", " ", t.replace("\u2028", "")) not in shown]
     assert missing == []
+
+
+@pytest.fixture(scope="module")
+def audit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of an audit whose classes, names and reasons are hostile; two pairs have pictures."""
+    folder = tmp_path_factory.mktemp("audit")
+    texts = payloads()[:40]
+    for side, left in (("gt.png", 0), ("lq.png", 2)):
+        Image.fromarray(data.coffee()[60:252, left : left + 320]).save(folder / side)
+    found = audit_record(texts)
+    return write_audit_page(found, folder, folder / "audit.json")
+
+
+def audit_record(texts: list[str]) -> AuditRecord:
+    measured = PairMeasurement(
+        shift_px=(2.0, 0.0),
+        epe_px=2.0,
+        epe_p95_px=2.1,
+        rotation_deg=(0.0, 0.0, 0.0),
+        scale=1.0,
+        homography=((1.0, 0.0, 2.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
+        predicted_error_px=0.02,
+        local_p90_px=0.3,
+        local_map=(LocalShift(x_px=160, y_px=96, dx_px=0.4, dy_px=-0.2),),
+        masked_share=0.0,
+        parallax="parallax",
+        ecc_shift_px=None,
+        blur=BlurRecord(kind="none", size_px=0.0),
+        exposure_ratio=1.0,
+        trustworthy=True,
+        confidence=0.9,
+    )
+    pair = AuditPair(
+        pair=texts[0],
+        group=texts[1],
+        gt="gt.png",
+        lq="lq.png",
+        sha256_gt="0",
+        sha256_lq="0",
+        width=320,
+        height=192,
+        verdict="misaligned",
+        measured=measured,
+    )
+    odd = {"measured": None, "verdict": "not_measured", "problem": "unreadable"}
+    failed = [pair.model_copy(update=odd | {"pair": t, "why": t}) for t in texts]
+    group = GroupSummary(
+        group=texts[1],
+        pairs=2 + len(failed),
+        measured=2,
+        trusted=2,
+        aligned=0,
+        misaligned=2,
+        parallax=2,
+        epe_px_median=2.0,
+        epe_px_p95=2.0,
+        epe_px_max=2.0,
+        local_p90_px_median=0.3,
+    )
+    return AuditRecord(
+        folder=texts[2],
+        layout=texts[3],
+        versions={t: t for t in texts},
+        aligned_px=0.5,
+        offered=100,
+        groups=(group,),
+        pairs=(pair, pair.model_copy(update={"pair": texts[4]}), *failed),
+    )
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
+def test_the_audits_page_is_silent_inert_and_fits(browser: Browser, audit: Path, width: int, scheme: str):
+    seen = opened(browser, audit, width=width, scheme=scheme)
+
+    for way in ("flicker", "checkerboard", "red and cyan", "difference", "detail, every pixel"):
+        seen.page.get_by_label(way).check()
+    seen.page.locator("#cut-1").focus()
+    seen.page.keyboard.press("ArrowRight")
+
+    assert seen.page.locator("#cut-1").input_value() == "51"
+    assert seen.page.evaluate("window.hacked") is None
+    assert (seen.said, seen.dialogs) == ([], [])
+    assert [url for url in seen.asked if not url.startswith("data:image/")] == [audit.as_uri()]
+    assert seen.page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_the_audits_arrows_can_be_hidden(browser: Browser, audit: Path):
+    page = opened(browser, audit).page
+
+    shown = style(page, ".overlay", "visibility")
+    page.get_by_label("leftover shifts").uncheck()
+
+    assert (shown, style(page, ".overlay", "visibility")) == ("visible", "hidden")

@@ -6,15 +6,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from xml.etree import ElementTree as ET
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from skimage import data
 
-from alignment.report_axes import Box, Drawing, Panel, decade_numbers, round_ticks, spread
+from alignment.report_axes import Box, Drawing, Panel, arrows, decade_numbers, round_ticks, spread
 from alignment.report_error_figures import error_figures, verdict_figure
 from alignment.report_figures import motion_figures, pairing_figures, smoothed_velocity, telemetry_on_datum
-from alignment.report_source import frame_times, read_source
+from alignment.report_pictures import difference
+from alignment.report_pose_figure import pose_figure
+from alignment.report_source import RoundSource, frame_times, read_source
 from alignment.report_tables import pose
 from catalog.session_folder import FrameTime, SessionFolder
 
@@ -171,3 +177,51 @@ def test_a_round_whose_candidates_were_all_rejected_is_still_drawn(draw_up: Draw
     rain = pairing_figures(source)[-1]
 
     assert rain.caption.startswith("0 frames paired, 5 candidates rejected")
+
+
+def test_camera_angles_are_read_from_the_pairs(draw_up: DrawUp):
+    """A camera turned by a yaw of 0.01 degrees in one round and by none in the others; f is 1248 px at 1280 x 720."""
+    source = read_source(draw_up())
+    matrix = np.array([[1248.0, 0, 639.5], [0, 1248.0, 359.5], [0, 0, 1]])
+    turned = cv2.Rodrigues(np.radians([0, 0.01, 0]))[0]
+    yawed = matrix @ turned @ np.linalg.inv(matrix)
+    rounds = [with_homography(r, yawed if r.name == "rain" else np.eye(3)) for r in source.rounds]
+
+    figure = pose_figure(replace(source, rounds=tuple(rounds)))
+
+    assert figure is not None
+    assert "pitch 0.0000°, yaw 0.0100°, roll 0.0000°" in figure.caption
+
+
+def with_homography(round_: RoundSource, homography: NDArray[np.float64]) -> RoundSource:
+    values = tuple(tuple(row) for row in homography.tolist())
+    return replace(round_, pairs=tuple(p.model_copy(update={"homography": values}) for p in round_.pairs))
+
+
+def test_without_pairs_there_are_no_angles(draw_up: DrawUp):
+    bare = {name: {"pairs": 0} for name in ("iso6400", "defocus", "rain")}
+
+    assert pose_figure(read_source(draw_up(bare))) is None
+
+
+def test_arrows_grow_with_the_picture_and_take_a_colour_by_length():
+    """One pixel is 20 px of a picture 320 px wide, so 80 px of one of 1280; 0.3 px is the third colour of four."""
+    drawn = ET.fromstring(arrows((1280, 720), [(100.0, 50.0, 1.0, 0.0), (10.0, 10.0, 0.0, 0.3)]))  # noqa: S314
+
+    long, short = drawn.findall("path[@class='e3']"), drawn.findall("path[@class='e2']")
+
+    assert long[0].get("d", "").startswith("M100 50L180 50")
+    assert short[0].get("d", "").startswith("M10 10L10 34")
+
+
+def test_a_dimmer_picture_leaves_an_even_grey_difference_and_a_shifted_one_does_not():
+    """Half the brightness and a veil are what gain and offset absorb; a shift by two pixels is not."""
+    photo = np.asarray(data.camera()[100:300, 100:420], np.float64)
+    sides = [photo, 20 + photo / 2, 20 + np.roll(photo, 2, axis=1) / 2]
+    clean, dim, shifted = (Image.fromarray(np.round(s).astype(np.uint8)) for s in sides)
+
+    inner = (slice(13, -13), slice(13, -13))
+    even, odd = (np.asarray(difference(clean, lq), float)[inner] for lq in (dim, shifted))
+
+    assert np.abs(even - 128).mean() < 3
+    assert np.abs(odd - 128).mean() > 10
