@@ -30,6 +30,14 @@ def test_way_that_was_lost_is_found(bench: SlipBench, name: FaultName):
     assert missed == []
 
 
+@pytest.mark.parametrize("share", np.linspace(0.05, 0.95, 4 * TIMES).tolist())
+def test_a_rail_that_lost_its_motor_power_while_it_reports_is_found_by_its_frozen_boards(
+    bench: SlipBench, share: float
+):
+    """The rest of 92 mm is missing, 4.6 mm at least (F12)."""
+    assert bench.spoiled(Fault("stall", 92.0 * (1 - share)))
+
+
 def test_a_take_that_went_where_it_should_is_not_called_spoiled(bench: SlipBench):
     wrong = [bench.spoiled() for _ in range(5 * TIMES)]
 
