@@ -101,7 +101,9 @@ class SessionDisplay:
     def _show_findings(self, event: TakeChecked) -> None:
         for finding in event.findings:
             if finding.verdict != "ok":
-                self._say(f"round {event.round} take {event.take}: {finding.verdict}: {finding.text}")
+                self._say(
+                    f"round {event.round} take {event.take}: {finding.verdict}, {finding.what}: {finding.text}"
+                )
 
     def _say(self, text: str) -> None:
         if self._live:

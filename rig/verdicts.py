@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import dataclass
@@ -39,6 +39,16 @@ class Verdict:
     reason: str = ""
     home_first: bool = False
     """Whether the carriage may have lost its place."""
+
+
+@dataclass(frozen=True)
+class _Fault:
+    what: str
+    """Name of a guard or a finding, as `rig help` explains it."""
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.text}"
 
 
 @dataclass(frozen=True)
@@ -128,41 +138,43 @@ class SessionJudge:
     def _act_before(self, round_: RoundRecord, failed: Judgment) -> None:
         action = self._plan.guards.action(failed.guard)
         if action == "warn":
-            self._warn(round_.name, failed.text)
+            self._warn(round_.name, str(_fault(failed)))
             return
         text = f"Before round {round_.name}: {failed.text}"
         card = OperatorCard(
             kind="guard", round=round_.name, title=f"Guard: {failed.guard}", text=text, choices=(GO_ON, END)
         )
         if action == "void" or self._ask(card).choice == END.name:
-            raise _not_going_on(text)
+            raise _not_going_on(text, failed.guard)
 
     def _decide(self, pending: _Pending, report: TakeReport, failed: list[Judgment]) -> Verdict:
         for judgment in failed:
             if self._plan.guards.action(judgment.guard) == "warn":
-                self._warn(pending.round.name, judgment.text)
-        spoiled = [f"{f.what}: {f.text}" for f in report.findings if f.verdict == "spoiled"]
-        voids = [j.text for j in failed if self._plan.guards.action(j.guard) == "void"]
-        holds = [j.text for j in failed if self._plan.guards.action(j.guard) == "hold"]
+                self._warn(pending.round.name, str(_fault(judgment)))
+        spoiled = [_Fault(f.what, f.text) for f in report.findings if f.verdict == "spoiled"]
+        voids = [_fault(j) for j in failed if self._plan.guards.action(j.guard) == "void"]
+        holds = [_fault(j) for j in failed if self._plan.guards.action(j.guard) == "hold"]
         home_first = any(f.verdict == "spoiled" and f.what in _MISPLACED for f in report.findings)
         if spoiled and not self._plan.retake_spoiled:
-            self._warn(pending.round.name, "; ".join(spoiled))
+            self._warn(pending.round.name, _joined(spoiled))
             spoiled = []
         if voids:
-            return self._redo_once(pending, "; ".join(voids), home_first)
+            return self._redo_once(pending, voids, home_first)
         if spoiled or holds:
             return self._ask_about(pending, spoiled, holds, home_first)
         return Verdict(pending.round, pending.take, keep=True)
 
-    def _redo_once(self, pending: _Pending, reason: str, home_first: bool) -> Verdict:
+    def _redo_once(self, pending: _Pending, voids: list[_Fault], home_first: bool) -> Verdict:
+        reason = _joined(voids)
         if self._retakes[pending.round.name]:
-            raise _not_going_on(f"round {pending.round.name} failed a guard again: {reason}")
+            raise _not_going_on(f"round {pending.round.name} failed a guard again: {reason}", voids[0].what)
         return self._retake(pending, reason, home_first)
 
     def _ask_about(
-        self, pending: _Pending, spoiled: list[str], holds: list[str], home_first: bool
+        self, pending: _Pending, spoiled: list[_Fault], holds: list[_Fault], home_first: bool
     ) -> Verdict:
-        reason = "; ".join([*spoiled, *holds])
+        faults = [*spoiled, *holds]
+        reason = _joined(faults)
         card = OperatorCard(
             kind="retake" if spoiled else "guard",
             round=pending.round.name,
@@ -172,7 +184,7 @@ class SessionJudge:
         )
         answer = self._ask(card)
         if answer.choice == END.name:
-            raise _not_going_on(f"round {pending.round.name}: {reason}")
+            raise _not_going_on(f"round {pending.round.name}: {reason}", faults[0].what)
         if answer.choice == RETAKE.name:
             return self._retake(pending, reason, home_first)
         return Verdict(pending.round, pending.take, keep=True)
@@ -243,5 +255,15 @@ def _wait(report: Future[TakeReport], require_free: Callable[[], None]) -> TakeR
             require_free()
 
 
-def _not_going_on(text: str) -> GuardError:
-    return GuardError(text, kept="every take recorded so far", next_step="mend what the guard names")
+def _fault(judgment: Judgment) -> _Fault:
+    return _Fault(judgment.guard, judgment.text)
+
+
+def _joined(faults: Sequence[_Fault]) -> str:
+    return "; ".join(map(str, faults))
+
+
+def _not_going_on(text: str, what: str) -> GuardError:
+    return GuardError(
+        text, kept="every take recorded so far", next_step=f"mend it (`rig help {what}` tells how)"
+    )
