@@ -18,7 +18,7 @@ from alignment.errors import AlignmentError
 from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair
 from alignment.pair_job import measurements
 from alignment.photometry import grey_codes, standard_tone_curve
-from alignment.picture import Picture
+from alignment.picture import NO_BLUR, Picture
 from alignment.registration import Pinhole, Registration, register
 from alignment.resampling import Cut, plan_cut
 from benchmarks.alignment_pairs import CLASSES, LENS, TONE_NAME, BenchPair, PairPlace, Studio
@@ -32,6 +32,8 @@ GRID = (25, 15)
 """Columns and rows of the points that a pair's error is taken over."""
 FAILED_PX = 1.0
 """A pair has failed where its median error is over this, or where the estimator gave up."""
+SCREENING: dict[str, Any] = {"finest_scale": 2, "models": ("scale",), "blur": NO_BLUR}
+"""The pass that only asks whether a pair is worth more: half size, one model, no search for blur."""
 OURS = {"cleanplate": 1, "cleanplate_half": 2}
 """Finest scale by method: all of it, and the screening pass at half size."""
 
@@ -110,7 +112,7 @@ def _rival(pair: BenchPair, rival: Rival) -> Row:
             return None
 
     found, cpu_ms = _timed(run)
-    return {**_errors(pair, found), "cpu_ms": cpu_ms}
+    return {**numbers(pair, found), "cpu_ms": cpu_ms}
 
 
 def _ours(pair: BenchPair, *, finest_scale: Literal[1, 2], low_light: bool) -> Row:
@@ -123,16 +125,16 @@ def _ours(pair: BenchPair, *, finest_scale: Literal[1, 2], low_light: bool) -> R
                 Picture(pair.lq, tone=tone),
                 camera=Pinhole(nominal_focal_px(LENS, width), width, height),
                 initial=np.eye(3),
-                finest_scale=finest_scale,
+                **SCREENING if finest_scale == 2 else {},
             )
         except AlignmentError:
             return None
 
     found, cpu_ms = _timed(run)
     if found is None:
-        return {**_errors(pair, None), "cpu_ms": cpu_ms, "reasons": ["no_structure"]}
+        return {**numbers(pair, None), "cpu_ms": cpu_ms, "reasons": ["no_structure"]}
     return {
-        **_errors(pair, found.homography),
+        **numbers(pair, found.homography, radius_px=found.predicted_epe_px),
         "cpu_ms": cpu_ms,
         "predicted_px": found.predicted_epe_px,
         "bound_px": found.bound_px,
@@ -150,8 +152,14 @@ def _timed(run: Callable[[], Result]) -> tuple[Result, float]:
     return result, 1000 * (time.process_time() - start)
 
 
-def _errors(pair: BenchPair, homography: Array | None) -> Row:
-    """Medians and 95th percentiles over the picture; a method that gave up leaves the frames where they were."""
+def numbers(pair: BenchPair, homography: Array | None, *, radius_px: float = 0.0) -> Row:
+    """Medians and 95th percentiles over the picture; a method that gave up leaves the frames where they were.
+
+    Args:
+        pair: The pair.
+        homography: What the method found; None where it gave up.
+        radius_px: Inside which points are counted.
+    """
     size = (pair.gt.shape[1], pair.gt.shape[0])
     used = np.eye(3) if homography is None else homography
     try:
@@ -164,6 +172,7 @@ def _errors(pair: BenchPair, homography: Array | None) -> Row:
         "estimate_rms_px": float(np.sqrt(np.mean(errors.estimate**2))),
         "delivered_px": float(np.median(errors.delivered)),
         "local_p95_px": float(np.percentile(errors.delivered, 95)),
+        "inside_share": float(np.mean(errors.delivered <= radius_px)),
         "gave_up": homography is None,
         "failed": homography is None or bool(np.median(errors.estimate) > FAILED_PX),
         "gt_warped": cut.gt_warped,

@@ -116,7 +116,10 @@ CASES: Mapping[str, Case] = {
     "good": Case(frozenset()),
     "good without boards": Case(frozenset(), boards=False),
     **{f"{n} frames off": Case(_PLACE, step_frames=n) for n in (1, 2, 5)},
-    **{f"{n} frames off without boards": Case(_PLACE | _CONTENT, step_frames=n, boards=False) for n in (1, 2, 5)},
+    **{
+        f"{n} frames off without boards": Case(_PLACE | _CONTENT, step_frames=n, boards=False)
+        for n in (1, 2, 5)
+    },
     "wrong scene": Case(_CONTENT, other_scene=True),
     "reversed direction": Case(_PLACE | _CONTENT, step_frames=30),
     "person over 10 %": Case(frozenset({"moving_object"}), person_share=0.1, may_be_masked=True),

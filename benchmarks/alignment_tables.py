@@ -49,7 +49,7 @@ def _evidence(rows: Sequence[Row]) -> Document:
         "bound_px": _round(median(r["bound_px"] for r in rows)),
         "predicted_epe_px": _round(median(r["predicted_px"] for r in rows)),
         "coverage": _round(_share(r["delivered_px"] <= r["predicted_px"] for r in rows)),
-        "coverage_of_local_p95": _round(_share(r["local_p95_px"] <= r["predicted_px"] for r in rows)),
+        "coverage_of_points": _round(float(np.mean([r["inside_share"] for r in rows]))),
         "rejected_share": _round(_share(bool(r["reasons"]) for r in rows)),
         "reasons": dict(Counter(reason for r in rows for reason in r["reasons"])),
         "models": dict(Counter(r["model"] for r in rows)),
@@ -81,7 +81,7 @@ def markdown(document: Document) -> str:
         cells = [_cell(kind.get(method)) for kind in classes.values()]
         costs = [kind[method]["cpu_ms_per_pair"] for kind in classes.values() if method in kind]
         lines.append(f"| {' | '.join([method, *cells, f'{median(costs):.0f}'])} |")
-    for key in ("predicted_epe_px", "coverage", "efficiency", "rejected_share"):
+    for key in ("predicted_epe_px", "coverage", "coverage_of_points", "efficiency", "rejected_share"):
         cells = [f"{kind.get('cleanplate', {}).get(key, float('nan')):.3g}" for kind in classes.values()]
         lines.append(f"| {' | '.join([key, *cells, ''])} |")
     lines += [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.alignment_goals import EPE_GOALS_PX, best_rival
-from benchmarks.alignment_measure import _errors, measure
+from benchmarks.alignment_measure import numbers, measure
 from benchmarks.alignment_pairs import (
     CLASSES,
     LENS,
@@ -103,9 +103,9 @@ def test_moving_by_the_truth_leaves_no_error_and_doing_nothing_leaves_the_displa
     """A pair whose truth is one shift has an exact homography."""
     still = replace(clean, lq_truth=clean.gt_truth)
 
-    assert _errors(still, np.eye(3))["estimate_px"] == pytest.approx(0.0, abs=1e-9)
-    assert _errors(clean, None)["failed"]
-    assert _errors(still, np.array([[1, 0, 0.3], [0, 1, -0.4], [0, 0, 1.0]]))["estimate_px"] == pytest.approx(
+    assert numbers(still, np.eye(3))["estimate_px"] == pytest.approx(0.0, abs=1e-9)
+    assert numbers(clean, None)["failed"]
+    assert numbers(still, np.array([[1, 0, 0.3], [0, 1, -0.4], [0, 0, 1.0]]))["estimate_px"] == pytest.approx(
         0.5
     )
 
