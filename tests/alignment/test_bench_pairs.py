@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.alignment_goals import EPE_GOALS_PX, best_rival
-from benchmarks.alignment_measure import numbers, measure
+from benchmarks.alignment_measure import measure, numbers
 from benchmarks.alignment_pairs import (
     CLASSES,
     LENS,
