@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from alignment.calibration.store import find_calibration, newest_calibration, store_calibration
-from catalog.session_folder import SessionFolder, SessionRecord
+from catalog.session_folder import SessionFolder, SessionRecord, make_folder
 from rig.assembly import Rig
 from rig.engine.devices import Stage
 from rig.errors import DiskSpaceError, PlanError
@@ -19,6 +19,7 @@ from rig.forecast import Forecast, forecast, require_runnable
 from rig.plan import CapturePlan
 from rig.profile import RigProfile
 from rig.session import SessionRecorder
+from rig.storage import storing
 
 SIZE_RESERVE = 1.2
 """Room asked for, as a multiple of the forecast."""
@@ -61,12 +62,14 @@ class SessionOrder:
             CalibrationNotFoundError, DamagedCalibrationError: The calibration cannot be had.
             EnvelopeError, PlanError: The plan violates a limit of the rig.
             DiskSpaceError: The forecast does not fit on the disk.
+            StorageError: The data folder cannot be made.
         """
         named = _calibration_hash(calibration, data=data, rig=profile.name)
         order = cls(plan, profile, data / "sessions", photos, calibration=named)
         require_runnable(order.forecast)
-        order.sessions.mkdir(parents=True, exist_ok=True)
-        _require_room(order.sessions, order.forecast.size_gb * SIZE_RESERVE + plan.guards.min_free_gb)
+        with storing(data):
+            make_folder(order.sessions)
+            _require_room(order.sessions, order.forecast.size_gb * SIZE_RESERVE + plan.guards.min_free_gb)
         return order
 
     @classmethod

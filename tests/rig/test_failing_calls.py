@@ -20,8 +20,12 @@ import pytest
 from paper_session import PaperSession
 from recorded_disk import KINDS, Fault, Kind, RecordedDisk
 from session_checker import is_complete, violations
+from small_rig import write_plan, write_profile
 
+from rig.engine.session import SessionOrder
 from rig.errors import StorageError
+from rig.plan import CapturePlan
+from rig.profile import RigProfile
 from rig.storage import JournalWriter
 
 NIGHTLY = os.environ.get("CLEANPLATE_NIGHTLY") == "1"
@@ -122,6 +126,17 @@ def test_short_writes_are_gone_on_with(tmp_path):
     assert len(outcome.disk.failed) > 500
     assert outcome.error is None
     assert list(wrongs(outcome, "")) == []
+
+
+def test_a_data_folder_that_cannot_be_made_is_told_before_anything_moves(tmp_path):
+    (tmp_path / "data").write_bytes(b"a file is in its place")
+    plan, profile = CapturePlan.load(write_plan(tmp_path)), RigProfile.load(str(write_profile(tmp_path)))
+
+    with pytest.raises(StorageError, match="data") as caught:
+        SessionOrder.new(plan, profile, data=tmp_path / "data")
+
+    assert (caught.value.code, caught.value.exit_code) == ("RIG-DISK-002", 3)
+    assert caught.value.next_step
 
 
 @contextmanager
