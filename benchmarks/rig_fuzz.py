@@ -2,7 +2,8 @@
 
 Commands: 100,000 from hypothesis, 50 a rail, on a firmware that answers at once. Wire: 20 seeds until 10,000 answers
 each were spoiled in one of twelve ways, on the simulated controller.
-Usage: python -P benchmarks/rig_fuzz.py [--commands 100000] [--seeds 20] [--spoiled 10000] [--jobs 2]
+The result is written after every seed, so that a run that is cut short leaves what it has.
+Usage: python -P benchmarks/rig_fuzz.py [--commands 100000] [--first 1] [--seeds 20] [--spoiled 10000] [--jobs 2]
 """
 
 from __future__ import annotations
@@ -81,15 +82,20 @@ def main() -> int:
     """Run both, write the result; returns 1 when anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--commands", type=int, default=100_000)
+    parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--spoiled", type=int, default=10_000)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
+    seeds = range(options.first, options.first + options.seeds)
+    results: list[FuzzResult] = []
     with ProcessPoolExecutor(options.jobs) as pool:
-        results = pool.map(fuzz, range(1, options.seeds + 1), repeat(options.spoiled))
+        coming = pool.map(fuzz, seeds, repeat(options.spoiled))
         commands = fuzz_commands(options.commands)
-        wire = summarise(list(results))
-    RESULT.write_text(json.dumps({"schema": 1, "envelope": commands, "wire": wire}, indent=1) + "\n")
+        for result in coming:
+            results.append(result)
+            wire = summarise(results)
+            RESULT.write_text(json.dumps({"schema": 1, "envelope": commands, "wire": wire}, indent=1) + "\n")
     print(json.dumps({"envelope": commands, "wire": wire}, indent=1))
     wrong = [wire[key] for key in ("wrong_positions", "stray_motions", "violations", "hangs")]
     return int(any(wrong) or bool(commands["violations"]))

@@ -153,7 +153,7 @@ class SlipBench:
     def random_fault(self, name: FaultName) -> Fault:
         """Draw a size and a place; a stall only loses way."""
         size_mm = self.random.uniform(LEAST_MM, MOST_MM)
-        if name == "slip":
+        if name in {"slip", "drift"}:
             size_mm = self.random.uniform(LEAST_SLIP, MOST_SLIP) * self._setting.length_mm
         sign = 1.0 if name == "stall" else float(self.random.choice([-1.0, 1.0]))
         return Fault(name, sign * size_mm, self.random.uniform(0.1, 0.9))
@@ -230,7 +230,7 @@ def _source(
     motion: Kinematics, time_s: Series, sweep: SweepRecord, role: Literal["gt", "internal"]
 ) -> TakeSource:
     """What the rig knows of such a take: the rail always says what was commanded."""
-    told_s = np.arange(REST_S / 2, motion.stop_s + REST_S / 2, 0.05)
+    told_s = np.array([REST_S / 2, motion.stop_s + REST_S / 2])  # judged are the rests alone
     camera = CameraTake(
         kind="movie",
         files=("main-01.mov",),
