@@ -259,6 +259,16 @@ def test_no_more_than_a_few_dozen_frames_are_held(tmp_path: Path) -> None:
     assert held <= 36
 
 
+def test_frames_that_are_kept_need_not_be_decoded_again(tmp_path: Path) -> None:
+    path = write_movie(tmp_path / "long.mov", numbered(70))
+
+    with open_movie([path], cached_frames=70) as movie:
+        first = list(movie.frames())
+        path.write_bytes(b"")
+
+        assert [movie.read(index) for index in range(69, -1, -1)] == first[::-1]
+
+
 def test_a_frame_number_outside_the_movie_is_an_index_error(tmp_path: Path) -> None:
     path = write_movie(tmp_path / "n.mov", numbered(3))
 
