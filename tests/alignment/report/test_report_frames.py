@@ -17,12 +17,12 @@ from catalog.session_folder import ROUND_FILE, SessionFolder
 DrawUp = Callable[..., SessionFolder]
 
 
-def with_stills(folder: SessionFolder, *rounds: str, count: int = 300) -> ReportSource:
-    """Give takes of these rounds stills: grey pictures, brighter by one for each of the first 200."""
+def with_stills(folder: SessionFolder, *rounds: str) -> ReportSource:
+    """Give takes of these rounds 300 stills: grey pictures, brighter by one for each of the first 200."""
     for take in folder.path.glob("rounds/*.take*"):
         if take.name.split(".")[0].split("-", 1)[1] not in rounds or not (take / ROUND_FILE).is_file():
             continue
-        names = [f"main/{k:06d}.png" for k in range(count)]
+        names = [f"main/{k:06d}.png" for k in range(300)]
         (take / "main").mkdir()
         for k, name in enumerate(names):
             Image.new("RGB", (64, 48), (min(k, 200),) * 3).save(take / name)
@@ -64,9 +64,9 @@ def test_rounds_whose_movies_are_gone_or_damaged_have_no_pictures(source: Report
 
 
 def test_only_so_many_candidates_are_decoded(draw_up: DrawUp):
-    """Thirty reasons, three candidates of each, of which two would be decoded; frames 72 to 339."""
-    reasons = tuple(f"reason_{k:02d}" for k in range(30) for _ in range(3))
-    source = with_stills(draw_up({"iso6400": {"rejected": reasons}}), "gt", "iso6400", count=400)
+    reasons = tuple(f"reason_{k:02d}" for k in range(30))
+    changes = {"iso6400": {"rejected": reasons}, "defocus": {"rejected": ()}, "rain": {"rejected": ()}}
+    source = with_stills(draw_up(changes), "gt", "iso6400")
 
     shown = {c.name for g in reject_groups(source) for c in g.cards}
 
