@@ -124,7 +124,9 @@ NO_START = End("start_movie", DeviceError, "the movie did not start within 2 s")
 NO_FILE = End("stop_movie", DeviceTimeoutError, "announced no file")
 SHORT = End("fetch", DeviceError, r"CLN_0001.MOV: \d+ of \d+ bytes arrived")
 CUT_MOVIE = End("fetch", DeviceError, "CLN_0001.MOV: the movie is cut off or garbled", is_kept=False)
-CUT_FRAME = End("preview", DeviceError, "reading live view failed: .*JPEG|live view: the JPEG picture is cut off")
+CUT_FRAME = End(
+    "preview", DeviceError, "reading live view failed: .*JPEG|live view: the JPEG picture is cut off"
+)
 HOT_MOVIE = End("start_movie", DeviceError, "a movie cannot be recorded: Temperature too high")
 LOW = told(during(5))
 DRIFTED = told(during(changed="iso was 400 and became 500"))
