@@ -73,12 +73,13 @@ class BlurSearch:
         self._known: dict[BlurRecord, float] = {}
 
     def score(self, blur: BlurRecord) -> float:
-        """Log-likelihood per tile: every tile has its own unknown gain, offset and noise."""
+        """Log-likelihood per tile: every tile has its own unknown gain, offset and noise; 0 where no tile counts."""
         if blur not in self._known:
             light = blur_light(self._light, blur, scale=_SCALE)
             plane = smooth(self._tone.codes(light, exposure=self._exposure), _SMOOTHING_PX)
             rho = tile_correlation(self._grid.crop(plane), self._lq, self._grid)[self._usable]
-            self._known[blur] = float(-0.5 * np.mean(np.log1p(-(np.clip(rho, 0, _ALIKE) ** 2))))
+            gained = np.log1p(-(np.clip(rho, 0, _ALIKE) ** 2)).sum()
+            self._known[blur] = float(-0.5 * gained / max(rho.size, 1))
         return self._known[blur]
 
     def climb(self, kind: Family, *, start: int, floor: float) -> int | None:
@@ -96,11 +97,14 @@ class BlurSearch:
             return None
         top = start
         for step in (1, -1):
-            while 0 <= top + step < len(_SIZES_PX[kind]) and self._score_of(
-                kind, top + step
-            ) > self._score_of(kind, top):
+            while self._rises(kind, top, step):
                 top += step
         return top
+
+    def _rises(self, kind: Family, number: int, step: int) -> bool:
+        following = number + step
+        inside = 0 <= following < len(_SIZES_PX[kind])
+        return inside and self._score_of(kind, following) > self._score_of(kind, number)
 
     def _score_of(self, kind: Family, number: int) -> float:
         return self.score(_blur(kind, _SIZES_PX[kind][number]))
@@ -109,7 +113,7 @@ class BlurSearch:
         """Tell whether a blur is clearly more likely than none, over the whole frame."""
         independent = self._grid.tile_px**2 / _CORRELATED_PX * np.count_nonzero(self._usable)
         none = self.score(NO_BLUR)
-        return self.score(blur) - none > max(_CLEAR_EXCESS / independent, _CLEAR_GAIN * none)
+        return self.score(blur) - none > max(_CLEAR_EXCESS / max(independent, 1.0), _CLEAR_GAIN * none)
 
     def close_in(self, kind: Family, number: int) -> BlurRecord:
         """Find the best size between the neighbours of one of a family's."""

@@ -156,7 +156,8 @@ def register(
         initial: ``(3, 3)`` first guess of the homography, good to about 6 px.
         blur: Blur of ``lq`` over ``gt``; None searches for it.
         trust: ``(H, W)`` uint8 over ``lq``, 0 where it must not be compared.
-        finest_scale: 2 screens at half size: a third of the time, about half the accuracy.
+        finest_scale: 2 screens at half size: half of the time, about half the accuracy; a third of the time
+            with one model and no search for blur.
         parallax_spread_px: Parallax between near and far that the position gap makes, for the prediction.
         models: Models allowed, the simplest first; a richer one is taken only on strong evidence.
 
@@ -172,7 +173,8 @@ def register(
         blur = find_blur(gt, lq, homography=coarse.homography, exposure=exposure)
     truth = MatchedTruth(gt, tone=lq.tone, blur=blur, exposure=exposure if exposure < DIMMED else 1.0)
     forward = _fine(truth, lq, coarse, camera=camera, models=models, trust=trust, finest_scale=finest_scale)
-    backward = _backward(truth, lq, initial, camera=camera, model=forward.fit.model)
+    scales = (4, 2) if finest_scale == 1 else (4,)
+    backward = _backward(truth, lq, initial, camera=camera, model=forward.fit.model, scales=scales)
     return _describe(
         truth, lq, forward, backward, camera=camera, exposure=exposure, parallax_spread_px=parallax_spread_px
     )
@@ -233,15 +235,22 @@ def _fit(tiles: TileStatistics, like: Fit, jacobians: Array, model: ModelName) -
 
 
 def _backward(
-    truth: MatchedTruth, lq: Picture, initial: Array, *, camera: Pinhole, model: ModelName
+    truth: MatchedTruth,
+    lq: Picture,
+    initial: Array,
+    *,
+    camera: Pinhole,
+    model: ModelName,
+    scales: tuple[int, ...],
 ) -> Array:
     """Estimate the homography once more, on tiles of the ground truth, from the same first guess.
 
-    Half size is fine enough for a check against 0.1 px.
+    Half size is fine enough for a check against 0.1 px, a quarter for screening.
     """
     homography = initial
-    for scale, tolerance_px in ((4, _COARSE_TOLERANCE_PX), (2, _FINE_TOLERANCE_PX)):
+    for scale in scales:
         pair = BackwardPair(truth, lq, scale=scale)
+        tolerance_px = _FINE_TOLERANCE_PX if scale == scales[-1] else _COARSE_TOLERANCE_PX
         found = refine(pair, homography, camera=camera, model=model, tolerance_px=tolerance_px)
         homography = found.homography
     return homography

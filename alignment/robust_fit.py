@@ -18,6 +18,8 @@ CHI_SQUARE_MEDIAN = 1.386
 TUKEY_CUT = 16.0
 """Whitened squared innovation at which a tile loses its say; 16 is four standard deviations."""
 _MAX_REWEIGHTINGS = 10
+_TELLING = 1e-9
+"""Share of a tile's information across its only edge below which there is none: rounding."""
 _LEAST_EIGENVALUE = 1e-9
 """Of the information scaled to a diagonal of ones: below it, rounding decides some of the parameters."""
 
@@ -63,27 +65,52 @@ def fit_motion(tiles: TileStatistics, jacobians: Array, usable: Flags, *, model:
     Raises:
         NoCommonStructureError: The tiles do not determine the parameters.
     """
-    information = tiles.information * usable[:, None, None]
-    transposed = np.ascontiguousarray(jacobians.transpose(0, 2, 1))
-    each_normal = (transposed @ (information @ jacobians)).reshape(len(usable), -1)
-    each_right = np.einsum("kpi,ki->kp", transposed, tiles.score * usable[:, None])
-    whitening = _inverse(tiles.information)
+    design, target = _whitened(tiles, jacobians)
     size = PARAMETERS[model]
+    rows = design.reshape(-1, size)
     weight = usable.astype(float)
     for _ in range(_MAX_REWEIGHTINGS):
-        parameters = _solve((weight @ each_normal).reshape(size, size), weight @ each_right)
-        moved = parameters @ transposed
-        remainder = tiles.score - np.einsum("kij,kj->ki", tiles.information, moved)
-        innovation = np.einsum("kij,kj->ki", whitening, remainder)
-        chi_square = np.maximum(np.einsum("ki,ki->k", remainder, innovation), 0.0)
+        weighted = (design * weight[:, None, None]).reshape(-1, size).T
+        normal = weighted @ rows
+        parameters = _solve(normal, weighted @ target.ravel())
+        chi_square = np.square(target - (rows @ parameters).reshape(-1, 2)) @ np.ones(2)
         inflation = max(_median(chi_square[usable]) / CHI_SQUARE_MEDIAN, 1e-6)
         previous, weight = weight, usable * tukey_weight(chi_square / inflation)
         if np.max(np.abs(weight - previous)) < 0.01:
             break
+    remainder = tiles.score - np.einsum("kij,kj->ki", tiles.information, jacobians @ parameters)
     return Fit(
-        model, parameters, (weight @ each_normal).reshape(size, size), jacobians, remainder, innovation,
-        chi_square / inflation, weight, inflation, usable,
-    )  # fmt: skip
+        model=model,
+        parameters=parameters,
+        normal=np.asarray((design * weight[:, None, None]).reshape(-1, size).T @ rows, np.float64),
+        jacobians=jacobians,
+        remainder=remainder,
+        innovation=_solved(tiles.information, remainder),
+        chi_square=chi_square / inflation,
+        weight=weight,
+        inflation=inflation,
+        usable=usable,
+    )
+
+
+def _whitened(tiles: TileStatistics, jacobians: Array) -> tuple[Array, Array]:
+    """Scale every tile's equations to unit variance: design ``(K, 2, p)`` and target ``(K, 2)``.
+
+    By the Cholesky factor of each tile's information; what a tile cannot tell gets a row of zeros.
+    """
+    information, score = tiles.information, tiles.score
+    a = np.sqrt(np.maximum(information[:, 0, 0], 0.0))
+    b = _quotient(information[:, 0, 1], a)
+    rest = information[:, 1, 1] - b**2
+    c = np.sqrt(np.where(rest > _TELLING * information[:, 1, 1], rest, 0.0))
+    first = _quotient(score[:, 0], a)
+    target = np.stack([first, _quotient(score[:, 1] - b * first, c)], axis=-1)
+    x, y = jacobians[:, 0], jacobians[:, 1]
+    return np.stack([a[:, None] * x + b[:, None] * y, c[:, None] * y], axis=1), target
+
+
+def _quotient(values: Array, by: Array) -> Array:
+    return np.divide(values, by, out=np.zeros_like(values), where=by > 0)
 
 
 def tukey_weight(chi_square: Array) -> Array:
@@ -128,7 +155,9 @@ def _median(values: Array) -> float:
     return float(np.partition(values, middle)[middle])
 
 
-def _inverse(information: Array) -> Array:
-    """Invert ``(K, 2, 2)``; a tile without texture gets a very large but finite variance."""
+def _solved(information: Array, score: Array) -> Array:
+    """Solve ``(K, 2, 2)`` for ``(K, 2)``; a tile without texture gets a very large but finite answer."""
     ridge = 1e-9 * np.trace(information, axis1=1, axis2=2).max(initial=1e-12) + 1e-12
-    return np.asarray(np.linalg.inv(information + ridge * np.eye(2)), np.float64)
+    xx, yy, xy = information[:, 0, 0] + ridge, information[:, 1, 1] + ridge, information[:, 0, 1]
+    swapped = np.stack([yy * score[:, 0] - xy * score[:, 1], xx * score[:, 1] - xy * score[:, 0]], axis=-1)
+    return np.asarray(swapped / (xx * yy - xy**2)[:, None], np.float64)
