@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment.camera_motion import Pinhole
 from alignment.errors import NoMotionError
 from alignment.tracking import ReferenceTracks, TargetTrack
 from alignment.velocity import Track
@@ -45,23 +46,35 @@ class Datum:
     """Which target sets the scale."""
     metric: bool
     """True if the scale is that of a board of known size; otherwise positions count px."""
+    lens: Pinhole | None = None
+    """Takes distortion out of the anchors; None where no calibration knows the lens."""
 
     @classmethod
-    def of(cls, tracks: ReferenceTracks) -> Datum:
+    def of(
+        cls, tracks: ReferenceTracks, *, lens: Pinhole | None = None, readout_mm: Array | None = None
+    ) -> Datum:
         """Establish the datum on a ground-truth round.
+
+        Args:
+            tracks: Of that round.
+            lens: The calibrated lens.
+            readout_mm: ``(N,)`` way of the carriage while each frame is read out; None for a global shutter.
 
         Raises:
             NoMotionError: No target moves.
         """
         reference = _best_target(tracks)
         own = tracks.targets[reference].px_per_mm
-        scale = _first_scale(tracks.tracks[reference], float(np.median(own)) if own else 1.0)
-        position = scale.position(tracks.tracks[reference].anchor_px)
+        anchors = [_ideal(track.anchor_px, lens) for track in tracks.tracks]
+        px_per_mm = float(np.median(own)) / _stretch(tracks.tracks[reference], lens) if own else 1.0
+        rows = [_row_way(track, lens, readout_mm) for track in tracks.tracks]
+        scale = _first_scale(anchors[reference][tracks.tracks[reference].found], px_per_mm)
+        position = scale.position(anchors[reference]) - rows[reference]
         scales = [
-            scale if i == reference else _fitted_scale(track, position)
-            for i, track in enumerate(tracks.tracks)
+            scale if i == reference else _fitted_scale(anchor, position + row)
+            for i, (anchor, row) in enumerate(zip(anchors, rows, strict=True))
         ]
-        return cls(tuple(scales), reference, metric=bool(own))
+        return cls(tuple(scales), reference, metric=bool(own), lens=lens)
 
     @property
     def px_per_mm(self) -> float:
@@ -72,22 +85,53 @@ class Datum:
         """Return the datum in mm, given the reference target's scale as telemetry or a command tells it."""
         factor = px_per_mm / self.px_per_mm
         scales = tuple(_TargetScale(s.origin_px, s.direction, s.px_per_mm * factor) for s in self.scales)
-        return Datum(scales, self.reference, metric=True)
+        return Datum(scales, self.reference, metric=True, lens=self.lens)
 
-    def positions(self, tracks: Sequence[TargetTrack], *, time_s: Array) -> Track:
+    def positions(
+        self, tracks: Sequence[TargetTrack], *, time_s: Array, readout_mm: Array | None = None
+    ) -> Track:
         """Combine the targets of a take, each weighted by how well it tells the position.
 
         Frames in which a target correlates much less than it usually does in this take do not count for it:
         something stands in front of it.
+
+        Args:
+            tracks: The targets' paths.
+            time_s: Mid-exposure of every frame.
+            readout_mm: ``(N,)`` way of the carriage while each frame is read out: a target above or below the
+                middle row was seen earlier or later. None for a global shutter.
         """
         weights, sums = np.zeros(len(time_s)), np.zeros(len(time_s))
         for scale, track in zip(self.scales, tracks, strict=True):
             good = visible(track)
             sigma_mm = np.maximum(track.sigma_px[good], _LEAST_SIGMA_PX) / scale.px_per_mm
             weights[good] += 1 / sigma_mm**2
-            sums[good] += scale.position(track.anchor_px[good]) / sigma_mm**2
+            position = scale.position(_ideal(track.anchor_px, self.lens)) - _row_way(
+                track, self.lens, readout_mm
+            )
+            sums[good] += position[good] / sigma_mm**2
         index = np.flatnonzero(weights > 0)
         return Track(index, time_s[index], sums[index] / weights[index], 1 / np.sqrt(weights[index]))
+
+
+def _ideal(anchor_px: Array, lens: Pinhole | None) -> Array:
+    return anchor_px if lens is None else lens.ideal(anchor_px)
+
+
+def _stretch(track: TargetTrack, lens: Pinhole | None) -> float:
+    """By how much the lens enlarges the target, as `BoardSighting.px_per_mm` counts it: along the longer axis."""
+    if lens is None:
+        return 1.0
+    middle = np.median(track.anchor_px[track.found], axis=0)
+    return float(np.linalg.svd(lens.stretch(lens.rays(middle[None]))[0], compute_uv=False)[0])
+
+
+def _row_way(track: TargetTrack, lens: Pinhole | None, readout_mm: Array | None) -> Array:
+    """Way of the carriage between the middle row's exposure and that of the target's row, ``(N,)``."""
+    if lens is None or readout_mm is None:
+        return np.zeros(len(track.sigma_px))
+    share = (track.anchor_px[:, 1] - lens.centre_px[1]) / (lens.height - 1)
+    return np.asarray(readout_mm * share, np.float64)
 
 
 def mean_shift(gt: Sequence[Array], lq: Sequence[Array]) -> Array | None:
@@ -121,8 +165,7 @@ def _best_target(tracks: ReferenceTracks) -> int:
     return max((i for i, (found, _) in enumerate(scores) if found >= 0.95 * most), key=lambda i: scores[i][1])
 
 
-def _first_scale(track: TargetTrack, px_per_mm: float) -> _TargetScale:
-    anchors = track.anchor_px[track.found]
+def _first_scale(anchors: Array, px_per_mm: float) -> _TargetScale:
     travel = anchors[-1] - anchors[0]
     length = float(np.linalg.norm(travel))
     if length < 1.0:
@@ -136,12 +179,12 @@ def _first_scale(track: TargetTrack, px_per_mm: float) -> _TargetScale:
     return _TargetScale(still.mean(axis=0), direction, px_per_mm)
 
 
-def _fitted_scale(track: TargetTrack, position: Array) -> _TargetScale:
+def _fitted_scale(anchor_px: Array, position: Array) -> _TargetScale:
     """Fit ``anchor = origin + slope · position`` over the frames in which both are known."""
-    both = track.found & np.isfinite(position)
+    both = np.isfinite(anchor_px).all(axis=1) & np.isfinite(position)
     if both.sum() < 3 or np.ptp(position[both]) <= 0:
         raise NoMotionError("two boards are never in view together, so they share no datum")
     design = np.column_stack([np.ones(both.sum()), position[both]])
-    (origin, slope), *_ = np.linalg.lstsq(design, track.anchor_px[both], rcond=None)
+    (origin, slope), *_ = np.linalg.lstsq(design, anchor_px[both], rcond=None)
     px_per_mm = float(np.linalg.norm(slope))
     return _TargetScale(origin, slope / px_per_mm, px_per_mm)

@@ -43,6 +43,8 @@ def round_key(jobs: Sequence[PairJob], options: Document) -> str:
     for job in jobs:
         for source in (*job.gt_sources, job.lq_source):
             parts.extend(source.files_sha256)
+        stored = job.lq_source.calibration
+        parts.append("" if stored is None else stored.hash)
         parts.append(repr((job.focal_px, [(t.name, t.match, t.before) for t in job.tasks])))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

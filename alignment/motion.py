@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -55,6 +56,15 @@ class TakeMotion:
         )
         return replace(self, record=record)
 
+    def velocity_mm_s(self, index: int) -> float:
+        """Return the carriage's speed in a frame by the fitted motion; 0 for stills taken at standstill."""
+        return float(self.velocities_mm_s[index])
+
+    @cached_property
+    def velocities_mm_s(self) -> Array:
+        """``(N,)`` of all frames."""
+        return velocities_mm_s(self.fit, self.source.time_s)
+
     def anchors_at(self, index: int) -> list[Array]:
         """Return every target's place in a frame, ``(2,)`` each, NaN where it was not seen."""
         return [t.anchor_px[index] if visible(t)[index] else np.full(2, np.nan) for t in self.tracks]
@@ -92,6 +102,32 @@ class TakeMotion:
         return float(mean[0]), float(mean[1])
 
 
+_VELOCITY_STEP_S = 1e-3
+
+
+def velocities_mm_s(fit: MotionFit | None, time_s: Array) -> Array:
+    """Differentiate a fitted motion at times ``(N,)``; 0 where there is none."""
+    if fit is None:
+        return np.zeros_like(time_s)
+    position = fit.kinematics.position
+    rise = position(time_s + _VELOCITY_STEP_S) - position(time_s - _VELOCITY_STEP_S)
+    return np.asarray(rise / (2 * _VELOCITY_STEP_S), np.float64)
+
+
+def readout_way_mm(source: TakeSource, track: Track, *, px_per_mm: float) -> Array | None:
+    """Way of the carriage while each frame of a take is read out, ``(N,)``; None for a global shutter.
+
+    Args:
+        source: The take.
+        track: Its positions as if all rows were exposed together.
+        px_per_mm: Scale of the positions.
+    """
+    if not source.readout_s or source.stops_mm is not None:
+        return None
+    fit = fit_kinematics(track, fit_scale_mm=FIT_SCALE_PX / px_per_mm)
+    return velocities_mm_s(fit, source.time_s) * source.readout_s
+
+
 def measure_motion(
     source: TakeSource,
     tracks: Sequence[TargetTrack],
@@ -117,6 +153,9 @@ def measure_motion(
         NoMotionError: The tracks show no uniform motion.
     """
     measured = datum.positions(tracks, time_s=source.time_s)
+    readout_mm = readout_way_mm(source, measured, px_per_mm=datum.px_per_mm)
+    if readout_mm is not None:
+        measured = datum.positions(tracks, time_s=source.time_s, readout_mm=readout_mm)
     added = (correction or PositionCorrection.none()).at(measured.position_mm)
     track = replace(measured, position_mm=measured.position_mm + added)
     shift_mm = float(np.mean(added))

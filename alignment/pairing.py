@@ -14,9 +14,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from pydantic import Field
 
+from alignment.calibration.store import StoredCalibration, find_calibration
 from alignment.clock_tie import disagreement_s, flashes_of, tie_clocks, with_tie
+from alignment.datum import Datum
 from alignment.depth import SceneDepths
-from alignment.errors import DecodeError, NoMotionError, NothingToAlignError
+from alignment.errors import (
+    CalibrationNotFoundError,
+    DamagedCalibrationError,
+    DecodeError,
+    NoMotionError,
+    NothingToAlignError,
+)
 from alignment.evidence_files import finish_round, finished_round, publish, round_key, versions
 from alignment.executors import open_executor
 from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair
@@ -24,7 +32,7 @@ from alignment.matching import Match, match_frames
 from alignment.motion import TYPICAL_FOCAL_WIDTHS, TakeMotion, measure_motion, rejected_motion
 from alignment.pair_job import NOT_WRITTEN, PairJob, PairOutcome, PairTask, run_pair_job, single_threaded
 from alignment.reference import Reference, TakeShift, read_depths, read_reference, read_shift, track_take
-from alignment.takes import TakeSource
+from alignment.takes import Array, TakeSource
 from alignment.tracking import TargetTrack
 from catalog.evidence import AlignmentRecord, PairFrame, PairRecord, RoundMotion
 from catalog.session_folder import SessionFolder, SessionRecord
@@ -89,13 +97,17 @@ class _Session:
     record: SessionRecord = field(init=False)
     rejected: dict[str, RoundMotion] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    calibration: StoredCalibration | None = None
+    datum: Datum | None = None
 
     def __post_init__(self) -> None:
         self.record = self.folder.record()
 
     def align(self) -> AlignmentRecord:
+        self.calibration = calibration_in_force(self.folder, self.record, self.warnings)
         sources = self._sources()
         reference = self._reference([s for s in sources if s.round.role == "gt"])
+        self.datum = reference.datum
         self.progress(0.2)
         others = [s for s in sources if s.round.name != reference.source.round.name]
         motions = self._motions(others, reference)
@@ -121,7 +133,7 @@ class _Session:
                 self._reject(planned.name, 0, "no_valid_take")
                 continue
             try:
-                sources.append(TakeSource.of(take, self.record.cameras[0]))
+                sources.append(TakeSource.of(take, self.record.cameras[0], calibration=self.calibration))
             except DecodeError as error:
                 self._reject(planned.name, take.number, "unreadable", str(error))
         return sources
@@ -272,7 +284,8 @@ class _Session:
             limit_mm=self.options.thresholds.parallax_px / max(spread, 1e-9),
             spread_px_per_mm=spread,
         )
-        tasks = [_task(m, truths[m.gt.source], motion, spread) for m in matches]
+        direction = self._direction_px_per_mm(depths)
+        tasks = [_task(m, truths[m.gt.source], motion, spread, direction) for m in matches]
         size = self.options.pairs_per_job
         return [
             PairJob(
@@ -287,6 +300,12 @@ class _Session:
             )
             for i in range(0, len(tasks), size)
         ]
+
+    def _direction_px_per_mm(self, depths: SceneDepths | None) -> Array:
+        """Picture motion at the median depth per mm of growing position, ``(2,)``."""
+        if depths is None or self.datum is None:
+            return np.zeros(2)
+        return depths.median_px_per_mm * self.datum.scales[self.datum.reference].direction
 
     def _finish(
         self, jobs: Sequence[PairJob], key: str, running: Sequence[Future[list[PairOutcome]]], share: float
@@ -341,6 +360,7 @@ class _Session:
             parameters=_parameters(self.options),
             focal_px=focal_px,
             focal_source=focal_source,
+            calibration=None if self.calibration is None else self.calibration.hash,
             px_per_mm=reference.datum.px_per_mm if reference.datum.metric else None,
             tone_curve=reference.source.tone_name,
             disparity_px_per_mm=depths.range_px_per_mm if depths else None,
@@ -350,7 +370,23 @@ class _Session:
         )
 
 
+def calibration_in_force(
+    folder: SessionFolder, record: SessionRecord, warnings: list[str]
+) -> StoredCalibration | None:
+    """Load the calibration a session names; without it the session is aligned all the same, with a warning."""
+    if record.calibration is None:
+        return None
+    data = folder.path.parent.parent
+    try:
+        return find_calibration(record.calibration, data=data, rig=record.rig)
+    except (CalibrationNotFoundError, DamagedCalibrationError) as error:
+        warnings.append(f"aligned without the calibration that the session names: {error.message}")
+        return None
+
+
 def _focal(record: SessionRecord, source: TakeSource) -> tuple[float, str]:
+    if source.lens is not None:
+        return source.lens.focal_px, "calibration"
     if record.lens is not None:
         return record.lens.focal_mm / record.lens.sensor_width_mm * source.camera.width, "lens"
     return TYPICAL_FOCAL_WIDTHS * source.camera.width, "assumed"
@@ -361,8 +397,13 @@ def _parameters(options: AlignmentOptions) -> dict[str, float | int | str | bool
     return own | options.thresholds.model_dump()
 
 
-def _task(match: Match, truth: TakeMotion, degraded: TakeMotion, spread: float) -> PairTask:
+def _task(
+    match: Match, truth: TakeMotion, degraded: TakeMotion, spread: float, direction_px_per_mm: Array
+) -> PairTask:
     lq = degraded.source
+    way_lq_mm = degraded.velocity_mm_s(match.lq.index) * lq.readout_s
+    readout_gap_mm = way_lq_mm - truth.velocity_mm_s(match.gt.index) * truth.source.readout_s
+    shear_px = readout_gap_mm * direction_px_per_mm
     before = PairMeasurements(
         uniform=match.gt.uniform and match.lq.uniform,
         marker_share=degraded.marker_share(match.lq.index),
@@ -375,6 +416,8 @@ def _task(match: Match, truth: TakeMotion, degraded: TakeMotion, spread: float) 
         gt_anchors=tuple(truth.anchors_at(match.gt.index)),
         lq_anchors=tuple(degraded.anchors_at(match.lq.index)),
         before=before,
+        readout_gap_mm=readout_gap_mm,
+        shear_px=(float(shear_px[0]), float(shear_px[1])),
     )
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignment.camera_motion import Pinhole
 from alignment.correction import PositionCorrection
 from alignment.datum import Datum, mean_shift
 from alignment.decode import Frame, FrameReader
@@ -19,7 +18,7 @@ from alignment.depth import SceneDepths, StereoPair, measure_depths, position_ga
 from alignment.errors import NoCommonStructureError
 from alignment.gates import GateThresholds
 from alignment.matching import Match, match_frames
-from alignment.motion import TakeMotion, measure_motion, picture_scale
+from alignment.motion import TakeMotion, measure_motion, picture_scale, readout_way_mm
 from alignment.pair_job import single_threaded
 from alignment.picture import Picture
 from alignment.registration import Registration, register
@@ -82,7 +81,7 @@ def establish_reference(
     if not tracks.targets:
         warnings.append("no board in view: positions rest on the picture itself, with lower confidence")
         tracks = follow_picture(_some(reader, count, stride), count=count, tone=tone)
-    datum = Datum.of(tracks)
+    datum = _datum(source, tracks)
     if not datum.metric:
         track = datum.positions(tracks.tracks, time_s=source.time_s)
         if source.stops_mm is not None:
@@ -95,6 +94,14 @@ def establish_reference(
             datum = datum.scaled(scale)
     motion = measure_motion(source, tracks.tracks, datum, kind=tracks.kind, thresholds=thresholds)
     return Reference(source, tracks, datum, motion, tuple(warnings))
+
+
+def _datum(source: TakeSource, tracks: ReferenceTracks) -> Datum:
+    """Establish the datum; where the shutter rolls, once more with the way between the targets' rows."""
+    datum = Datum.of(tracks, lens=source.lens)
+    track = datum.positions(tracks.tracks, time_s=source.time_s)
+    readout_mm = readout_way_mm(source, track, px_per_mm=datum.px_per_mm)
+    return datum if readout_mm is None else Datum.of(tracks, lens=source.lens, readout_mm=readout_mm)
 
 
 def track_take(source: TakeSource, reference: ReferenceTracks) -> list[TargetTrack]:
@@ -144,8 +151,7 @@ def read_depths(motion: TakeMotion, datum: Datum, focal_px: float, count: int) -
                     shift_px=np.zeros(2) if shift is None else shift,
                 )
 
-        size = motion.source.camera.width, motion.source.camera.height
-        return measure_depths(pairs(), camera=Pinhole(focal_px, *size))
+        return measure_depths(pairs(), camera=motion.source.pinhole(focal_px))
 
 
 @dataclass(frozen=True)
@@ -232,7 +238,7 @@ def screen_pair(
         return register(
             gt,
             lq,
-            camera=Pinhole(focal_px, *gt.size),
+            camera=reference.source.pinhole(focal_px),
             initial=initial,
             finest_scale=2,
             models=("rotation", "scale"),

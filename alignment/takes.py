@@ -9,6 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment.calibration.curve import tone_curve
+from alignment.calibration.store import StoredCalibration
+from alignment.camera_motion import Pinhole
 from alignment.decode import CACHED_FRAMES, FrameReader, open_frames
 from alignment.errors import DecodeError
 from alignment.photometry import ToneCurve, standard_tone_curve
@@ -38,9 +41,11 @@ class TakeSource:
     """On the session clock; empty where there is none."""
     telemetry_mm: Array
     files_sha256: tuple[str, ...]
+    calibration: StoredCalibration | None = None
+    """The calibration in force; None where there is none."""
 
     @classmethod
-    def of(cls, take: Take, camera_name: str) -> TakeSource:
+    def of(cls, take: Take, camera_name: str, *, calibration: StoredCalibration | None = None) -> TakeSource:
         """Read a take's tables.
 
         Raises:
@@ -67,6 +72,7 @@ class TakeSource:
             telemetry_time_s=np.array([s.t_host_s for s in rail]),
             telemetry_mm=np.array([s.position_mm for s in rail]),
             files_sha256=tuple(f.sha256 for f in record.files),
+            calibration=calibration,
         )
 
     @property
@@ -77,14 +83,49 @@ class TakeSource:
         return stops if at_rest else None
 
     @property
-    def tone_name(self) -> ToneName:
-        """Name of the tone curve: the stream's transfer tag, sRGB for stills and untagged streams."""
+    def tag_tone_name(self) -> ToneName:
+        """Name of the tone curve by the stream's transfer tag, sRGB for stills and untagged streams."""
         return "bt709" if self.camera.colour.transfer in _VIDEO_TRANSFERS else "srgb"
 
     @property
+    def tone_name(self) -> str:
+        """Name of the tone curve: the calibration's hash, or what the tag says."""
+        return self.tone.name
+
+    @property
     def tone(self) -> ToneCurve:
-        """How the camera coded light."""
-        return standard_tone_curve(self.tone_name)
+        """How the camera coded light: as a calibration measured it, otherwise by the tag."""
+        stored = self.calibration
+        measured = None if stored is None else stored.calibration.tone
+        if stored is None or measured is None or (measured.kind, measured.base) != self._coding:
+            return standard_tone_curve(self.tag_tone_name)
+        return tone_curve(measured, stored.hash)
+
+    @property
+    def _coding(self) -> tuple[str, str]:
+        return self.camera.kind, self.tag_tone_name
+
+    @property
+    def lens(self) -> Pinhole | None:
+        """The calibrated lens; None without one, or where the calibration is of another picture size."""
+        known = None if self.calibration is None else self.calibration.calibration
+        size = self.camera.width, self.camera.height
+        if known is None or known.lens is None or (known.width, known.height) != size:
+            return None
+        return Pinhole(known.lens.focal_px.value, *size, k1=known.lens.distortion_k1.value)
+
+    @property
+    def readout_s(self) -> float:
+        """Time from the first to the last row, as a calibration knows it; 0 otherwise, and for stills at rest."""
+        known = None if self.lens is None or self.calibration is None else self.calibration.calibration
+        moving = self.camera.kind == "movie"
+        return known.readout.readout_s.value if known is not None and known.readout and moving else 0.0
+
+    def pinhole(self, focal_px: float) -> Pinhole:
+        """Return the camera with a focal length, and the calibrated distortion where there is one."""
+        lens = self.lens
+        k1 = 0.0 if lens is None else lens.k1
+        return Pinhole(focal_px, self.camera.width, self.camera.height, k1=k1)
 
     @property
     def low_light(self) -> bool:

@@ -141,7 +141,10 @@ class AlignmentRecord(Document):
     focal_px: float | None
     """Focal length used, px."""
     focal_source: str
-    """Where it comes from: ``lens`` (the session's lens), ``assumed`` (a usual view, for want of a lens)."""
+    """Where it comes from: ``calibration``, ``lens`` (the session's lens), ``assumed`` (a usual view, for want of a
+    lens)."""
+    calibration: str | None = None
+    """Hash of the calibration that lens, shutter and tone curve were taken from; None where none was in force."""
     px_per_mm: float | None
     """Image scale in the plane of the reference board."""
     tone_curve: str

@@ -76,6 +76,13 @@ class SimulationSpec(Document):
     """The exposure for which the scene is lit; other settings come out brighter or darker."""
     focus_breathing: float = Field(default=0.0, ge=0, le=1)
     """Share of a thin lens's change of picture scale with focus: 0 none, 1 all of it."""
+    calibration: str | None = None
+    """Path of a calibration, or the hash of one of this profile's name in the data folder: the simulated rig becomes
+    the twin of the calibrated one, in lens, shutter, noise, tone curve and the rail's bends."""
+    tone_codes: dict[Literal["bt709", "srgb"], tuple[float, ...]] = {}
+    """A camera's own tone curve in place of a standard one: codes 0..255 at even steps of the square root of light."""
+    rail_bends_deg: tuple[tuple[float, float, float, float], ...] = ()
+    """The rail's own bends: position in mm; pitch, yaw, roll in deg there. Empty makes them up from the seed."""
 
     def __hash__(self) -> int:
         """Hash as equal simulations do: the render processes keep their world by it, and faults are dictionaries."""

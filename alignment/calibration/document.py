@@ -95,7 +95,7 @@ class ToneCalibration(Document):
     base: Literal["bt709", "srgb"]
     """The curve that the stream's transfer tag names."""
     codes: tuple[float, ...]
-    """Even nodes, 0..255."""
+    """Nodes, 0..255, closer near black."""
     log_light: tuple[float, ...]
     """Natural logarithm of measured light over the base curve's at the nodes; its constant is free."""
     sigma: tuple[float, ...]

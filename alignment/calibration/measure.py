@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from alignment.calibration import geometry as adj
+from alignment.calibration.curve import tone_curve
 from alignment.calibration.document import (
     BoardCalibration,
     Calibration,
@@ -24,7 +25,7 @@ from alignment.calibration.rail import TakePath, mean_scale, measure_bends, take
 from alignment.calibration.sightings import TakeSightings, sight_boards
 from alignment.calibration.still_phase import StillPhase, still_phases
 from alignment.calibration.store import PLAN
-from alignment.calibration.tone import measure_tone, tone_curve
+from alignment.calibration.tone import measure_tone
 from alignment.errors import DecodeError, NothingToCalibrateError
 from alignment.evidence_files import versions
 from alignment.motion import TYPICAL_FOCAL_WIDTHS
@@ -235,7 +236,7 @@ class _Findings:
 
     def _noise(self, tone: ToneCalibration | None, source: TakeSource) -> tuple[NoiseCalibration, ...]:
         curve: ToneCurve = (
-            standard_tone_curve(source.tone_name) if tone is None else tone_curve(tone, "measured")
+            standard_tone_curve(source.tag_tone_name) if tone is None else tone_curve(tone, "measured")
         )
         doubt = 0.0 if tone is None else tone.sigma[-1]
         found = tuple(measure_noise(self._seen.phases, curve, white_doubt=doubt))

@@ -26,8 +26,14 @@ _CODES = (12.0, 245.0)
 """Outside, clipping at either end narrows the noise."""
 _LEAST_VARIANCE = 0.25
 """Weaker noise is eaten by rounding rather than added to it, codes²."""
-_MOST_NOISE = 0.2
+_MOST_NOISE = 0.15
 """Standard deviation over mean light up to which the tone curve is straight enough over the noise."""
+_MODEL_DOUBT = 0.015
+"""Relative error of the model where noise is weak; strong noise adds what the tone curve's bend does to it."""
+_BEND_DOUBT = 3.0
+"""Relative error per square of noise over light, measured on rendered ISO 6400."""
+_SLOPE_DOUBT = 0.08
+"""Relative error of the tone curve's slope near black, where the read noise shows."""
 _LEAST_PATCHES = 20
 _TUKEY = 4.685
 _BELIEVABLE_SIGMAS = 5.0
@@ -66,12 +72,19 @@ def _of_iso(
     slope_sigma, floor_sigma = np.sqrt(np.diag(covariance) + doubt**2)
     if slope < _BELIEVABLE_SIGMAS * slope_sigma:
         return None
-    electrons, relative = 1 / slope, float(np.hypot(slope_sigma / slope, white_doubt))
+    electrons, relative = 1 / slope, _relative(slope_sigma / slope, white_doubt, design, variance)
     return NoiseCalibration(
         iso=iso,
         electrons_at_white=Measured(value=electrons, sigma=electrons * relative, count=count),
         read_noise_e=_read_noise(electrons, relative, floor, floor_sigma, count),
     )
+
+
+def _relative(fit: float, white: float, design: Array, variance: Array) -> float:
+    """Combine the relative doubts of the electrons at white."""
+    light = design[:, 0] / design[:, 1]
+    bend = float(np.mean(variance / (design[:, 1] * light**2)))
+    return float(np.sqrt(fit**2 + white**2 + _MODEL_DOUBT**2 + (_BEND_DOUBT * bend) ** 2))
 
 
 def _read_noise(
@@ -81,7 +94,7 @@ def _read_noise(
     if floor < 2 * floor_sigma:
         return None
     read = electrons * float(np.sqrt(floor))
-    sigma = read * float(np.hypot(relative_sigma, floor_sigma / (2 * floor)))
+    sigma = read * float(np.sqrt(relative_sigma**2 + _SLOPE_DOUBT**2 + (floor_sigma / (2 * floor)) ** 2))
     return Measured(value=read, sigma=sigma, count=count)
 
 
@@ -89,7 +102,7 @@ def _patches(phase: StillPhase, tone: ToneCurve) -> tuple[Array, Array, Array]:
     """Return what each usable patch says: weights of the two unknowns ``(n, 2)``, variance, pixels seen."""
     codes = phase.mean_rgb
     usable = phase.flat & (codes > _CODES[0]).all(axis=1) & (codes < _CODES[1]).all(axis=1)
-    usable &= phase.luma_variance > _LEAST_VARIANCE
+    usable &= phase.luma_variance - _rounding(phase) > _LEAST_VARIANCE
     light = tone.light(codes[usable].astype(np.float32)).astype(np.float64)
     weight = (_LUMA / slope_of_light(tone, codes[usable])) ** 2
     design = np.column_stack([(weight * light).sum(axis=1), weight.sum(axis=1)])
@@ -100,9 +113,9 @@ def _patches(phase: StillPhase, tone: ToneCurve) -> tuple[Array, Array, Array]:
 
 
 def _rounding(phase: StillPhase) -> float:
-    """Variance of rounding, codes²: RGB to 8 bits, luma to 8 bits, and back from video to full range."""
-    own = float(np.sum(_LUMA**2)) / 12
-    return own + 1 / 12 if phase.source.camera.colour.range == "pc" else own + ((255 / 219) ** 2 + 1) / 12
+    """Variance of rounding, codes²: RGB to 8 bits, luma to 8 bits of its range."""
+    step = 1.0 if phase.source.camera.colour.range == "pc" else 255 / 219
+    return float(np.sum(_LUMA**2) + step**2) / 12
 
 
 def slope_of_light(tone: ToneCurve, codes: Array) -> Array:

@@ -94,7 +94,7 @@ def _reduced(frame: Frame) -> Array:
 
 def _measure(source: TakeSource, frames: Sequence[Frame], *, at_end: bool) -> StillPhase:
     mean = np.mean([frame.rgb().astype(np.float32) for frame in frames], axis=0)
-    luma = [frame.grey().astype(np.float32) for frame in frames]
+    luma = [_as_stored(frame.grey(), source) for frame in frames]
     # A difference of two frames varies twice as much as one of them.
     flicker = [patch_means((b - a) ** 2) / 2 for a, b in pairwise(luma)]
     luma_variance = np.asarray(np.mean(flicker, axis=0), np.float64)
@@ -102,6 +102,13 @@ def _measure(source: TakeSource, frames: Sequence[Frame], *, at_end: bool) -> St
     return StillPhase(
         source, at_end, len(frames), means, _flat(mean[..., 1], luma_variance, len(frames)), luma_variance
     )
+
+
+def _as_stored(grey: NDArray[np.uint8], source: TakeSource) -> NDArray[np.float32]:
+    """Undo the rounding from video to full range, which makes some steps of the luma twice as high as others."""
+    if source.camera.colour.range == "pc":
+        return grey.astype(np.float32)
+    return np.asarray(np.rint(grey * np.float32(219 / 255)) * np.float32(255 / 219), np.float32)
 
 
 def _flat(green: NDArray[np.float32], luma_variance: Array, frames: int) -> NDArray[np.bool_]:

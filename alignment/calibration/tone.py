@@ -22,11 +22,12 @@ from scipy.interpolate import BSpline
 from alignment.calibration.document import MissingMeasurement, ToneCalibration
 from alignment.calibration.noise import slope_of_light
 from alignment.calibration.still_phase import StillPhase
-from alignment.photometry import ToneCurve, measured_tone_curve, standard_tone_curve
+from alignment.photometry import ToneCurve, standard_tone_curve
 from alignment.takes import Array
 
-_NODES = np.linspace(0.0, 255.0, 33)
-_SPANS = 8
+_NODES = 255 * np.linspace(0.0, 1.0, 41) ** 1.5
+"""Closer where curves differ most: near black."""
+_SPANS = 11
 _STIFFNESS = 0.05
 """Standard deviation allowed to the second difference of neighbouring spline coefficients (log light)."""
 _CODES = (6.0, 250.0)
@@ -39,23 +40,13 @@ _HUBER = 2.0
 Missing = MissingMeasurement
 
 
-def tone_curve(found: ToneCalibration, name: str) -> ToneCurve:
-    """Build the measured curve; ``name`` stands for it in records."""
-    base = standard_tone_curve(found.base)
-    codes = np.linspace(0.0, 255.0, 1021)
-    correction = np.interp(codes, found.codes, found.log_light)
-    light = base.light_by_code[np.rint(codes * 257).astype(int)] * np.exp(correction)
-    rising = np.concatenate([[True], np.diff(np.maximum.accumulate(light)) > 0])
-    return measured_tone_curve(name, codes=codes[rising], light=light[rising] / light[-1])
-
-
 def measure_tone(phases: Sequence[StillPhase]) -> ToneCalibration | Missing:
     """Fit the tone curve to the best exposure ladder among the standstills."""
     ladder = _best_ladder(phases)
     exposures = sorted({_exposure_s(phase) for phase in ladder})
     if len(exposures) < 2 or exposures[-1] < _LEAST_RATIO * exposures[0]:
         return _missing("no two rounds differ in exposure time alone by a factor of three or more")
-    base = ladder[0].source.tone_name
+    base = ladder[0].source.tag_tone_name
     samples = _samples(ladder, standard_tone_curve(base))
     if len(samples) == 0 or len(np.unique(samples[:, 0])) < _LEAST_PATCHES:
         return _missing("too few flat patches are neither black nor white in two of the exposures")
@@ -109,7 +100,7 @@ def _rows_of(phase: StillPhase, base: ToneCurve, flat: Array, offset: float) -> 
 
 @cache
 def _knots() -> Array:
-    inner = np.linspace(0.0, 255.0, _SPANS + 1)
+    inner = 255 * np.linspace(0.0, 1.0, _SPANS + 1) ** 1.5
     return np.concatenate([[inner[0]] * 3, inner, [inner[-1]] * 3])
 
 

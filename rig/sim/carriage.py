@@ -57,9 +57,15 @@ class Carriage:
         self._offset_mm = take.normal(0.0, spec.repeatability_mm, 3)
         self._vibration = _Waves(take, spec.jitter_mm, _VIBRATION_HZ)
         sizes_deg = np.array([spec.pitch_yaw_deg, spec.pitch_yaw_deg, spec.roll_deg]) / np.sqrt(2)
-        self._bends = [
-            (_Waves(rail, float(size), _BENDS_PER_MM), _Waves(take, float(size), _BENDS_PER_MM))
-            for size in sizes_deg
+        known = np.array(spec.rail_bends_deg).reshape(-1, 4)
+        self._bends: list[tuple[Callable[[Series], Series], _Waves]] = [
+            (
+                _Curve(known[:, 0], known[:, axis + 1])
+                if len(known)
+                else _Waves(rail, float(size), _BENDS_PER_MM),
+                _Waves(take, float(size), _BENDS_PER_MM),
+            )
+            for axis, size in enumerate(sizes_deg)
         ]
 
     def poses(self, t_s: Series) -> Series:
@@ -70,6 +76,10 @@ class Carriage:
         still = [np.full_like(x_mm, offset) for offset in self._offset_mm[1:]]
         angles = [rail(commanded) + take(commanded) for rail, take in self._bends]
         return np.stack([x_mm, *still, *angles], axis=-1)
+
+    def bends_deg(self, position_mm: Series) -> Series:
+        """Pitch, yaw, roll (N, 3) that the rail itself gives the camera at places (N,), the same in every take."""
+        return np.stack([rail(position_mm) for rail, _ in self._bends], axis=-1)
 
     def _moving(self, t_s: Series) -> Series:
         """0 at standstill, 1 from a slow crawl on: an idle motor does not shake."""
@@ -93,3 +103,22 @@ class _Waves:
     def __call__(self, argument: Series) -> Series:
         waves = np.sin(np.multiply.outer(argument, self._angular) + self._phase)
         return np.asarray(self._amplitude * waves.sum(axis=-1))
+
+
+class _Curve:
+    """A function by its values at some places, smooth between them and level beyond."""
+
+    def __init__(self, places: Series, values: Series) -> None:
+        self._ends = places.min(), places.max()
+        self._smooth: Callable[[Series], Series] = _spline(places, values)
+
+    def __call__(self, argument: Series) -> Series:
+        return np.asarray(self._smooth(np.clip(argument, *self._ends)), np.float64)
+
+
+def _spline(places: Series, values: Series) -> Callable[[Series], Series]:
+    from scipy.interpolate import make_interp_spline
+
+    order = np.argsort(places)
+    degree = min(3, len(places) - 1)
+    return make_interp_spline(places[order], values[order], k=degree)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
 
@@ -146,15 +147,36 @@ def _add_noise(
     electrons += z
 
 
-def develop(signal: Image32, gains: tuple[float, float, float], transfer: Transfer) -> Codes:
-    """Clip, balance the colours and code: share of full scale (H, W, 3) to 8-bit RGB codes."""
+def develop(
+    signal: Image32,
+    gains: tuple[float, float, float],
+    transfer: Transfer,
+    *,
+    measured: tuple[float, ...] = (),
+) -> Codes:
+    """Clip, balance the colours and code: share of full scale (H, W, 3) to 8-bit RGB codes.
+
+    Args:
+        signal: Overwritten.
+        gains: White balance.
+        transfer: Standard tone curve.
+        measured: Codes of a camera's own curve at even steps of the root of light; empty for the standard one.
+    """
     import cv2
 
     scaled = np.clip(signal, 0.0, 1.0, out=signal)
     if gains != (1.0, 1.0, 1.0):
         scaled = np.minimum(scaled * np.asarray(gains, np.float32), np.float32(1))
     scaled *= np.float32(_FULL_SCALE)
-    return np.asarray(cv2.LUT(scaled.astype(np.uint16), _CODES[transfer]), np.uint8)
+    return np.asarray(cv2.LUT(scaled.astype(np.uint16), _table(transfer, measured)), np.uint8)
+
+
+@lru_cache(maxsize=4)
+def _table(transfer: Transfer, measured: tuple[float, ...]) -> Codes:
+    if not measured:
+        return _CODES[transfer]
+    codes = np.interp(np.sqrt(_LEVELS), np.linspace(0.0, 1.0, len(measured)), measured)
+    return np.asarray(np.round(np.clip(codes, 0, 255)), np.uint8)
 
 
 def mosaic(signal: Image32) -> Mosaic:

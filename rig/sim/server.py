@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ from rig.sim.mjpeg import MjpegServer, paced
 from rig.sim.movie import RenderPool, Stage, jpeg, lit_share, record_movie, record_still
 from rig.sim.ptp_recorder import CameraFaults
 from rig.sim.ptpip import PtpIpCamera
+from rig.sim.twin import twin_of
 from rig.sim.weather import check_condition
 from rig.sim.world import Shot
 
@@ -195,7 +196,8 @@ def simulation_of(profile: RigProfile) -> SimulationSpec:
 
 @contextmanager
 def serve(setup: SimulatedRigSetup) -> Iterator[SimulatedRig]:
-    """Run a simulated rig while the block runs."""
+    """Run a simulated rig while the block runs; a profile that names a calibration becomes that rig's twin."""
+    setup = replace(setup, profile=twin_of(setup.profile, data=setup.data))
     spec = simulation_of(setup.profile)
     rail = setup.profile.rail
     with ExitStack() as stack:

@@ -186,7 +186,8 @@ class World:
         state = sensor_state(self.spec, complete(shot.settings, self.spec.metered))
         light = add_led(self.light(poses, shot, frame_seed=frame_seed or 0), lit)
         signal = expose(light, state, seed=frame_seed)
-        return develop(signal, state.gains, transfer)
+        measured = self.spec.tone_codes.get(transfer, ())
+        return develop(signal, state.gains, transfer, measured=measured)
 
     def mosaic(
         self, poses: Vectors, shot: Shot, *, frame_seed: int, lit: float = 0.0

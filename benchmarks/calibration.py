@@ -1,0 +1,206 @@
+"""What `alignment calibrate` finds against what is true, and what it is worth to a session that it is used for.
+
+    python -m benchmarks.calibration [--seeds 3] [--width 640]
+
+Writes ``benchmarks/results/calibration.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignment.calibration.curve import tone_curve
+from alignment.calibration.document import Calibration, Measured
+from alignment.calibration.measure import calibrate_session
+from alignment.calibration.store import store_calibration
+from alignment.pairing import align_session
+from alignment.photometry import standard_tone_curve
+from benchmarks.calibration_rig import RenderedRig, RigTruth, planned_round, simulation
+from benchmarks.pair_truth import pair_errors
+from rig.sim.carriage import Carriage
+
+RESULTS = Path(__file__).parent / "results" / "calibration.json"
+K1, READOUT_S, MM_PER_MM = -0.05, 0.015, 1.002
+LADDER_S = (0.000625, 0.00125, 0.0025, 0.005, 0.01, 0.02)
+ISOS = (400, 1600, 6400)
+
+
+def calibration_session(data: Path, truth: RigTruth, *, seed: int) -> RenderedRig:
+    """Record what the shipped calibration plan asks for, shortened."""
+    travel = {"start_mm": 60.0, "end_mm": 240.0}
+    sweeps = [
+        planned_round(1, "slow", "gt", velocity_mm_s=40.0, **travel),
+        planned_round(2, "fast", velocity_mm_s=80.0, **travel),
+        planned_round(3, "slow-2", velocity_mm_s=40.0, **travel),
+    ]
+    ladder = [
+        planned_round(4 + k, f"ladder-{k}", exposure_s=s, degradations=("low_light",))
+        for k, s in enumerate(LADDER_S)
+    ]
+    isos = [
+        planned_round(10 + k, f"iso{iso}", iso=iso, exposure_s=0.5 / iso, degradations=("noise",))
+        for k, iso in enumerate(ISOS)
+    ]
+    rig = RenderedRig(data, truth, [*sweeps, *ladder, *isos], name="calibration")
+    for k, round_ in enumerate(sweeps):
+        rig.take(round_.name, seed=10 * seed + k)
+    for k, round_ in enumerate([*ladder, *isos]):
+        rig.take(round_.name, seed=10 * seed + 3 + k, sweep=False)
+    rig.close()
+    return rig
+
+
+def pulls(found: Calibration, truth: RigTruth) -> dict[str, dict[str, float]]:
+    """Compare every number with the truth: value, sigma, truth, and their distance in sigmas."""
+    assert found.lens is not None
+    assert found.rail is not None
+    assert found.rail.mm_per_mm is not None
+    assert found.readout is not None
+    spec = truth.spec
+    rows = {
+        "distortion_k1": _row(found.lens.distortion_k1, spec.distortion_k1),
+        "principal_x_px": _row(found.lens.principal_px[0], (spec.width - 1) / 2),
+        "principal_y_px": _row(found.lens.principal_px[1], (spec.height - 1) / 2),
+        "readout_s": _row(found.readout.readout_s, spec.readout_s),
+        "rail_mm_per_mm": _row(found.rail.mm_per_mm, truth.mm_per_mm),
+    }
+    nominal_px = 35 / 35.9 * spec.width
+    for board, depth_mm in zip(found.boards, spec.board_depths_mm, strict=True):
+        rows[f"board_{board.first_id}_px_per_mm"] = _row(board.px_per_mm, nominal_px / depth_mm)
+    for noise in found.noise:
+        rows[f"iso{noise.iso}_electrons"] = _row(noise.electrons_at_white, spec.full_well_e * 100 / noise.iso)
+        if noise.read_noise_e is not None:
+            rows[f"iso{noise.iso}_read_noise_e"] = _row(noise.read_noise_e, spec.read_noise_e)
+    return rows | _bend_rows(found, truth)
+
+
+def _row(measured: Measured, true: float) -> dict[str, float]:
+    pull = (measured.value - true) / max(measured.sigma, 1e-12)
+    return {"value": measured.value, "sigma": measured.sigma, "true": true, "pull": pull}
+
+
+def _bend_rows(found: Calibration, truth: RigTruth) -> dict[str, dict[str, float]]:
+    assert found.rail is not None
+    carriage = Carriage(truth.spec, lambda t: t, seed=0)
+    places = np.array([b.position_mm for b in found.rail.bends])
+    rows = {}
+    for column, name in enumerate(("pitch_deg", "yaw_deg", "roll_deg")):
+        true = carriage.bends_deg(places * truth.mm_per_mm)[:, column]
+        value, sigma = (
+            np.array([getattr(getattr(b, name), m) for b in found.rail.bends]) for m in ("value", "sigma")
+        )
+        apart = value - (true - true.mean())
+        rows[f"bend_{name}"] = {
+            "value": float(value.std()),
+            "sigma": float(sigma.mean()),
+            "true": float(true.std()),
+            "pull": float(np.sqrt(np.mean((apart / sigma) ** 2))),
+            "error": float(apart.std()),
+        }
+    return rows
+
+
+def tone_error(found: Calibration, truth: RigTruth) -> dict[str, float]:
+    """Largest relative error of light over the codes seen, against the median code."""
+    assert found.tone is not None
+    codes = np.linspace(*found.tone.measured_codes, 100).astype(np.float32)
+    ratio = np.log(
+        tone_curve(found.tone, "found").light(codes) / standard_tone_curve(truth.transfer).light(codes)
+    )
+    tag = np.log(standard_tone_curve("bt709").light(codes) / standard_tone_curve(truth.transfer).light(codes))
+    return {
+        "largest_relative_error": float(np.abs(ratio - np.median(ratio)).max()),
+        "largest_relative_error_of_the_tag": float(np.abs(tag - np.median(tag)).max()),
+        "lowest_code": found.tone.measured_codes[0],
+        "highest_code": found.tone.measured_codes[1],
+    }
+
+
+def session_errors(
+    data: Path, truth: RigTruth, *, name: str, calibration: str | None, seed: int
+) -> dict[str, Any]:
+    """Align a session whose ground truth ran at half speed, with or without the calibration."""
+    rounds = [
+        planned_round(1, "gt", "gt", velocity_mm_s=20.0),
+        planned_round(2, "plain", velocity_mm_s=40.0),
+        planned_round(
+            3, "noise", velocity_mm_s=40.0, iso=1600, exposure_s=0.0003125, degradations=("noise",)
+        ),
+    ]
+    rig = RenderedRig(data, truth, rounds, name=name, scene="desk-07", calibration=calibration)
+    for k, round_ in enumerate(rounds):
+        rig.take(round_.name, seed=100 + 10 * seed + k)
+    rig.close()
+    before = time.process_time()
+    alignment = align_session(rig.folder, workers=1)
+    errors = list(pair_errors(rig.folder, data))
+    delivered = np.array([e.delivered_px for e in errors])
+    estimate = np.array([e.estimate_px for e in errors])
+    inside = [e.delivered_px <= e.predicted_px for e in errors if e.predicted_px is not None]
+    return {
+        "pairs": len(errors),
+        "rejected": len(rig.folder.pairs()) - len(errors),
+        "rounds": {m.round: [m.verdict, *m.reasons] for m in alignment.rounds},
+        "velocity_mm_s": {m.round: m.velocity_mm_s for m in alignment.rounds},
+        "delivered_epe_px_median": _percentile(delivered, 50),
+        "delivered_epe_px_p95": _percentile(delivered, 95),
+        "estimate_epe_px_median": _percentile(estimate, 50),
+        "estimate_epe_px_p95": _percentile(estimate, 95),
+        "coverage": float(np.mean(inside)) if inside else None,
+        "warnings": list(alignment.warnings),
+        "cpu_s": time.process_time() - before,
+    }
+
+
+def _percentile(values: np.ndarray[Any, Any], percent: float) -> float | None:
+    return float(np.percentile(values, percent)) if values.size else None
+
+
+def one_seed(seed: int, *, width: int) -> dict[str, Any]:
+    """Calibrate one rig and use it."""
+    height = width * 9 // 16 // 8 * 8
+    common = {"width": width, "height": height, "distortion_k1": K1, "readout_s": READOUT_S, "seed": seed}
+    truth = RigTruth(simulation(**common, movie_crf=0), mm_per_mm=MM_PER_MM, transfer="srgb")
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        rig = calibration_session(data, truth, seed=seed)
+        before = time.process_time()
+        found = calibrate_session(rig.folder)
+        cpu_s = time.process_time() - before
+        stored = store_calibration(found, data)
+        used = RigTruth(simulation(**common), mm_per_mm=MM_PER_MM, transfer="srgb")
+        return {
+            "seed": seed,
+            "calibrate_cpu_s": cpu_s,
+            "numbers": pulls(found, truth),
+            "tone": tone_error(found, truth),
+            "not_measured": [m.what for m in found.missing],
+            "with": session_errors(data, used, name="with", calibration=stored.hash, seed=seed),
+            "without": session_errors(data, used, name="without", calibration=None, seed=seed),
+        }
+
+
+def main() -> None:
+    """Run and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--width", type=int, default=640)
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    asked = parser.parse_args()
+    runs = []
+    for seed in range(1, asked.seeds + 1):
+        runs.append(one_seed(seed, width=asked.width))
+        document = {"schema": 1, "width": asked.width, "goal_px": [0.05, 0.10], "runs": runs}
+        asked.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps(runs[-1], indent=1))
+
+
+if __name__ == "__main__":
+    main()
