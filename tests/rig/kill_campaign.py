@@ -17,11 +17,12 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from session_checker import Witness, is_complete, read_rows
 from small_rig import rig_command, write_plan, write_profile
 
@@ -126,16 +127,69 @@ class Tally:
         self.violations += other.violations
 
 
-class Bench:
-    """A place where recorders run: their data, their temporary files and their sockets are nobody else's."""
+class Hardware:
+    """A rail and a camera that outlive every recorder, as real ones do: simulated by a process of their own.
+
+    A recorder reaches them by a profile that is not a simulated rig's. After a kill the carriage ends its move and the
+    body goes on recording until the next recorder finds both. A context manager.
+    """
+
+    ROUNDS = (
+        {"name": "gt", "role": "gt", "velocity_mm_s": 60},
+        {"name": "fast", "role": "internal", "velocity_mm_s": 80, "degradations": ["motion_blur"]},
+    )
+    SWEEP = {"start_mm": 30, "end_mm": 42, "velocity_mm_s": 60}
+    ARM = "bench"
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._profile = write_profile(folder)
+        serving = rig_command("simulate", "--profile", self._profile, "--data", folder / "data", "--json")
+        self._child = subprocess.Popen(serving, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        assert self._child.stdout is not None
+        self._at = json.loads(self._child.stdout.readline())
+
+    def __enter__(self) -> Hardware:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._child.terminate()
+        self._child.communicate()
+
+    def write_profile(self, folder: Path) -> Path:
+        """Write the profile of the real rig that this looks like."""
+        document = yaml.safe_load(self._profile.read_text())
+        document |= {"simulated": False, "name": self.ARM}
+        document["rail"] |= {"port": self._at["rail"], "travel_mm": [0, 80]}
+        document["cameras"]["main"]["address"] = self._at["camera"]
+        del document["simulation"], document["conditions"]
+        path = folder / "real.yaml"
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+
+class Bench:
+    """A place where recorders run: their data, their temporary files and their sockets are nobody else's.
+
+    Args:
+        folder: A folder of its own.
+        hardware: What they record with; by default each run begins a simulated rig of its own.
+    """
+
+    def __init__(self, folder: Path, hardware: Hardware | None = None) -> None:
         self.data, self.temporary, self.runtime = (folder / n for n in ("data", "temporary", "runtime"))
         for made in (folder, self.temporary, self.runtime):
             made.mkdir(parents=True, exist_ok=True)
-        plan = write_plan(folder, sweep=SWEEP, rounds=ROUNDS, rest_s=0.5)
-        profile = write_profile(folder, rate=12)
-        self._start = rig_command("record", plan, "--profile", profile, "--data", self.data, "--json")
+        if hardware is None:
+            plan = write_plan(folder, sweep=SWEEP, rounds=ROUNDS, rest_s=0.5)
+            profile, self._armed = write_profile(folder, rate=12), []
+        else:
+            plan = write_plan(folder, sweep=hardware.SWEEP, rounds=list(hardware.ROUNDS), rest_s=0.3)
+            profile, self._armed = hardware.write_profile(folder), ["--arm", hardware.ARM]
+        self._start = self._record(plan, "--profile", profile)
+
+    def _record(self, *what: str | Path) -> list[str]:
+        return rig_command("record", *what, "--data", self.data, "--json", *self._armed)
 
     def forget_session(self) -> None:
         """Begin afresh; what lies in the folders for temporary files stays."""
@@ -153,7 +207,7 @@ class Bench:
         session = self.session
         if session is None:
             return self._start
-        return rig_command("record", "--session", session.name, "--data", self.data, "--json")
+        return self._record("--session", session.name)
 
     def run(self, *signals: tuple[signal.Signals, Moment]) -> Run:
         """Run the recorder, send it signals at their moments (a later one counts from the one before), wait for it."""
@@ -195,6 +249,7 @@ class Bench:
     def litter(self) -> list[str]:
         """List what runs that are over have left in the folders for temporary files and sockets."""
         found = [p for folder in (self.temporary, self.runtime / "cleanplate") for p in folder.glob("*")]
+        found = [p for p in found if p.name != f"{Hardware.ARM}.lock"]  # a real rig's is always the same file
         return sorted(f"left behind: {p.name}" for p in found)
 
 
@@ -325,10 +380,11 @@ class Campaign:
     Args:
         folder: A folder of its own.
         seed: Everything drawn follows from it.
+        hardware: As `Bench` has it.
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.bench = Bench(folder)
+    def __init__(self, folder: Path, seed: int, hardware: Hardware | None = None) -> None:
+        self.bench = Bench(folder, hardware)
         self.tally = Tally()
         self._draw = random.Random(seed)
         self._acknowledged: list[dict[str, Any]] = []
@@ -337,7 +393,7 @@ class Campaign:
 
     def kill(self, count: int) -> Tally:
         """Kill so often, over as many sessions as that takes."""
-        while self.tally.kills < count:
+        while self.tally.kills < count and not self.tally.violations:
             self._record_one_session(count)
         return self.tally
 
@@ -347,7 +403,7 @@ class Campaign:
         for _ in range(MOST_RUNS):
             lethal = self.tally.kills < count
             run = self._run(draw_moment(self._draw) if lethal else None)
-            if run.code == 0:
+            if run.code not in {-signal.SIGKILL, 6}:  # complete, or broken for good
                 break
         self._end_session(run)
 
@@ -396,3 +452,13 @@ class Campaign:
 
     def _accuse(self, *found: str) -> None:
         self.tally.violations += [f"session {self.tally.sessions}, run {self.tally.runs}: {f}" for f in found]
+
+
+def kill_lot(folder: Path, seed: int, kills: int) -> Tally:
+    """Kill so often: three seeds of four with hardware that outlives the recorders, the fourth with one rig a run."""
+    with ExitStack() as stack:
+        outliving = seed % 4 != 3
+        hardware = stack.enter_context(Hardware(folder / "hardware")) if outliving else None
+        tally = Campaign(folder / "bench", seed, hardware).kill(kills)
+    tally.violations = [f"seed {seed}: {v}" for v in tally.violations]
+    return tally
