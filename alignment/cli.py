@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from catalog.console import (
-    Console,
-    run_app,
-    verb,
-)
+from catalog.console import Console, run_app, verb
+from catalog.errors import CleanplateError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Executor
 
     from alignment.board_sheets import Sheet
     from catalog.audit import AuditRecord
     from catalog.evidence import AlignmentRecord, PairRecord
+    from catalog.session_folder import SessionFolder
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -39,20 +40,34 @@ def _commands() -> None:
 @verb(app)
 def run(
     console: Console,
-    session: Annotated[str, typer.Argument(help="Name in the data folder, or a path.")],
+    sessions: Annotated[
+        list[str], typer.Argument(metavar="SESSION...", help="Names in the data folder, or paths.")
+    ],
     workers: WorkersOption = None,
     dask: DaskOption = None,
 ) -> None:
-    """Align a session: motion, matching, registration, gates, pairs."""
+    """Align sessions: motion, matching, registration, gates, pairs."""
     from alignment.executors import open_executor
-    from alignment.pairing import align_session
     from catalog.session_folder import SessionFolder
 
-    folder = SessionFolder.find(session, console.data)
-    with (
-        open_executor(workers=workers, dask=dask) as executor,
-        console.progress(f"aligning {folder.path.name}", 1.0) as advance,
-    ):
+    folders = [SessionFolder.find(name, console.data) for name in sessions]
+    failed: list[CleanplateError] = []
+    with open_executor(workers=workers, dask=dask) as executor:
+        for folder in folders:
+            try:
+                _align(console, folder, executor)
+            except CleanplateError as error:
+                failed.append(error)
+                if len(folders) > 1:
+                    console.say(f"not aligned: {folder.path.name}: {error}")
+    if failed:
+        raise failed[0]
+
+
+def _align(console: Console, folder: SessionFolder, executor: Executor) -> None:
+    from alignment.pairing import align_session
+
+    with console.progress(f"aligning {folder.path.name}", 1.0) as advance:
         alignment = align_session(folder, executor=executor, progress=advance)
     _show_session(console, alignment, folder.pairs(), folder.path)
 
@@ -134,7 +149,8 @@ def report(
 
     folder = SessionFolder.find(session, console.data)
     target = (output or folder.path / REPORT_FILE).absolute()
-    write_report(folder, target)
+    with _writing(target):
+        write_report(folder, target)
     if console.json:
         console.put_json({"session": folder.record().session, "report": str(target)})
     else:
@@ -192,6 +208,7 @@ def audit(
     listing = list_pairs(folder, gt=gt, lq=lq, pairs_list=pairs_list)
     count = min(limit or len(listing.pairs), len(listing.pairs))
     with (
+        _writing(output),
         open_executor(workers=workers, dask=dask) as executor,
         console.progress(f"auditing {listing.root.name}", count) as advance,
     ):
@@ -252,7 +269,8 @@ def markers(
         boards, view = board_plan.profile_boards(profile)
     else:
         boards, view = board_plan.uniform_boards(geometry, count, first_id=first_id), None
-    sheets = write_boards(boards, output, view=view, paper=parse_paper(paper), split=split)
+    with _writing(output):
+        sheets = write_boards(boards, output, view=view, paper=parse_paper(paper), split=split)
     for warning in board_plan.warnings(boards, view) if view else ():
         console.say(f"warning: {warning}")
     _show_sheets(console, sheets, output)
@@ -295,6 +313,23 @@ def calibrate(
         console.put(line)
     console.put(f"calibration    {stored.hash[:12]}")
     console.say(f"written: {stored.path}")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn a file that cannot be written into an error that names it."""
+    from alignment.errors import UnwritableError
+
+    try:
+        yield
+    except CleanplateError:
+        raise  # some of ours are OSErrors as well, and say more
+    except OSError as error:
+        raise UnwritableError(
+            f"{path}: cannot be written: {error.strerror or error}",
+            kept="an older file of this name, if there was one",
+            next_step="choose another place with -o",
+        ) from error
 
 
 def main() -> None:

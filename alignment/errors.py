@@ -109,3 +109,10 @@ class NothingToCalibrateError(AlignmentError):
     """A session tells nothing about its rig: no round was recorded that a calibration could use."""
 
     code = "ALN-CAL-003"
+
+
+class UnwritableError(AlignmentError, OSError):
+    """A file that a command was told to write cannot be written."""
+
+    code = "ALN-OUT-001"
+    exit_code = ExitCode.MISSING

@@ -181,5 +181,5 @@ def _detail_box(gt: Image) -> tuple[int, int, int, int]:
 
 def _address(picture: Image, quality: int = _QUALITY) -> str:
     out = io.BytesIO()
-    picture.save(out, "WEBP", quality=quality, method=4)
+    picture.save(out, "WEBP", quality=quality, method=2)
     return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()

@@ -135,6 +135,15 @@ def test_processes_give_the_same_bytes(audited, dataset, tmp_path):
     assert target.read_bytes() == audited[1].read_bytes()
 
 
+def test_a_dask_cluster_gives_the_same_bytes(audited, dataset, tmp_path, dask_cluster):
+    target = tmp_path / "audit.json"
+
+    with open_executor(dask=dask_cluster) as executor:
+        audit_pairs(find_pairs(dataset), target, executor=executor)
+
+    assert target.read_bytes() == audited[1].read_bytes()
+
+
 class Interrupted(Executor):
     """Works until its patience ends, as a process that is killed."""
 

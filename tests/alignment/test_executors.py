@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from concurrent.futures import Executor, Future
 
 import pytest
+from typer.testing import CliRunner
 
-from alignment.errors import ClusterError, MissingDaskError
+from alignment.cli import app
+from alignment.errors import ClusterError, MissingDaskError, UnwritableError
 from alignment.executors import open_executor, ordered
 from alignment.inline import InlineExecutor
 from catalog.errors import CleanplateError
@@ -53,6 +54,28 @@ def test_a_missing_dask_is_named_with_the_extra_that_brings_it(monkeypatch, tmp_
             pass
 
 
+def test_a_place_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "file").touch()
+
+    result = CliRunner().invoke(app, ["markers", "-o", str(tmp_path / "file" / "boards.pdf")])
+
+    assert isinstance(result.exception, UnwritableError)
+    assert "boards.pdf: cannot be written" in str(result.exception)
+
+
+def test_a_cluster_that_is_missing_is_not_taken_for_a_file_that_cannot_be_written(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    for side in ("GT", "LQ"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "1.png").touch()
+
+    result = CliRunner().invoke(
+        app, ["audit", str(tmp_path), "-o", str(tmp_path / "a.json"), "--dask", "tcp://127.0.0.1:9"]
+    )
+
+    assert isinstance(result.exception, MissingDaskError)
+
+
 def test_a_scheduler_that_does_not_answer_is_an_error_of_its_own(monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.setattr("alignment.executors._CONNECT_TIMEOUT_S", 1)
@@ -62,37 +85,18 @@ def test_a_scheduler_that_does_not_answer_is_an_error_of_its_own(monkeypatch):
             pass
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """A scheduler and two workers, each a process of its own, as a user would start them."""
-    pytest.importorskip("distributed", reason="needs the extra 'dask'")
-    command = [sys.executable, "-c", CLUSTER]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
-        yield running.stdout.readline().strip()
-        running.communicate("\n", timeout=30)
+def test_jobs_run_on_the_cluster(dask_cluster):
+    assert re.fullmatch(r"tcp://127\.0\.0\.1:\d+", dask_cluster)
 
-
-CLUSTER = """
-from distributed import LocalCluster
-if __name__ == "__main__":
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        print(cluster.scheduler_address, flush=True)
-        input()
-"""
-
-
-def test_jobs_run_on_the_cluster(cluster):
-    assert re.fullmatch(r"tcp://127\.0\.0\.1:\d+", cluster)
-
-    with open_executor(dask=cluster) as executor:
+    with open_executor(dask=dask_cluster) as executor:
         found = set(ordered(executor, process, range(40)))
 
     assert os.getpid() not in found
     assert len(found) == 2
 
 
-def test_an_error_of_a_job_comes_back_as_it_was(cluster):
-    with open_executor(dask=cluster) as executor:
+def test_an_error_of_a_job_comes_back_as_it_was(dask_cluster):
+    with open_executor(dask=dask_cluster) as executor:
         with pytest.raises(CleanplateError, match="the picture is gone") as caught:
             executor.submit(fail, 0).result()
 

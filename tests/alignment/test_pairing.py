@@ -148,6 +148,16 @@ def test_two_processes_write_the_same_bytes_as_one(bench, aligned, tmp_path):
     assert [n for n in names if (twin / n).read_bytes() != (bench.path / n).read_bytes()] == []
 
 
+def test_a_dask_cluster_writes_the_same_bytes_as_one_process(bench, aligned, tmp_path, dask_cluster):
+    twin = copy_of(bench, tmp_path / "twin")
+
+    result = CliRunner().invoke(app, ["run", str(twin), "--dask", dask_cluster])
+
+    assert result.exit_code == 0, result.output
+    names = sorted(p.relative_to(bench.path) for p in bench.path.rglob("*") if p.is_file())
+    assert [n for n in names if (twin / n).read_bytes() != (bench.path / n).read_bytes()] == []
+
+
 class _Cable(InlineExecutor):
     """Is pulled when the jobs of the second round begin; counts the jobs done."""
 
@@ -246,6 +256,18 @@ def test_a_session_without_ground_truth_is_refused(bench, tmp_path):
     assert isinstance(result.exception, NothingToAlignError)
     assert "gt: main-01.mov" in str(result.exception)
     assert not (twin / "pairs.jsonl").exists()
+
+
+def test_of_several_sessions_one_that_fails_does_not_stop_the_others(bench, tmp_path):
+    """Neither has a ground truth: both are tried, both are named, and the exit is that of the first."""
+    twins = [copy_of(bench, tmp_path / name) for name in ("first", "second")]
+    for twin in twins:
+        (twin / "rounds/01-gt.take1/main-01.mov").write_bytes(b"nothing")
+
+    result = CliRunner().invoke(app, ["run", *map(str, twins), "--workers", "1"])
+
+    assert isinstance(result.exception, NothingToAlignError)
+    assert [f"not aligned: {t.name}: " in result.stderr for t in twins] == [True, True]
 
 
 def test_bad_pairs_are_refused_for_what_is_bad_about_them(film_kit, tmp_path):
