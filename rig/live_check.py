@@ -35,6 +35,8 @@ LOOKED_AT = 32
 _LARGEST_STRIDE = 6
 _STEP_PX = 3.0
 """Largest error of a place predicted at constant speed between two frames looked at."""
+_LEAST_UNIFORM = 7
+"""Frames of the planned uniform motion looked at: five must be left when its ends are taken off."""
 _SCREENED_PLACES = 3
 _FRAMES_AT_PLACE = 3
 """Frames of the ground truth kept at each place: at the usual third of the speed one of them is within half a step."""
@@ -210,4 +212,6 @@ def _stride(source: TakeSource, record: SessionRecord) -> int:
         return min(wanted, 2)
     px_per_mm = focal_px(record, source) / lens.scene_depth_mm[0]
     longest_s = float(np.sqrt(_STEP_PX / (sweep.acceleration_mm_s2 * px_per_mm)))
-    return int(np.clip(min(wanted, longest_s // source.frame_s), 1, _LARGEST_STRIDE))
+    uniform = abs(sweep.end_mm - sweep.start_mm) / sweep.velocity_mm_s / source.frame_s
+    most = min(longest_s // source.frame_s, uniform // _LEAST_UNIFORM)
+    return int(np.clip(min(wanted, most), 1, _LARGEST_STRIDE))

@@ -85,7 +85,7 @@ FAULTS: dict[str, tuple[str, Wrong, set[str]]] = {
         "plain", Wrong(motion=lambda mm, t_s: mm - 2.0 * (mm > 120)), {"travel", "velocity"},
     ),
     "2 mm of steps lost before": ("plain", Wrong(motion=lambda mm, t_s: mm - 2.0), {"position"}),
-    "stall at 120 mm": ("plain", Wrong(motion=lambda mm, t_s: np.minimum(mm, 120)), {"travel", "velocity"}),
+    "stall at 120 mm": ("plain", Wrong(motion=lambda mm, t_s: np.minimum(mm, 120)), {"travel", "velocity", "motion"}),
     "no motion at all": ("plain", Wrong(motion=lambda mm, t_s: np.full_like(mm, 94.0)), {"motion", "travel"}),
     "camera turned by 0.3 deg": ("plain", Wrong(turned_deg=(0.0, 0.3, 0.0)), {"position", "registration"}),
     "camera rolled by 0.3 deg": ("plain", Wrong(turned_deg=(0.0, 0.0, 0.3)), {"registration", "position"}),
