@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,7 +136,9 @@ def _aligned(folder: Path, sheet: dict[str, Any], name: str, data: Path) -> dict
         seconds[STAGES[min(len(told), len(STAGES)) - 1]] += now - told[-1]
         told.append(now)
 
-    align_session(session, workers=WORKERS, progress=progress)
+    # Children of our own, not of a fork server: their time and memory can be told once they have ended.
+    with ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn")) as pool:
+        align_session(session, executor=pool, progress=progress)
     wall_s = time.perf_counter() - started
     pairs = session.pairs()
     return {
