@@ -64,7 +64,7 @@ def init(
     """Create the catalog; one that exists stays as it is."""
     with _open(console, catalog) as opened:
         created = opened.init()
-        path = str(opened.database.path)
+        path = opened.database.name
     if console.json:
         console.put_json({"catalog": path, "created": created})
     else:

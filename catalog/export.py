@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
@@ -130,7 +130,8 @@ class Exporter:
             with self._database.read() as connection:
                 if resumed:
                     self._check_frozen(connection, frozen)
-                self._fill(frozen_items(connection, frozen["id"]), check=check, advance=advance)
+                with closing(frozen_items(connection, frozen["id"])) as chosen:
+                    self._fill(chosen, check=check, advance=advance)
                 report = self._describe(connection, frozen, resumed=resumed)
             self._validate(frozen["n_items"])
             publish(self._part, self.folder)

@@ -7,7 +7,8 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
@@ -189,15 +190,19 @@ def freeze(connection: Connection, request: ExportRequest) -> int:
     return key
 
 
-def frozen_items(connection: Connection, key: int) -> Iterator[ExportItemRow]:
-    """Yield the pairs of a frozen list in order; pairs that left the catalog since are passed over."""
+def frozen_items(connection: Connection, key: int) -> Generator[ExportItemRow]:
+    """Yield the pairs of a frozen list in order; pairs that left the catalog since are passed over.
+
+    To be closed where it is not read to the end: a server holds a cursor open for it.
+    """
     source = pair_source(connection)
     table = source.table.join(items, items.c.pair_uid == pairs.c.uid)
     outs = (items.c.out_gt, items.c.out_lq, items.c.out_mask)
     query = _with_files(table, items.c.part.label("part"), *outs)
     query = query.where(items.c.export_id == key).order_by(items.c.ordinal)
-    for row in _stream(connection, query):
-        yield _item(row, OutPaths(row["out_gt"], row["out_lq"], row["out_mask"]))
+    with closing(_stream(connection, query)) as rows:
+        for row in rows:
+            yield _item(row, OutPaths(row["out_gt"], row["out_lq"], row["out_mask"]))
 
 
 class Tally:
@@ -283,8 +288,9 @@ def _with_files(table: FromClause, *more: ColumnElement[Any]) -> Select[Any]:
     return select(pairs, *names, *places, *facts, *more).select_from(table)
 
 
-def _stream(connection: Connection, query: Select[Any]) -> Iterator[RowMapping]:
-    return iter(connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}).mappings())
+def _stream(connection: Connection, query: Select[Any]) -> Generator[RowMapping]:
+    with connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}) as result:
+        yield from result.mappings()
 
 
 def _item(row: RowMapping, outs: OutPaths) -> ExportItemRow:

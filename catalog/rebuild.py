@@ -6,7 +6,6 @@ database alone; they are carried over where the old one can still be read. The o
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from catalog.tables import Event, Export, ExportItem, Session, Split, SplitMembe
 
 ROWS_AT_ONCE = 5_000
 _CARRIED = tuple(table_of(entity) for entity in (Event, Split, SplitMember, Export, ExportItem))
-_SIDE_FILES = ("", "-wal", "-shm")
 Advance = Callable[[float], None]
 
 
@@ -35,16 +33,8 @@ class RebuildReport:
     content_sha256_before: str | None
     """None where the old catalog could not be read, or there was none."""
     content_sha256: str
-    backup: Path | None
+    backup: str | None
     """Where the old catalog is kept."""
-
-
-def part_path(path: Path) -> Path:
-    """Return where the new database is built; what an interrupted rebuild left there is removed."""
-    part = path.with_name(f"{path.name}.rebuild")
-    for suffix in _SIDE_FILES:
-        part.with_name(part.name + suffix).unlink(missing_ok=True)
-    return part
 
 
 def is_readable(database: Database) -> bool:
@@ -58,8 +48,7 @@ def is_readable(database: Database) -> bool:
         if database.state() == "absent":
             return False
         database.require_current()
-        with database.read() as connection:
-            return connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() == "ok"
+        return database.damage() is None
     except DamagedDatabaseError:
         return False
 
@@ -71,6 +60,7 @@ def carry_over(old: Database, new: Database) -> None:
             result = reading.execute(select(table), execution_options={"yield_per": ROWS_AT_ONCE})
             for rows in result.mappings().partitions():
                 writing.execute(insert(table), [dict(row) for row in rows])
+        new.restart_keys(writing)
 
 
 def session_places(database: Database | None, data: Path) -> list[Path]:
@@ -81,16 +71,3 @@ def session_places(database: Database | None, data: Path) -> list[Path]:
             known = connection.execute(select(table_of(Session).c.location)).scalars()
             places += [data / location for location in known]
     return list(dict.fromkeys(path.absolute() for path in places))
-
-
-def put_in_place(part: Path, path: Path) -> Path | None:
-    """Give the new database its name and keep the old one beside it; returns where."""
-    backup = None
-    if path.exists():
-        backup = path.with_name(f"{path.name}.before-rebuild-{time.time_ns() // 1000}")
-        for suffix in _SIDE_FILES:
-            old = path.with_name(path.name + suffix)
-            if old.exists():
-                old.rename(backup.with_name(backup.name + suffix))
-    part.rename(path)
-    return backup

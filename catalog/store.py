@@ -9,11 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import text
-
 from catalog import decisions, rebuild, splits
 from catalog.content_hash import content_hash
-from catalog.database import APPLICATION_ID, SCHEMA_VERSION, Database, check_file_system
+from catalog.database import Database, DatabaseUrlError, open_database
 from catalog.decisions import DecisionReport
 from catalog.errors import CatalogError
 from catalog.executors import open_executor
@@ -29,6 +27,7 @@ from catalog.selection import PairRow, find_pairs, pair_source
 from catalog.session_content import read_session
 from catalog.session_folder import SessionFolder
 from catalog.splits import DEFAULT_SPLIT, SplitRule
+from catalog.sqlite_database import SqliteDatabase
 from catalog.statistics import Statistics, collect_statistics
 from catalog.verify import Verifier, VerifyReport
 
@@ -47,17 +46,18 @@ class Catalog:
     ...     sharp = catalog.find("role = internal and predicted_epe_px < 0.1")
 
     Args:
-        url_or_path: Path of the SQLite file, or ``sqlite:///path``.
+        url_or_path: Path of a SQLite file, ``sqlite:///path``, or ``postgresql://user@host/database``.
         data: The data folder; places of sessions inside it are stored relative to it. By default the
-            folder of the file.
+            folder of the SQLite file.
 
     Raises:
         DatabaseUrlError: The address is of a kind that this version does not serve.
     """
 
-    def __init__(self, url_or_path: str | Path, *, data: Path | None = None) -> None:
-        self.database = Database(url_or_path)
-        self.data = (data or self.database.path.parent).absolute()
+    def __init__(self, url_or_path: str | Path | Database, *, data: Path | None = None) -> None:
+        opened = url_or_path if isinstance(url_or_path, Database) else open_database(url_or_path)
+        self.database: Database = opened
+        self.data = (data or _folder_of(self.database)).absolute()
 
     def __enter__(self) -> Self:
         return self
@@ -82,13 +82,10 @@ class Catalog:
         if self.database.state() != "absent":
             self.database.require_current()
             return False
-        folder = self.database.path.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        check_file_system(folder)
-        self._upgrade()
+        self.database.create()
         return True
 
-    def migrate(self) -> Path | None:
+    def migrate(self) -> str | None:
         """Bring an older schema up to date; returns the backup made before, None where nothing was to do.
 
         Raises:
@@ -98,9 +95,8 @@ class Catalog:
         if self.database.state() != "old":
             self.database.require_current()
             return None
-        backup = self.database.path.with_name(f"{self.database.path.name}.backup-{time.time_ns() // 1000}")
-        self.database.back_up(backup)
-        self._upgrade()
+        backup = self.database.back_up(time.time_ns() // 1000)
+        self.database.create()
         return backup
 
     def add(self, session: str | Path) -> AddReport:
@@ -119,8 +115,7 @@ class Catalog:
         with self.database.write() as connection:
             report = write_session(connection, content, location=self._location(content.root))
             if report.outcome != "unchanged":
-                connection.execute(text("PRAGMA analysis_limit=1000"))
-                connection.execute(text("ANALYZE"))
+                self.database.analyze(connection)
         return report
 
     def find(
@@ -280,22 +275,21 @@ class Catalog:
             SchemaVersionError: It was written by a newer version.
         """
         old = self.database if rebuild.is_readable(self.database) else None
-        part = rebuild.part_path(self.database.path)
-        with Catalog(part, data=self.data) as new:
+        twin = self.database.twin()
+        with Catalog(twin, data=self.data) as new:
             new.init()
             if old is not None:
                 rebuild.carry_over(old, new.database)
             added, problems = new._add_all(rebuild.session_places(old, self.data))
             after = new.content_hash()
         before = None if old is None else self.content_hash()
-        self.close()
         return RebuildReport(
             sessions=tuple(added),
             problems=tuple(problems),
             carried_over=old is not None,
             content_sha256_before=before,
             content_sha256=after,
-            backup=rebuild.put_in_place(part, self.database.path),
+            backup=self.database.give_way(twin, time.time_ns() // 1000),
         )
 
     def _add_all(self, places: Sequence[Path]) -> tuple[list[str], list[str]]:
@@ -316,14 +310,12 @@ class Catalog:
         with self.database.read() as connection:
             return content_hash(connection)
 
-    def _upgrade(self) -> None:
-        from catalog.migrations import upgrade
-
-        with self.database.write() as connection:
-            upgrade(connection)
-            connection.execute(text(f"PRAGMA application_id={APPLICATION_ID}"))
-            connection.execute(text(f"PRAGMA user_version={SCHEMA_VERSION}"))
-
     def _location(self, root: Path) -> str:
         root = root.absolute()
         return root.relative_to(self.data).as_posix() if root.is_relative_to(self.data) else str(root)
+
+
+def _folder_of(database: Database) -> Path:
+    if isinstance(database, SqliteDatabase):
+        return database.path.parent
+    raise DatabaseUrlError(f"{database.name}: a catalog on a server needs to be told its data folder")

@@ -36,11 +36,15 @@ NAMING_CONVENTION = {
 }
 
 
+TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text that sorts by code point on every database: paging and hashes depend on the order."""
+
+
 class Base(DeclarativeBase):
     """Common metadata; every constraint has a name, so that migrations can drop it on any database."""
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
-    type_annotation_map = {str: Text()}
+    type_annotation_map = {str: TEXT}
 
 
 def table_of(entity: type[Base]) -> Table:

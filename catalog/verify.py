@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, RowMapping, case, func, select
 
-from catalog.database import DamagedDatabaseError, Database
+from catalog.database import Database
 from catalog.errors import DamagedDataError, SessionFolderError, SessionNotFoundError
 from catalog.journal import read_journal
 from catalog.observations import Observation, record_observations
@@ -67,7 +67,7 @@ class Verifier:
     def run(self, *, budget_s: float | None, advance: Advance) -> VerifyReport:
         """Compare files with their recorded hashes until all are done or the time is up."""
         started = time.monotonic()
-        self._check_database()
+        self._database.require_whole()
         waiting = self._by_age()
         checked = nbytes = recovered = 0
         findings: list[Finding] = []
@@ -88,16 +88,6 @@ class Verifier:
             recovered=recovered,
             findings=tuple(findings),
         )
-
-    def _check_database(self) -> None:
-        with self._database.read() as connection:
-            answer = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-        if answer != "ok":
-            raise DamagedDatabaseError(
-                f"{self._database.path}: the database is damaged ({answer})",
-                kept="every session folder",
-                next_step="catalog rebuild",
-            )
 
     def _by_age(self) -> list[int]:
         """List files by key: known damage first, then what was never looked at, then the oldest look."""

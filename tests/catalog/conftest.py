@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from postgres_server import PostgresServer, postgres_programs
 
 from catalog.evidence import (
     AlignmentRecord,
@@ -247,8 +249,34 @@ def make_session(data: Path) -> MakeSession:
     return make
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    databases = getattr(metafunc.module, "DATABASES", None)
+    if databases and "catalog" in metafunc.fixturenames:
+        metafunc.parametrize("catalog", databases, indirect=True)
+
+
 @pytest.fixture
-def catalog(data: Path) -> Iterator[Catalog]:
-    with Catalog(data / "catalog.db") as opened:
+def catalog(data: Path, request: pytest.FixtureRequest) -> Iterator[Catalog]:
+    """A new catalog, on each of a module's ``DATABASES``; on SQLite where it names none."""
+    kind = getattr(request, "param", "sqlite")
+    address = data / "catalog.db" if kind == "sqlite" else request.getfixturevalue("postgres_url")
+    with Catalog(address, data=data) as opened:
         opened.init()
         yield opened
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """An empty database on the server."""
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server of our own on loopback."""
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("needs system package postgresql")
+    with tempfile.TemporaryDirectory() as folder, PostgresServer(programs, Path(folder)) as server:
+        yield server

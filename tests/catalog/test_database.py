@@ -11,20 +11,20 @@ from contextlib import closing
 import pytest
 from sqlalchemy import select
 
-from catalog import Catalog, database
+from catalog import Catalog, sqlite_database
 from catalog.database import (
-    APPLICATION_ID,
     CatalogBusyError,
     DamagedDatabaseError,
-    Database,
+    DatabaseServerError,
     DatabaseUrlError,
     FileSystemError,
     ForeignDatabaseError,
     SchemaVersionError,
-    check_file_system,
+    open_database,
 )
 from catalog.migrations import check
 from catalog.pair_rows import DEGRADATION_BITS
+from catalog.sqlite_database import APPLICATION_ID, check_file_system
 from catalog.tables import DegradationName, table_of
 
 
@@ -140,13 +140,13 @@ def test_an_older_catalog_asks_for_migrate_which_keeps_a_backup(data):
 
     assert refused.value.next_step == "catalog migrate"
     assert backup is not None
-    assert Database(backup).state() == "old"
+    assert open_database(backup).state() == "old"
     assert len(old) > 0
 
 
 def test_a_catalog_that_another_process_holds_is_busy_and_unchanged(catalog, make_session, monkeypatch):
     make_session()
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(sqlite_database, "BUSY_TIMEOUT_S", 0.05)
     with closing(sqlite3.connect(catalog.database.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with Catalog(catalog.database.path) as waiting, pytest.raises(CatalogBusyError):
@@ -181,7 +181,9 @@ def test_a_sqlite_url_names_the_same_file(data):
     assert (data / "catalog.db").is_file()
 
 
-@pytest.mark.parametrize("url", ["postgresql+psycopg://u:hunter2@h/db", "sqlite://", "nonsense://"])
+@pytest.mark.parametrize(
+    "url", ["mysql://u:hunter2@h/db", "postgresql://u:hunter2@h", "sqlite://", "nonsense://"]
+)
 def test_other_databases_are_refused_without_showing_a_password(url):
     with pytest.raises(DatabaseUrlError) as refused:
         Catalog(url)
@@ -189,8 +191,23 @@ def test_other_databases_are_refused_without_showing_a_password(url):
     assert "hunter2" not in str(refused.value)
 
 
+def test_a_server_that_does_not_answer_is_named_without_its_password(data):
+    with (
+        Catalog("postgresql://u:hunter2@127.0.0.1:1/db", data=data) as opened,
+        pytest.raises(DatabaseServerError, match=r"u:\*\*\*@127") as refused,
+    ):
+        opened.find()
+
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_catalog_on_a_server_wants_to_be_told_its_data_folder():
+    with pytest.raises(DatabaseUrlError, match="data folder"):
+        Catalog("postgresql://u@h/db")
+
+
 def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(database, "_file_system", lambda folder: "nfs4")
+    monkeypatch.setattr(sqlite_database, "_file_system", lambda folder: "nfs4")
 
     with pytest.raises(FileSystemError, match="network file system"):
         check_file_system(tmp_path)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from postgres_server import address_of
 
 from catalog import export_files
 from catalog.errors import DamagedDataError
@@ -21,6 +22,8 @@ from catalog.export_files import ExportBusyError, private_folder
 from catalog.export_list import EmptyExportError, ExportNameError, ExportRequest
 from catalog.manifest import read_manifest
 from catalog.splits import SplitError, SplitRule
+
+DATABASES = ("sqlite", "postgresql")
 
 
 @pytest.fixture
@@ -287,7 +290,7 @@ from pathlib import Path
 from catalog import Catalog
 from catalog.export_list import ExportRequest
 
-action, number, data = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+action, number, address, data = sys.argv[1], int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
 seen = 0
 
 def watch(event, arguments):
@@ -297,15 +300,16 @@ def watch(event, arguments):
         if seen == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-with Catalog(data / "catalog.db") as catalog:
+with Catalog(address, data=data) as catalog:
     sys.addaudithook(watch)
     catalog.export(ExportRequest("set-a", "folder", split="mine"))
 """
 
 
-def kill_export(data, action, number):
+def kill_export(catalog, action, number):
+    where = (address_of(catalog), str(catalog.data))
     ended = subprocess.run(
-        [sys.executable, "-c", _KILLED_EXPORT, action, str(number), str(data)], check=False, timeout=30
+        [sys.executable, "-c", _KILLED_EXPORT, action, str(number), *where], check=False, timeout=60
     )
     assert ended.returncode == -signal.SIGKILL
 
@@ -313,7 +317,7 @@ def kill_export(data, action, number):
 def test_a_killed_export_is_finished_with_the_same_bytes(filled):
     """Killed at the first and the 30th of 72 links and before the final rename; then run to its end."""
     for action, number in (("os.link", 1), ("os.link", 30), ("os.rename", 1)):
-        kill_export(filled.data, action, number)
+        kill_export(filled, action, number)
         assert not (filled.data / "exports" / "set-a").exists()
 
     resumed = filled.export(ExportRequest("set-a", "folder", split="mine"))
@@ -327,7 +331,7 @@ def test_a_killed_export_is_finished_with_the_same_bytes(filled):
 
 
 def test_an_interrupted_export_keeps_its_list_while_the_catalog_grows(filled, make_session):
-    kill_export(filled.data, "os.link", 10)
+    kill_export(filled, "os.link", 10)
     make_session("s9", scene="scene-9")
     filled.add("s9")
 
@@ -337,7 +341,7 @@ def test_an_interrupted_export_keeps_its_list_while_the_catalog_grows(filled, ma
 
 
 def test_an_interrupted_export_of_pairs_that_changed_since_asks_for_a_restart(filled):
-    kill_export(filled.data, "os.link", 10)
+    kill_export(filled, "os.link", 10)
     filled.data.joinpath("sessions", "s0", "pairs.jsonl").write_text(
         filled.data.joinpath("sessions", "s0", "pairs.jsonl").read_text().replace('"mu":0.1', '"mu":0.3')
     )
@@ -352,7 +356,7 @@ def test_an_interrupted_export_of_pairs_that_changed_since_asks_for_a_restart(fi
 
 
 def test_another_request_does_not_continue_an_interrupted_export(filled):
-    kill_export(filled.data, "os.link", 10)
+    kill_export(filled, "os.link", 10)
 
     with pytest.raises(ExportInterruptedError, match="another request"):
         filled.export(ExportRequest("set-a", "folder"))

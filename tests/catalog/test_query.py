@@ -14,6 +14,8 @@ from catalog import Catalog
 from catalog.query import QueryError
 from catalog.query_fields import FIELDS
 
+DATABASES = ("sqlite", "postgresql")
+
 
 @pytest.fixture
 def filled(catalog, make_session):
@@ -124,7 +126,8 @@ def test_values_are_bound_and_never_stand_in_the_statement(filled):
         event.remove(Engine, "before_cursor_execute", listen)
 
     assert found == set()
-    assert [statement.split()[0] for statement in statements] == ["BEGIN", "SELECT"]
+    assert {statement.split()[0] for statement in statements} <= {"BEGIN", "SELECT"}
+    assert not any("zq'" in statement for statement in statements)
     assert "zq" not in "".join(statements)
     assert len(filled.find()) == len(ALL)
 

@@ -10,6 +10,8 @@ from sqlalchemy import select
 from catalog.errors import SessionNotFoundError
 from catalog.tables import Asset, Event, table_of
 
+DATABASES = ("sqlite", "postgresql")
+
 
 @pytest.fixture
 def filled(catalog, make_session):

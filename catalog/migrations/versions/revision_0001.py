@@ -10,6 +10,8 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 DEGRADATIONS = (
     "noise",
     "motion_blur",
@@ -56,7 +58,7 @@ def _create_degradations() -> None:
     op.create_table(
         "degradations",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
         sa.Column("bit", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_degradations")),
         sa.UniqueConstraint("bit", name=op.f("uq_degradations_bit")),
@@ -69,15 +71,15 @@ def _create_events() -> None:
         "events",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("t_utc_us", sa.BigInteger(), nullable=False),
-        sa.Column("actor", sa.Text(), nullable=False),
-        sa.Column("machine", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("subject", sa.Text(), nullable=False),
-        sa.Column("session", sa.Text(), nullable=True),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("before", sa.Text(), nullable=True),
-        sa.Column("after", sa.Text(), nullable=True),
-        sa.Column("batch", sa.Text(), nullable=False),
+        sa.Column("actor", TEXT, nullable=False),
+        sa.Column("machine", TEXT, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("subject", TEXT, nullable=False),
+        sa.Column("session", TEXT, nullable=True),
+        sa.Column("reason", TEXT, nullable=False),
+        sa.Column("before", TEXT, nullable=True),
+        sa.Column("after", TEXT, nullable=True),
+        sa.Column("batch", TEXT, nullable=False),
         sa.Column("undoes", sa.Integer(), nullable=True),
         sa.ForeignKeyConstraint(["undoes"], ["events.id"], name=op.f("fk_events_undoes_events")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
@@ -92,14 +94,14 @@ def _create_exports() -> None:
     op.create_table(
         "exports",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("request", sa.Text(), nullable=False),
-        sa.Column("request_sha256", sa.Text(), nullable=False),
-        sa.Column("catalog_sha256", sa.Text(), nullable=False),
-        sa.Column("manifest_sha256", sa.Text(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("request", TEXT, nullable=False),
+        sa.Column("request_sha256", TEXT, nullable=False),
+        sa.Column("catalog_sha256", TEXT, nullable=False),
+        sa.Column("manifest_sha256", TEXT, nullable=False),
         sa.Column("n_items", sa.Integer(), nullable=False),
-        sa.Column("left_out", sa.Text(), nullable=False),
+        sa.Column("left_out", TEXT, nullable=False),
         sa.Column("created_utc_us", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("state IN ('running', 'complete')", name=op.f("ck_exports_state_known")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_exports")),
@@ -111,9 +113,9 @@ def _create_scenes() -> None:
     op.create_table(
         "scenes",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("group_key", sa.Text(), nullable=False),
-        sa.Column("part", sa.Text(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("group_key", TEXT, nullable=False),
+        sa.Column("part", TEXT, nullable=False),
         sa.CheckConstraint("part IN ('train', 'val', 'test')", name=op.f("ck_scenes_part_known")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_scenes")),
         sa.UniqueConstraint("name", name=op.f("uq_scenes_name")),
@@ -125,13 +127,13 @@ def _create_splits() -> None:
     op.create_table(
         "splits",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
         sa.Column("seed", sa.BigInteger(), nullable=False),
         sa.Column("train", sa.Double(), nullable=False),
         sa.Column("val", sa.Double(), nullable=False),
         sa.Column("test", sa.Double(), nullable=False),
-        sa.Column("rule", sa.Text(), nullable=False),
-        sa.Column("rule_sha256", sa.Text(), nullable=False),
+        sa.Column("rule", TEXT, nullable=False),
+        sa.Column("rule_sha256", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_splits")),
         sa.UniqueConstraint("name", name=op.f("uq_splits_name")),
     )
@@ -142,13 +144,13 @@ def _create_export_items() -> None:
         "export_items",
         sa.Column("export_id", sa.Integer(), nullable=False),
         sa.Column("ordinal", sa.Integer(), nullable=False),
-        sa.Column("pair_uid", sa.Text(), nullable=False),
-        sa.Column("part", sa.Text(), nullable=False),
-        sa.Column("out_gt", sa.Text(), nullable=False),
-        sa.Column("out_lq", sa.Text(), nullable=False),
-        sa.Column("out_mask", sa.Text(), nullable=True),
-        sa.Column("sha256_gt", sa.Text(), nullable=False),
-        sa.Column("sha256_lq", sa.Text(), nullable=False),
+        sa.Column("pair_uid", TEXT, nullable=False),
+        sa.Column("part", TEXT, nullable=False),
+        sa.Column("out_gt", TEXT, nullable=False),
+        sa.Column("out_lq", TEXT, nullable=False),
+        sa.Column("out_mask", TEXT, nullable=True),
+        sa.Column("sha256_gt", TEXT, nullable=False),
+        sa.Column("sha256_lq", TEXT, nullable=False),
         sa.ForeignKeyConstraint(
             ["export_id"], ["exports.id"], name=op.f("fk_export_items_export_id_exports"), ondelete="CASCADE"
         ),
@@ -161,9 +163,9 @@ def _create_pair_counts() -> None:
     op.create_table(
         "pair_counts",
         sa.Column("scene_id", sa.Integer(), nullable=False),
-        sa.Column("degr_key", sa.Text(), nullable=False),
+        sa.Column("degr_key", TEXT, nullable=False),
         sa.Column("iso", sa.Integer(), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("status", TEXT, nullable=False),
         sa.Column("n", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(
             ["scene_id"], ["scenes.id"], name=op.f("fk_pair_counts_scene_id_scenes"), ondelete="CASCADE"
@@ -176,16 +178,16 @@ def _create_sessions() -> None:
     op.create_table(
         "sessions",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
         sa.Column("scene_id", sa.Integer(), nullable=False),
-        sa.Column("source", sa.Text(), nullable=False),
-        sa.Column("rig", sa.Text(), nullable=False),
+        sa.Column("source", TEXT, nullable=False),
+        sa.Column("rig", TEXT, nullable=False),
         sa.Column("simulated", sa.Boolean(), nullable=False),
         sa.Column("created_utc_us", sa.BigInteger(), nullable=False),
-        sa.Column("location", sa.Text(), nullable=False),
-        sa.Column("record", sa.Text(), nullable=False),
-        sa.Column("aligned_by", sa.Text(), nullable=True),
-        sa.Column("fingerprint", sa.Text(), nullable=False),
+        sa.Column("location", TEXT, nullable=False),
+        sa.Column("record", TEXT, nullable=False),
+        sa.Column("aligned_by", TEXT, nullable=True),
+        sa.Column("fingerprint", TEXT, nullable=False),
         sa.ForeignKeyConstraint(["scene_id"], ["scenes.id"], name=op.f("fk_sessions_scene_id_scenes")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sessions")),
         sa.UniqueConstraint("name", name=op.f("uq_sessions_name")),
@@ -197,8 +199,8 @@ def _create_split_members() -> None:
     op.create_table(
         "split_members",
         sa.Column("split_id", sa.Integer(), nullable=False),
-        sa.Column("group_key", sa.Text(), nullable=False),
-        sa.Column("part", sa.Text(), nullable=False),
+        sa.Column("group_key", TEXT, nullable=False),
+        sa.Column("part", TEXT, nullable=False),
         sa.CheckConstraint("part IN ('train', 'val', 'test')", name=op.f("ck_split_members_part_known")),
         sa.ForeignKeyConstraint(
             ["split_id"], ["splits.id"], name=op.f("fk_split_members_split_id_splits"), ondelete="CASCADE"
@@ -213,11 +215,11 @@ def _create_rounds() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("session_id", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("role", sa.Text(), nullable=False),
-        sa.Column("degr_key", sa.Text(), nullable=False),
-        sa.Column("settings", sa.Text(), nullable=False),
-        sa.Column("conditions", sa.Text(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("role", TEXT, nullable=False),
+        sa.Column("degr_key", TEXT, nullable=False),
+        sa.Column("settings", TEXT, nullable=False),
+        sa.Column("conditions", TEXT, nullable=False),
         sa.CheckConstraint("role IN ('gt', 'internal', 'external')", name=op.f("ck_rounds_role_known")),
         sa.ForeignKeyConstraint(
             ["session_id"], ["sessions.id"], name=op.f("fk_rounds_session_id_sessions"), ondelete="CASCADE"
@@ -234,9 +236,9 @@ def _create_takes() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("round_id", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("settings", sa.Text(), nullable=True),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("reason", TEXT, nullable=False),
+        sa.Column("settings", TEXT, nullable=True),
         sa.CheckConstraint("state IN ('valid', 'void', 'missing')", name=op.f("ck_takes_state_known")),
         sa.ForeignKeyConstraint(
             ["round_id"], ["rounds.id"], name=op.f("fk_takes_round_id_rounds"), ondelete="CASCADE"
@@ -250,16 +252,16 @@ def _create_pairs() -> None:
     op.create_table(
         "pairs",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("uid", sa.Text(), nullable=False),
+        sa.Column("uid", TEXT, nullable=False),
         sa.Column("session_id", sa.Integer(), nullable=False),
         sa.Column("scene_id", sa.Integer(), nullable=False),
         sa.Column("round_id", sa.Integer(), nullable=False),
         *_frame_columns("gt"),
         *_frame_columns("lq"),
-        sa.Column("degr_key", sa.Text(), nullable=False),
+        sa.Column("degr_key", TEXT, nullable=False),
         sa.Column("degr_mask", sa.Integer(), nullable=False),
         sa.Column("n_degr", sa.Integer(), nullable=False),
-        sa.Column("foundir_class", sa.Text(), nullable=True),
+        sa.Column("foundir_class", TEXT, nullable=True),
         sa.Column("iso", sa.Integer(), nullable=True),
         sa.Column("f_number", sa.Double(), nullable=True),
         sa.Column("exposure_s", sa.Double(), nullable=True),
@@ -272,10 +274,10 @@ def _create_pairs() -> None:
         sa.Column("position_gap_mm", sa.Double(), nullable=False),
         sa.Column("mu", sa.Double(), nullable=True),
         sa.Column("sigma", sa.Double(), nullable=True),
-        sa.Column("verdict", sa.Text(), nullable=False),
-        sa.Column("reasons", sa.Text(), nullable=False),
-        sa.Column("decision", sa.Text(), nullable=True),
-        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("verdict", TEXT, nullable=False),
+        sa.Column("reasons", TEXT, nullable=False),
+        sa.Column("decision", TEXT, nullable=True),
+        sa.Column("status", TEXT, nullable=False),
         sa.Column("sample_key", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("decision IN ('accepted', 'rejected')", name=op.f("ck_pairs_decision_known")),
         sa.CheckConstraint(
@@ -329,13 +331,13 @@ def _create_alignments() -> None:
     op.create_table(
         "alignments",
         sa.Column("pair_id", sa.Integer(), nullable=False),
-        sa.Column("homography", sa.Text(), nullable=True),
-        sa.Column("gt_from_pair", sa.Text(), nullable=True),
-        sa.Column("lq_crop", sa.Text(), nullable=True),
+        sa.Column("homography", TEXT, nullable=True),
+        sa.Column("gt_from_pair", TEXT, nullable=True),
+        sa.Column("lq_crop", TEXT, nullable=True),
         sa.Column("bound_px", sa.Double(), nullable=True),
-        sa.Column("blur_kind", sa.Text(), nullable=False),
+        sa.Column("blur_kind", TEXT, nullable=False),
         sa.Column("blur_size_px", sa.Double(), nullable=False),
-        sa.Column("evidence", sa.Text(), nullable=False),
+        sa.Column("evidence", TEXT, nullable=False),
         sa.ForeignKeyConstraint(
             ["pair_id"], ["pairs.id"], name=op.f("fk_alignments_pair_id_pairs"), ondelete="CASCADE"
         ),
@@ -349,11 +351,11 @@ def _create_assets() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("session_id", sa.Integer(), nullable=False),
         sa.Column("pair_id", sa.Integer(), nullable=True),
-        sa.Column("relpath", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("sha256", sa.Text(), nullable=False),
+        sa.Column("relpath", TEXT, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("sha256", TEXT, nullable=False),
         sa.Column("nbytes", sa.BigInteger(), nullable=True),
-        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("state", TEXT, nullable=False),
         sa.Column("verified_at_us", sa.BigInteger(), nullable=True),
         sa.CheckConstraint(
             "kind IN ('gt', 'lq', 'mask', 'capture', 'record', 'journal')", name=op.f("ck_assets_kind_known")
@@ -381,8 +383,8 @@ def _create_pair_degradations() -> None:
         "pair_degradations",
         sa.Column("pair_id", sa.Integer(), nullable=False),
         sa.Column("degradation_id", sa.Integer(), nullable=False),
-        sa.Column("level", sa.Text(), nullable=True),
-        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("level", TEXT, nullable=True),
+        sa.Column("source", TEXT, nullable=False),
         sa.ForeignKeyConstraint(
             ["degradation_id"],
             ["degradations.id"],
@@ -399,7 +401,7 @@ def _create_pair_metrics() -> None:
     op.create_table(
         "pair_metrics",
         sa.Column("pair_id", sa.Integer(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
         sa.Column("value", sa.Double(), nullable=True),
         sa.ForeignKeyConstraint(
             ["pair_id"], ["pairs.id"], name=op.f("fk_pair_metrics_pair_id_pairs"), ondelete="CASCADE"
@@ -414,8 +416,12 @@ def _fill_degradations() -> None:
 
 
 def _guard_events() -> None:
-    for action in ("UPDATE", "DELETE"):
+    body = "BEGIN SELECT RAISE(ABORT, 'events are append-only'); END"
+    if op.get_bind().dialect.name == "postgresql":
+        refuse = "BEGIN RAISE EXCEPTION 'events are append-only'; END"
         op.execute(
-            f"CREATE TRIGGER events_refuse_{action.lower()} BEFORE {action} ON events "
-            "BEGIN SELECT RAISE(ABORT, 'events are append-only'); END"
+            f"CREATE FUNCTION refuse_event_change() RETURNS trigger LANGUAGE plpgsql AS $$ {refuse} $$"
         )
+        body = "FOR EACH ROW EXECUTE FUNCTION refuse_event_change()"
+    for action in ("UPDATE", "DELETE"):
+        op.execute(f"CREATE TRIGGER events_refuse_{action.lower()} BEFORE {action} ON events {body}")
