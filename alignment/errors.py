@@ -63,20 +63,6 @@ class MissingRawError(AlignmentError, ImportError):
     exit_code = ExitCode.MISSING
 
 
-class MissingDaskError(AlignmentError, ImportError):
-    """Work was to run on a Dask cluster, but Dask is not installed."""
-
-    code = "ALN-DSK-001"
-    exit_code = ExitCode.MISSING
-
-
-class ClusterError(AlignmentError, ConnectionError):
-    """The Dask scheduler does not answer."""
-
-    code = "ALN-DSK-002"
-    exit_code = ExitCode.MISSING
-
-
 class PairFolderError(AlignmentError, ValueError):
     """A folder holds no pairs that can be recognised, or more than one way to read it."""
 

@@ -26,7 +26,6 @@ from alignment.errors import (
     NothingToAlignError,
 )
 from alignment.evidence_files import finish_round, finished_round, publish, round_key, versions
-from alignment.executors import open_executor
 from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair
 from alignment.matching import Match, match_frames
 from alignment.motion import TYPICAL_FOCAL_WIDTHS, TakeMotion, measure_motion, rejected_motion
@@ -35,6 +34,7 @@ from alignment.reference import Reference, TakeShift, read_depths, read_referenc
 from alignment.takes import Array, TakeSource
 from alignment.tracking import TargetTrack
 from catalog.evidence import AlignmentRecord, PairFrame, PairRecord, RoundMotion
+from catalog.executors import open_executor
 from catalog.session_folder import SessionFolder, SessionRecord
 from catalog.yaml_document import Document
 

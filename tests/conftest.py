@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,3 +44,22 @@ def shared() -> Path:
     if not (folder / "data" / "MANIFEST.md").is_file():
         pytest.skip(f"real image data not found at {folder} (set CLEANPLATE_SHARED)")
     return folder
+
+
+_CLUSTER = """
+from distributed import LocalCluster
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        print(cluster.scheduler_address, flush=True)
+        input()
+"""
+
+
+@pytest.fixture(scope="session")
+def dask_cluster() -> Iterator[str]:
+    """Address of a scheduler with two workers, each a process of its own, as a user would start them."""
+    pytest.importorskip("distributed", reason="needs the extra 'dask'")
+    command = [sys.executable, "-c", _CLUSTER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        yield running.stdout.readline().strip()
+        running.communicate("\n", timeout=50)

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 from catalog.errors import CleanplateError
 from rig.assembly import Rig, clock_of
 from rig.control import Operator, SessionControl
-from rig.devices.rail import RailState
+from rig.devices.rail import RailPoll, RailState
 from rig.engine.cards import Bystander, CardDesk
 from rig.engine.devices import POLL_INTERVAL_S, DeviceOwner, JogPermit, Stage, jog
 from rig.engine.progress import ProgressTracker
@@ -94,8 +94,9 @@ class RigWork:
             return EngineMode.LOCKED
         if self.act == "session":
             return self._session_mode()
-        if self.act == "home":
-            return EngineMode.HOMING
+        return EngineMode.HOMING if self.act == "home" else self._resting_mode(reading)
+
+    def _resting_mode(self, reading: RailPoll) -> EngineMode:
         if reading.state is RailState.HOLD:
             return EngineMode.HOLD
         return EngineMode.READY if self.devices.homed else EngineMode.CONNECTED

@@ -65,7 +65,7 @@ def fork_behind_relay(sender: StopSender, window: TextWindow) -> int | None:
     if child == 0:
         os.close(inner)
         os.login_tty(drawn_on)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup too: without the relay nobody sees what is drawn
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup too: nobody sees what is drawn now
         return None
     os.close(drawn_on)
     with _raw_terminal() as outer:

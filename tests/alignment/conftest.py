@@ -8,9 +8,6 @@ kernel would shift the truth by up to 0.05 px.
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
@@ -438,22 +435,3 @@ class FilmKit:
 def film_kit() -> type[FilmKit]:
     """The parts a test can build worlds and sessions from."""
     return FilmKit
-
-
-_CLUSTER = """
-from distributed import LocalCluster
-if __name__ == "__main__":
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        print(cluster.scheduler_address, flush=True)
-        input()
-"""
-
-
-@pytest.fixture(scope="session")
-def dask_cluster() -> Iterator[str]:
-    """Address of a scheduler with two workers, each a process of its own, as a user would start them."""
-    pytest.importorskip("distributed", reason="needs the extra 'dask'")
-    command = [sys.executable, "-c", _CLUSTER]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
-        yield running.stdout.readline().strip()
-        running.communicate("\n", timeout=50)

@@ -11,10 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from alignment.cli import app
-from alignment.errors import ClusterError, MissingDaskError, UnwritableError
-from alignment.executors import open_executor, ordered
-from alignment.inline import InlineExecutor
-from catalog.errors import CleanplateError
+from alignment.errors import UnwritableError
+from catalog.errors import CleanplateError, ClusterError, MissingExtraError
+from catalog.executors import InlineExecutor, open_executor, ordered
 
 
 def square(number):
@@ -49,7 +48,7 @@ def test_results_come_in_the_items_order_with_few_jobs_handed_out():
 def test_a_missing_dask_is_named_with_the_extra_that_brings_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "distributed", None)
 
-    with pytest.raises(MissingDaskError, match=r"pip install 'cleanplate\[dask\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'cleanplate\[dask\]'"):
         with open_executor(dask="tcp://127.0.0.1:8786"):
             pass
 
@@ -73,12 +72,12 @@ def test_a_cluster_that_is_missing_is_not_taken_for_a_file_that_cannot_be_writte
         app, ["audit", str(tmp_path), "-o", str(tmp_path / "a.json"), "--dask", "tcp://127.0.0.1:9"]
     )
 
-    assert isinstance(result.exception, MissingDaskError)
+    assert isinstance(result.exception, MissingExtraError)
 
 
 def test_a_scheduler_that_does_not_answer_is_an_error_of_its_own(monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("alignment.executors._CONNECT_TIMEOUT_S", 1)
+    monkeypatch.setattr("catalog.executors._CONNECT_TIMEOUT_S", 1)
 
     with pytest.raises(ClusterError, match=r"no answer within 1 s.*dask scheduler"):
         with open_executor(dask="tcp://127.0.0.1:9"):

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from alignment.camera_motion import grid_points, map_points
 from alignment.cli import app
 from alignment.errors import NothingToAlignError
-from alignment.inline import InlineExecutor
 from alignment.pairing import align_session
 from catalog.evidence import AlignmentRecord, PairRecord
+from catalog.executors import InlineExecutor
 from catalog.session_folder import SessionFolder, file_sha256
 
 pytestmark = pytest.mark.timeout(150)  # whole sessions, filmed first; 12 s on an idle core

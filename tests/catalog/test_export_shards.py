@@ -107,6 +107,14 @@ def test_any_number_of_workers_writes_the_same_bytes(filled, kind):
     assert first.manifest_sha256 == second.manifest_sha256
 
 
+def test_a_dask_cluster_writes_the_same_bytes(filled, dask_cluster):
+    first = export(filled, "crops")
+    second = filled.export(ExportRequest("again", "crops", split="mine"), dask=dask_cluster)
+    shards = [path.relative_to(first.folder) for path in first.folder.rglob("*.tiles")]
+    assert shards
+    assert all((first.folder / s).read_bytes() == (second.folder / s).read_bytes() for s in shards)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_sums_are_those_of_the_files(filled, kind):
     folder = export(filled, kind).folder
