@@ -5,13 +5,13 @@ SCENE ?=
 TESTS ?= tests
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test test-all lint bench bench-rig bench-render bench-kill setup clean
+.PHONY: demo test test-all lint bench bench-alignment bench-rig bench-render bench-kill setup clean
 
 demo: setup ## simulated rig to trained model, in minutes (SCENE=folder for your own photographs)
 	$(BIN)/python -P benchmarks/demo.py $(if $(SCENE),--scene $(SCENE))
 
 test: lint ## linters, types, import contracts and the fast test suite
-	$(BIN)/python -P -m pytest -n 2 --dist worksteal $(TESTS)
+	$(BIN)/python -P -m pytest -n 3 --dist worksteal $(TESTS)
 
 test-all: lint ## the same with the nightly counts: a thousand kills, every fault in every phase, all seeds
 	CLEANPLATE_NIGHTLY=1 $(BIN)/python -P -m pytest -n 2 --dist worksteal --timeout 3600 $(TESTS)
@@ -22,13 +22,20 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup bench-render bench-rig ## every benchmark; JSON into benchmarks/results
+bench: setup bench-render bench-rig bench-alignment ## every benchmark; JSON into benchmarks/results
 
 bench-render: setup
 	$(BIN)/python -P benchmarks/render.py
 
 bench-rig: setup ## stop latency, fuzzed serial lines, UVC, dead time, kills: results/rig.json (about 20 minutes)
 	$(BIN)/python -P benchmarks/rig.py
+
+bench-alignment: setup ## registration beside six rivals, planted bad pairs, speed, real pairs (about two hours)
+	$(BIN)/python -P -m benchmarks.alignment --jobs 2
+	$(BIN)/python -P -m benchmarks.alignment_planted --places 20 --jobs 2
+	$(BIN)/python -P -m benchmarks.alignment_speed
+	$(BIN)/python -P -m benchmarks.real_pairs
+	$(BIN)/python -P -m benchmarks.calibration
 
 bench-kill: setup ## kill -9 of rig record, twenty times
 	$(BIN)/python -P benchmarks/kill_record.py

@@ -21,9 +21,9 @@ from pydantic import ValidationError
 
 from alignment.audit_pair import measure_pair
 from alignment.evidence_files import versions
-from alignment.pair_folders import OddFile, PairFiles, PairListing
 from catalog.audit import AuditPair, AuditRecord, GroupSummary, PairMeasurement
 from catalog.executors import ordered
+from catalog.pair_folders import OddFile, PairFiles, PairListing
 from catalog.session_folder import replace_file
 
 ALIGNED_PX = 0.5

@@ -14,12 +14,12 @@ from alignment.decode import read_still
 from alignment.errors import DecodeError, NoCommonStructureError
 from alignment.local_map import MEASURABLE_SIGMA_PX, LocalMap
 from alignment.misalignment import Misalignment, measure
-from alignment.pair_folders import PairFiles
 from alignment.pair_job import single_threaded
 from alignment.photometry import Rgb
 from alignment.registration import Registration
 from catalog.audit import AuditPair, LocalShift, PairMeasurement, ParallaxVerdict, Verdict
 from catalog.evidence import Matrix3x3
+from catalog.pair_folders import PairFiles
 
 MAX_PIXELS = 150_000_000
 """A picture larger than this is not opened: a decompression bomb rather than a photograph."""

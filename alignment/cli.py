@@ -201,8 +201,8 @@ def audit(
     """Measure how far the pairs of a published dataset are off; writes JSON and a page to look at."""
     from alignment.audit import audit_pairs
     from alignment.audit_page import write_audit_page
-    from alignment.pair_folders import list_pairs
     from catalog.executors import open_executor
+    from catalog.pair_folders import list_pairs
 
     output = output.with_suffix(".json") if output.suffix == ".html" else output
     listing = list_pairs(folder, gt=gt, lq=lq, pairs_list=pairs_list)

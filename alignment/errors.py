@@ -63,13 +63,6 @@ class MissingRawError(AlignmentError, ImportError):
     exit_code = ExitCode.MISSING
 
 
-class PairFolderError(AlignmentError, ValueError):
-    """A folder holds no pairs that can be recognised, or more than one way to read it."""
-
-    code = "ALN-AUD-001"
-    exit_code = ExitCode.INVALID_INPUT
-
-
 class BoardPrintError(AlignmentError, ValueError):
     """A marker board cannot be printed as asked: it does not fit, or its markers are taken."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
 
 from alignment.camera_motion import Array, grid_points, inverted, jacobian, map_points, normalised
@@ -21,6 +20,7 @@ from alignment.photometry import Rgb, ToneCurve
 from alignment.picture import MatchedTruth, Picture
 from alignment.registration import Pinhole, Registration
 from alignment.spline import spline_coefficients, warp_near_shift
+from catalog.intensity import intensity
 
 Crop = tuple[int, int, int, int]
 """x, y, width, height."""
@@ -181,14 +181,6 @@ def warp_in_light(rgb: Rgb, to_source: Array, size: tuple[int, int], *, tone: To
     """
     light = warp_near_shift(spline_coefficients(tone.light_of(rgb)), to_source, size)
     return tone.pixels(light, rgb.dtype)
-
-
-def intensity(gt: Rgb, lq: Rgb) -> tuple[float, float]:
-    """Mean and standard deviation of |lq - gt| in 0..1, GenDeg's measure of how strong a degradation is."""
-    difference = cv2.absdiff(gt, lq).reshape(-1, 1)
-    mean, deviation = cv2.meanStdDev(difference)
-    white = float(np.iinfo(gt.dtype).max)
-    return float(mean[0, 0]) / white, float(deviation[0, 0]) / white
 
 
 def _whole_pixel_matrix(homography: Array, crop: Crop) -> Array:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -98,6 +99,65 @@ def _add(console: Console, opened: Catalog, session: str) -> tuple[str, ...]:
     if not report.aligned:
         console.say(f"{report.session} is not aligned yet: alignment run {report.session}, then add it again")
     return report.problems
+
+
+@verb(app, "import-pairs")
+def import_pairs(
+    console: Console,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="A dataset in FoundIR's or BasicSR's layout.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Begins the sessions' names; the folder's name unless given.")
+    ] = None,
+    gt: Annotated[str | None, typer.Option(metavar="GLOB", help="Ground truths, instead of FOLDER.")] = None,
+    lq: Annotated[str | None, typer.Option(metavar="GLOB", help="Degraded pictures.")] = None,
+    pairs_list: Annotated[
+        Path | None, typer.Option("--list", metavar="FILE", help="FoundIR's list of pairs below FOLDER.")
+    ] = None,
+    degradations: Annotated[
+        str | None,
+        typer.Option(help="What was made worse, as noise+rain; read off the folders' names if not given."),
+    ] = None,
+    audit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What `alignment audit` wrote about the same folder.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.")] = None,
+    dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to work on.")] = None,
+    catalog: CatalogOption = None,
+) -> None:
+    """Take over an existing paired dataset: sessions of source `imported`, added to the catalog.
+
+    Pictures become PNG without text and EXIF, pixels unchanged. With --audit every pair carries its measured
+    misalignment, and what is misaligned is rejected.
+    """
+    from catalog import import_pairs as imports
+    from catalog.audit import read_audit
+    from catalog.executors import open_executor
+    from catalog.pair_folders import list_pairs as pairs_of
+    from catalog.records import Degradation
+
+    listing = pairs_of(folder, gt=gt, lq=lq, pairs_list=pairs_list)
+    worse = None if degradations is None else tuple(Degradation(word) for word in degradations.split("+"))
+    plain = imports.plain_name(name or listing.root.name)
+    options = imports.ImportOptions(plain, worse, read_audit(audit) if audit else None)
+    with (
+        open_executor(workers=workers, dask=dask) as executor,
+        console.progress("importing", len(listing.pairs)) as advance,
+    ):
+        report = imports.import_pairs(listing, console.data, options, executor=executor, progress=advance)
+    with _open(console, catalog) as opened:
+        opened.init()
+        for session in report.sessions:
+            opened.add(session)
+    if console.json:
+        console.put_json(asdict(report))
+        return
+    for session in report.sessions:
+        console.put(session)
+    console.say(f"{report.pairs} pairs imported and added, {len(report.left_out)} left out")
+    for item in report.left_out[:20]:
+        console.say(f"left out: {item.pair}: {item.why}")
 
 
 @verb(app, "list")

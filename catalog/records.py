@@ -5,6 +5,7 @@ Plain values without a database: every package imports them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
@@ -90,3 +91,44 @@ def foundir_class(degradations: Iterable[Degradation | str]) -> str | None:
     blurred = bool(wanted & _FOUNDIR_BLURS)
     signature = frozenset(wanted - _FOUNDIR_BLURS) | ({_BLUR} if blurred else set())
     return next((name for name, parts in _FOUNDIR_FOLDERS.items() if parts == signature), None)
+
+
+_WORDS: Mapping[str, Degradation] = MappingProxyType(
+    {
+        **dict.fromkeys(("noise", "noisy", "denoise", "denoising"), Degradation.NOISE),
+        **dict.fromkeys(
+            ("blur", "blurry", "deblur", "deblurring", "motion", "gopro"), Degradation.MOTION_BLUR
+        ),
+        **dict.fromkeys(("defocus", "dpdd"), Degradation.DEFOCUS_BLUR),
+        **dict.fromkeys(("jpeg", "jpg", "compression"), Degradation.JPEG),
+        **dict.fromkeys(("haze", "hazy", "dehaze", "dehazing", "fog"), Degradation.HAZE),
+        **dict.fromkeys(("rain", "rainy", "derain", "deraining"), Degradation.RAIN),
+        **dict.fromkeys(("raindrop", "raindrops", "drops"), Degradation.RAINDROP),
+        **dict.fromkeys(("lowlight", "dark", "lol", "night"), Degradation.LOW_LIGHT),
+        **dict.fromkeys(("snow", "snowy", "desnow", "desnowing"), Degradation.SNOW),
+        **dict.fromkeys(("moire", "demoire"), Degradation.MOIRE),
+        **dict.fromkeys(("flare", "deflare"), Degradation.FLARE),
+        **dict.fromkeys(("reflection", "reflections"), Degradation.REFLECTION),
+    }
+)
+
+
+def degradations_in(folder: str) -> tuple[Degradation, ...]:
+    """Read degradations off the name of a dataset's folder; empty where no word is known.
+
+    The last part of a path that says anything counts. *Blur* alone is read as motion blur.
+
+    >>> [d.value for d in degradations_in("FoundIR/17Lowlight_JPEG")]
+    ['low_light', 'jpeg']
+    """
+    for part in reversed(folder.split("/")):
+        plain = re.sub(r"low[-_ ]?light", "lowlight", part.lower())
+        words = [word for word in re.split(r"[^a-z]+", plain) if word]
+        found = [_WORDS[word] for word in words if word in _WORDS]
+        if "nightrain" in words:
+            found = [Degradation.LOW_LIGHT, Degradation.RAIN]
+        if Degradation.DEFOCUS_BLUR in found:
+            found = [d for d in found if d is not Degradation.MOTION_BLUR]
+        if found:
+            return tuple(dict.fromkeys(found))
+    return ()

@@ -17,12 +17,12 @@ from alignment.audit import audit_bytes, audit_pairs, part_key, sample
 from alignment.audit_pair import ecc_shift, local_shifts, parallax_verdict
 from alignment.cli import app
 from alignment.local_map import LocalMap
-from alignment.pair_folders import PairFiles, find_pairs
 from alignment.photometry import standard_tone_curve
 from alignment.tiles import TileGrid
 from catalog.audit import read_audit
 from catalog.errors import InvalidDocumentError
 from catalog.executors import InlineExecutor, open_executor
+from catalog.pair_folders import PairFiles, find_pairs
 
 DATA = Path(os.environ.get("CLEANPLATE_SHARED", Path(__file__).parents[3] / "shared")) / "data"
 TONE = standard_tone_curve("srgb")

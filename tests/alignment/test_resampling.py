@@ -12,7 +12,8 @@ from alignment.errors import NoOverlapError, PictureFormatError
 from alignment.photometry import standard_tone_curve
 from alignment.picture import Picture
 from alignment.registration import register
-from alignment.resampling import MARGIN_PX, common_crop, deliver, intensity, warp_in_light
+from alignment.resampling import MARGIN_PX, common_crop, deliver, warp_in_light
+from catalog.intensity import intensity
 
 TONE = standard_tone_curve("srgb")
 SIZE = (400, 304)

@@ -28,6 +28,7 @@ ROUNDS = tuple(RoundRecord(number=k, name=f"r{k}", role="gt") for k in (1, 2))
 ANNOTATIONS = {
     "catalog/events.py": "when a decision was taken, and a batch's name, unique without it",
     "catalog/export_list.py": "when an export was made",
+    "catalog/import_pairs.py": "when a dataset was imported",
     "catalog/store.py": "names a backup",
     "catalog/verify.py": "when a file was verified",
     "alignment/calibration/document.py": "when a calibration was made",

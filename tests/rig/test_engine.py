@@ -267,6 +267,8 @@ def test_a_session_needs_its_commands_while_it_runs_only(probe):
 
 
 def test_live_view_comes_with_its_figures_and_ends_on_request(probe):
+    since = probe.begin(ArmHome())  # where the boards are in view
+    probe.await_event(ActEnded, lambda e: e.act == "home", since=since)
     probe.ask(WatchPreview(on=True, rate_hz=4))
 
     seen = probe.await_event(Preview, lambda p: p.markers_seen > 0)
@@ -294,16 +296,16 @@ def test_home_and_jog_go_through_the_engine_that_runs(engine, tmp_path):
     profile = write_profile(tmp_path)
 
     homed = run_rig("home", "--profile", profile, "--json")
-    jogged = run_rig("jog", "5", "--speed", "20", "--profile", profile, "--json")
+    jogged = run_rig("jog", "9", "--speed", "20", "--profile", profile, "--json")
     back = run_rig("jog", "-3", "--speed", "20", "--profile", profile, "--json")
     refused = run_rig("jog", "500", "--speed", "20", "--profile", profile)
 
     assert json.loads(homed.stdout)["position_mm"] == 2.0
-    assert json.loads(jogged.stdout)["position_mm"] == 7.0
-    assert json.loads(back.stdout)["position_mm"] == 4.0
-    assert engine.work.devices.last_poll.position_mm == 4.0
+    assert json.loads(jogged.stdout)["position_mm"] == 11.0
+    assert json.loads(back.stdout)["position_mm"] == 8.0
+    assert engine.work.devices.last_poll.position_mm == 8.0
     assert refused.returncode == 4
-    assert refused.stderr.startswith("error RIG-SAFE-001: a motion to 504 mm leaves the travel")
+    assert refused.stderr.startswith("error RIG-SAFE-001: a motion to 508 mm leaves the travel")
 
 
 def test_stop_reaches_the_engine_that_runs(probe):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from alignment.errors import PairFolderError
-from alignment.pair_folders import find_pairs, list_pairs, match_globs, read_list
+from catalog.pair_folders import PairFolderError, find_pairs, list_pairs, match_globs, read_list
 
 
 def touched(root, *names):

@@ -15,7 +15,7 @@ from glob import glob
 from pathlib import Path
 from typing import Literal
 
-from alignment.errors import PairFolderError
+from catalog.errors import CatalogError, ExitCode
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 GT_NAMES = frozenset(
@@ -62,6 +62,13 @@ _MAX_DEPTH = 6
 _MAX_LIST_BYTES = 500_000_000
 
 Problem = Literal["no_partner", "ambiguous", "unreadable"]
+
+
+class PairFolderError(CatalogError, ValueError):
+    """A folder holds no pairs that can be recognised, or more than one way to read it."""
+
+    code = "CAT-PFO-001"
+    exit_code = ExitCode.INVALID_INPUT
 
 
 @dataclass(frozen=True, order=True)
