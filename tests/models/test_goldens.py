@@ -20,7 +20,11 @@ import torch
 from safetensors.numpy import load_file
 from torch import nn
 
+from models.backbones.key_maps import KEY_MAPS, renamed
 from models.backbones.nafnet import NAFNet
+from models.backbones.promptir import PromptIR
+from models.backbones.restormer import Restormer, padded_to
+from models.backbones.swinir import SwinIR
 
 GOLDENS = Path(os.environ.get("CLEANPLATE_GOLDENS", Path(__file__).parents[2].parent / "shared" / "goldens"))
 CASES = sorted(path.stem for path in GOLDENS.glob("*.json"))
@@ -40,18 +44,37 @@ def _seeded() -> ModuleType:
 seeded = _seeded()
 
 
-def _nafnet(config: dict[str, Any]) -> nn.Module:
-    return NAFNet(**config)
+def _maskdcpt_nafnet(config: dict[str, Any]) -> nn.Module:
+    config = {k: v for k, v in config.items() if k != "window_size"}  # it pads, which ours does by itself
+    return NAFNet(**config, norm_eps=1e-5)
+
+
+def _maskdcpt_swinir(config: dict[str, Any]) -> nn.Module:
+    assert config.get("upscale", 1) == 1
+    return SwinIR(**{k: v for k, v in config.items() if k not in {"img_size", "upscale"}})
 
 
 BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
-    "megvii-research/NAFNet class NAFNet": _nafnet,
+    "megvii-research/NAFNet class NAFNet": lambda config: NAFNet(**config),
+    "swz30/Restormer class Restormer": lambda config: Restormer(**config),
+    "va1shn9v/PromptIR class PromptIR": lambda config: PromptIR(**config, official_leftovers=True),
+    "MILab-PKU/MaskDCPT class NAFNetBaseline": _maskdcpt_nafnet,
+    "MILab-PKU/MaskDCPT class Restormer": lambda config: Restormer(**config),
+    "MILab-PKU/MaskDCPT class PromptIR": lambda config: PromptIR(**config, bias=True),
+    "MILab-PKU/MaskDCPT class SwinIR": _maskdcpt_swinir,
 }
+RELEASES = {
+    "MILab-PKU/MaskDCPT class NAFNetBaseline": "maskdcpt-nafnet",
+    "MILab-PKU/MaskDCPT class Restormer": "maskdcpt-restormer",
+    "MILab-PKU/MaskDCPT class PromptIR": "maskdcpt-restormer",
+}
+"""Whose names differ from ours, and the map that leads to them."""
 
 
 def _load_seeded_weights(network: nn.Module, case: dict[str, Any]) -> None:
     drawn = seeded.state_dict(case["parameters"], case["seed"])
-    network.load_state_dict({name: torch.from_numpy(values) for name, values in drawn.items()}, strict=True)
+    ours = renamed(drawn, KEY_MAPS.get(RELEASES.get(case["source"], ""), ()))
+    network.load_state_dict({name: torch.from_numpy(values) for name, values in ours.items()}, strict=True)
 
 
 def _relative_difference(output: np.ndarray, reference: np.ndarray) -> float:
@@ -104,3 +127,54 @@ def test_fresh_network_is_nearly_the_identity_of_its_input_plus_the_ending():
 def test_unequal_numbers_of_stages_are_refused():
     with pytest.raises(ValueError, match="2 encoder and 1 decoder"):
         NAFNet(enc_blk_nums=(1, 1), dec_blk_nums=(1,))
+
+
+@pytest.mark.parametrize(
+    ("build", "parameters"),
+    [
+        (
+            lambda: NAFNet(width=64, enc_blk_nums=(1, 1, 1, 28), middle_blk_num=1, dec_blk_nums=(1, 1, 1, 1)),
+            67_888_835,
+        ),
+        (Restormer, 26_126_644),
+        (lambda: PromptIR(bias=True), 35_539_290),
+        (lambda: PromptIR(official_leftovers=True), 35_592_263),
+        (SwinIR, 11_455_563),
+    ],
+    ids=["nafnet", "restormer", "promptir of maskdcpt", "promptir", "swinir"],
+)
+def test_the_released_sizes_have_their_numbers_of_parameters(build: Callable[[], nn.Module], parameters: int):
+    with torch.device("meta"):
+        network = build()
+    assert sum(p.numel() for p in network.parameters()) == parameters
+
+
+SMALL: dict[str, Callable[[], nn.Module]] = {
+    "restormer": lambda: Restormer(dim=8, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1),
+    "promptir": lambda: PromptIR(dim=12, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1),
+    "swinir": lambda: SwinIR(embed_dim=12, depths=(2, 2), num_heads=(2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("size", [(37, 50), (5, 3), (64, 64)])
+def test_any_size_comes_back_as_it_was_and_learns(name: str, size: tuple[int, int]):
+    torch.manual_seed(1)
+    network, image = SMALL[name](), torch.rand(2, 3, *size)
+    restored = network(image)
+    restored.square().mean().backward()
+    assert restored.shape == image.shape
+    unused = [n for n, p in network.named_parameters() if p.grad is None]
+    assert unused == []
+
+
+def test_padding_reflects_where_the_picture_is_large_enough():
+    image = torch.arange(12.0).view(1, 1, 3, 4)
+    assert padded_to(image, 4)[0, 0, 3].tolist() == image[0, 0, 1].tolist()
+    assert padded_to(image, 8).shape == (1, 1, 8, 8)
+    assert padded_to(image[..., :2, :], 2) is not None
+
+
+def test_two_names_that_would_become_one_are_refused():
+    with pytest.raises(ValueError, match="two tensors"):
+        renamed({"a.blocks.0.w": 1, "a.0.w": 2}, KEY_MAPS["maskdcpt-nafnet"])
