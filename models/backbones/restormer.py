@@ -1,8 +1,8 @@
 """Restormer: a restoration U-net whose attention runs over channels, so that its cost grows with the pixels only.
 
 Zamir, Arora, Khan, Hayat, Khan, Yang: Restormer: Efficient Transformer for High-Resolution Image Restoration, CVPR
-2022. Parameter names are those of the official release (swz30/Restormer, class ``Restormer``), so its checkpoints load as
-they are; those of MaskDCPT's copy load through `models.backbones.key_maps`.
+2022. Parameter names are those of the official release (swz30/Restormer, class ``Restormer``), so its checkpoints load
+as they are; those of MaskDCPT's copy load through `models.backbones.key_maps`.
 
 What differs from the official code:
 
@@ -210,7 +210,7 @@ class Restormer(nn.Module):
 
 
 def padded_to(image: Tensor, multiple: int) -> Tensor:
-    """Pad right and below by reflection until both sides are multiples; by repetition where the picture is too small."""
+    """Pad right and below by reflection until both sides are multiples; by repetition where a picture is too small."""
     height, width = image.shape[-2:]
     missing = (0, -width % multiple, 0, -height % multiple)
     if not any(missing):

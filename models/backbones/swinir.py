@@ -5,8 +5,8 @@ class ``SwinIR`` (MILab-PKU/MaskDCPT), whose parameter names these are.
 
 What differs from the paper, as in that release: no relative position bias; the shifted windows wrap round without a
 mask, so that opposite borders attend to each other; the groups are named ``encode_layers`` and ``decode_layers``. Sides
-that are no multiple of the window are padded by reflection and cut again. Upscaling is left out: the network restores at
-the same size.
+that are no multiple of the window are padded by reflection and cut again. Upscaling is left out: the network restores
+at the same size.
 
 Convention: features inside groups are channels-last, ``(B, H, W, C)``.
 """
