@@ -201,7 +201,8 @@ class Judge:
         text = (
             f"travel by the boards differs by {error.along_mm:+.2f} mm from the rail's (limit {limit:.2f} mm)"
         )
-        return finding("travel", "spoiled" if abs(error.along_mm) > limit else "ok", text, error.along_mm)
+        grades = self._limits.first_travel if self._is_first else Grades(doubtful=1.0, spoiled=1.0)
+        return finding("travel", grades.at_most(abs(error.along_mm) / limit), text, error.along_mm)
 
     def _judge_offset(self) -> TakeFinding | None:
         error = self._offset
