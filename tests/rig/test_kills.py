@@ -1,6 +1,6 @@
 """Recording sessions that are killed or stopped at any moment: nothing acknowledged is lost, all of them resume.
 
-Forty kills and ten stops; with CLEANPLATE_NIGHTLY=1 a thousand kills. A failure names its seed;
+Forty kills and twenty stops; with CLEANPLATE_NIGHTLY=1 a thousand kills. A failure names its seed;
 ``python -P benchmarks/kill_record.py --kills 10 --seed SEED --workers 1`` runs the same moments again.
 """
 
@@ -22,7 +22,7 @@ NIGHTLY = os.environ.get("CLEANPLATE_NIGHTLY") == "1"
 KILLS_OF_A_SEED = 10
 SEEDS = [range(first, first + 4) for first in range(0, 100 if NIGHTLY else 4, 4)]
 STOPS_OF_A_SEED = 5
-STOP_SEEDS = range(60 if NIGHTLY else 2)
+STOP_SEEDS = range(60 if NIGHTLY else 4)
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LONGEST_STOP_S = 30.0
 """From the signal to the end of the process, for a machine that does much else; the promise is 5 s on an idle one."""
