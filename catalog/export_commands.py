@@ -1,0 +1,107 @@
+"""catalog export | push | pull: training sets and sessions leave, sessions come back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from catalog import listing
+from catalog.cli_options import CatalogOption, DaskOption, SplitOption, WhereOption, open_catalog, put_lines
+from catalog.console import Console
+
+if TYPE_CHECKING:
+    from catalog.transfer import TransferReport
+
+
+def export(
+    console: Console,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Folder below exports in the data folder.")],
+    layout: Annotated[
+        Literal["folder", "foundir", "webdataset", "parquet", "crops"],
+        typer.Option("--format", help="Layout on disk."),
+    ],
+    *,
+    where: WhereOption = None,
+    split: SplitOption = "default",
+    balance: Annotated[int | None, typer.Option(min=1, help="At most so many pairs of each class.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Compare contents, not only sizes.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away an interrupted export.")] = False,
+    codec: Annotated[
+        Literal["zstd", "raw"], typer.Option(help="Tiles of crops: small on disk, or four times as fast.")
+    ] = "zstd",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that write shards.")] = None,
+    dask: DaskOption = None,
+    catalog: CatalogOption = None,
+) -> None:
+    """Write accepted pairs as a training set: files, manifest.jsonl, checksums. Never overwrites.
+
+    `folder`: one tree gt/ lq/ mask/ with meta_info*.txt per split, as BasicSR reads it. `foundir`: class
+    folders and NAME_train_meta_info.txt, as FoundIR reads them. `webdataset`: shuffled tar shards.
+    `parquet`: for Hugging Face `datasets`. `crops`: tiles from which a random crop is read in a millisecond.
+    """
+    from catalog.export_list import ExportRequest
+
+    request = ExportRequest(name, layout, where, split, balance, codec)
+    with open_catalog(console, catalog) as opened, console.progress("export", None) as advance:
+        report = opened.export(
+            request,
+            dry_run=dry_run,
+            check=check,
+            restart=restart,
+            workers=workers,
+            dask=dask,
+            advance=advance,
+        )
+    if console.json:
+        console.put_json({**asdict(report), "folder": str(report.folder), "dry_run": dry_run})
+        return
+    put_lines(console, listing.export_lines(report))
+    console.say(f"{'would be written to' if dry_run else 'written to'} {report.folder}")
+
+
+def push(
+    console: Console,
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="Name or folder.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="Path, or s3://bucket/prefix.")],
+    free_local: Annotated[
+        bool, typer.Option("--free-local", help="Delete the local files once the far ones were read back.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, max=32, help="Files at a time.")] = 4,
+) -> None:
+    """Copy a session to a store, reading every file back; give it again to go on after an interruption."""
+    from catalog import transfer
+    from catalog.session_folder import SessionFolder
+
+    folder = SessionFolder.find(session, console.data)
+    total = 2 * sum(p.stat().st_size for p in folder.path.rglob("*") if p.is_file())
+    with console.progress("push", total) as advance:
+        report = transfer.push(folder, url, free_local=free_local, workers=workers, advance=advance)
+    _put_transfer(console, report)
+
+
+def pull(
+    console: Console,
+    url: Annotated[str, typer.Argument(metavar="URL", help="Address that push printed.")],
+    workers: Annotated[int, typer.Option(min=1, max=32, help="Files at a time.")] = 4,
+) -> None:
+    """Copy a pushed session back into the data folder, verified; give it again after an interruption."""
+    from catalog import transfer
+
+    with console.progress("pull", None) as advance:
+        report = transfer.pull(url, console.data, workers=workers, advance=advance)
+    _put_transfer(console, report)
+
+
+def _put_transfer(console: Console, report: TransferReport) -> None:
+    if console.json:
+        console.put_json(asdict(report))
+        return
+    console.put(report.url)
+    console.say(
+        f"{report.files} files, {report.size_bytes / 1e9:.3f} GB, all verified; {report.sent} copied by this run"
+    )
+    if report.freed_bytes:
+        console.say(f"{report.freed_bytes / 1e9:.3f} GB freed here; back with: catalog pull {report.url}")
