@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from catalog.records import Degradation
+from models.data import PairDataset
 from models.images import Pixels
-from models.metrics import to_8_bit
+from models.metrics import psnr_db, to_8_bit
+
+GAIN_GAMMA_PAIRS = 24
+"""Training pairs of a class that the curve is fitted to; more change nothing that shows."""
 
 
 @dataclass(frozen=True)
@@ -56,3 +62,32 @@ def fit_gain_gamma(pairs: Iterable[tuple[Pixels, Pixels]]) -> GainGamma:
     fits = [minimize(squared_error, start, method="Nelder-Mead", options={"xatol": 1e-6}) for start in starts]
     gain, gamma = np.exp(min(fits, key=lambda fit: fit.fun).x)
     return GainGamma(float(gain), float(gamma))
+
+
+def score_gain_gamma(train: PairDataset, test: PairDataset, indices: Sequence[int]) -> dict[str, float]:
+    """Score the best single gain and gamma of the training pairs, per class that is short of light, in dB.
+
+    A network has to beat this to have learned anything about light.
+
+    Args:
+        train: Pairs to fit to.
+        test: Pairs to score.
+        indices: Which of them.
+    """
+    names = sorted({name for name in test.classes if Degradation.LOW_LIGHT in name.split("+")})
+    scored = ((name, _psnr_of_class(train, test, name, indices)) for name in names)
+    return {name: score for name, score in scored if score is not None}
+
+
+def _psnr_of_class(train: PairDataset, test: PairDataset, name: str, indices: Sequence[int]) -> float | None:
+    fitted_on = list(_of_class(train, name, range(len(train))))
+    chosen = list(_of_class(test, name, indices))
+    if not fitted_on or not chosen:
+        return None
+    step = max(1, len(fitted_on) // GAIN_GAMMA_PAIRS)
+    curve = fit_gain_gamma((pair.lq, pair.gt) for pair in (train[i] for i in fitted_on[::step]))
+    return fmean(psnr_db(curve.apply(pair.lq), pair.gt, mask=pair.mask) for pair in (test[i] for i in chosen))
+
+
+def _of_class(dataset: PairDataset, name: str, indices: Sequence[int]) -> Iterator[int]:
+    return (i for i in indices if dataset.classes[i] == name)

@@ -103,22 +103,28 @@ def evaluate(
     per_class: Annotated[
         int | None, typer.Option(min=1, help="Score so many pairs of each class, spread evenly.")
     ] = None,
-    ssim: Annotated[bool, typer.Option(help="Measure SSIM too.")] = True,
+    ssim: Annotated[bool, typer.Option(help="Measure SSIM and the luma too.")] = True,
+    lpips: Annotated[
+        list[Path] | None,
+        typer.Option(help="Measure LPIPS with these weights: the backbone's file and the one of its layers."),
+    ] = None,
+    niqe: Annotated[
+        Path | None, typer.Option(help="Measure NIQE: its parameters, or a folder of good pictures.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for the report: JSON, Markdown, pictures.")
+    ] = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Score a run, or the untouched input, per degradation class: before and after restoration."""
-    from models.evaluate import evaluate_export, table_lines
+    from models.evaluate import EvaluationRequest, evaluate_export
+    from models.score_report import table_lines
 
-    document = evaluate_export(
-        export,
-        run,
-        baseline=baseline,
-        split=split,
-        per_class=per_class,
-        with_ssim=ssim,
-        device=device,
-        console=console,
-    )
+    request = EvaluationRequest(
+        export, run, baseline=baseline, split=split, per_class=per_class, ssim=ssim, lpips=tuple(lpips or ()),
+        niqe=niqe, out=out, device=device,
+    )  # fmt: skip
+    document = evaluate_export(request, console)
     if console.json:
         console.put_json(document)
         return

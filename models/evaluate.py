@@ -1,39 +1,61 @@
-"""Score a model, or the untouched input, on an export: PSNR and SSIM per degradation class."""
+"""Score a model, or the untouched input, on an export: how near to the reference, per degradation class."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
 from catalog.errors import InvalidDocumentError
 from catalog.manifest import Split
-from catalog.records import Degradation, degradation_key
+from catalog.records import degradation_key
 from models.base import Restorer
-from models.brightness import fit_gain_gamma
+from models.brightness import score_gain_gamma
 from models.checkpoint import load
 from models.data import Pair, PairDataset
-from models.errors import NoPairsError
+from models.errors import NoPairsError, UnfitPairError
 from models.images import Pixels
-from models.metrics import (
-    PairScore,
-    average_by_class,
-    average_over_classes,
-    average_over_pairs,
-    psnr_db,
-    ssim,
-)
+from models.measures import Measures, fidelity, learned, measured_as
+from models.metrics import PairScore, average_by_class, average_over_classes, average_over_pairs
+from models.published import beside_published
 from models.restore import Tiling, restore_pixels
 from models.run_folder import find_export
+from models.score_report import write_report
+from models.score_sheet import ScoreSheet
 
 if TYPE_CHECKING:
     from catalog.console import Console
 
-GAIN_GAMMA_PAIRS = 24
+Restoration = Callable[[Pair], Pixels]
+"""Restores the degraded picture of a pair. It may look at the pair's row, as an oracle does, never at ``gt``."""
+Watcher = Callable[[Pair, Mapping[str, Pixels]], None]
+"""Sees each pair with what was made of it, by name."""
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What `models evaluate` was asked for."""
+
+    export: str
+    run: str | None = None
+    """Run to score; None with ``baseline``."""
+    baseline: bool = False
+    """Score the untouched input alone."""
+    split: str = "test"
+    per_class: int | None = None
+    """Pairs of each class, spread evenly; None for all of them."""
+    ssim: bool = True
+    """Measure SSIM and the luma too."""
+    lpips: tuple[Path, ...] = ()
+    """Files that hold the weights of LPIPS; none to leave it out."""
+    niqe: Path | None = None
+    """Parameters of NIQE, or a folder of good pictures; None to leave it out."""
+    out: Path | None = None
+    """Folder for the report: JSON, Markdown and a page of pictures."""
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -58,100 +80,77 @@ class Evaluation:
         }
 
 
-def evaluate_export(
-    export: str,
-    run: str | None,
-    *,
-    baseline: bool,
-    split: str,
-    per_class: int | None,
-    with_ssim: bool,
-    device: str,
-    console: Console,
-) -> dict[str, Any]:
-    """Score a run, or the untouched input, on an export, and say what was scored.
+def evaluate_export(request: EvaluationRequest, console: Console) -> dict[str, Any]:
+    """Score a run, or the untouched input, on an export, say what was scored, and write the report.
 
     Raises:
         InvalidDocumentError: Neither or both of a run and the baseline were asked for, or no such split.
         NoPairsError: The split is empty.
         RunNotFoundError: No such run.
+        CheckpointError: Weights of the run or of a measure are damaged.
+        StorageError: The report could not be written.
     """
-    if baseline == (run is not None):
-        raise InvalidDocumentError("evaluate needs a RUN or --baseline, one of them")
-    if split not in get_args(Split):
-        raise InvalidDocumentError(f"--split {split}: no such split; one of {', '.join(get_args(Split))}")
-    folder = find_export(export, console.data)
-    dataset = PairDataset(folder, split)  # type: ignore[arg-type]  # checked above
-    restorer = None if run is None else load(run, device=device, data=console.data)
-    if restorer is not None and not isinstance(restorer, Restorer):
-        raise InvalidDocumentError(f"{run}: a degrader cannot be scored as a restorer")
-    with console.progress("scoring", len(choose_pairs(dataset, per_class))) as done:
+    dataset = _pairs_asked_for(request, console.data)
+    indices = choose_pairs(dataset, request.per_class)
+    device = torch.device(request.device)
+    measures = fidelity(with_ssim=request.ssim) | learned(request.lpips, request.niqe, device)
+    sheet = None if request.out is None else ScoreSheet([dataset.rows[i] for i in indices])
+    with console.progress("scoring", len(indices)) as done:
+
+        def watch(pair: Pair, pictures: Mapping[str, Pixels]) -> None:
+            if sheet is not None:
+                sheet.add(pair, pictures)
+            done(1)
+
         evaluation = evaluate(
-            dataset,
-            restorer,
-            per_class=per_class,
-            with_ssim=with_ssim,
-            device=torch.device(device),
-            done=done,
+            dataset, _restorations(request, console.data), measures=measures, indices=indices, watch=watch
         )
-    return {
-        "run": run,
-        "export": str(folder),
-        "split": split,
+    document = {
+        "run": request.run,
+        "export": str(dataset.export),
+        "split": request.split,
         **evaluation.document(),
-        "gain_gamma_psnr_db": _gain_gamma_of_export(folder, dataset, per_class),
+        "gain_gamma_psnr_db": _gain_gamma_of_export(dataset, indices),
+        "published": beside_published([dataset.rows[i] for i in indices], evaluation.scores),
     }
-
-
-def table_lines(document: Mapping[str, Any]) -> list[str]:
-    """Lay an evaluation out as a table: a line per class, then the two averages."""
-    measures = [name for name in document["mean_over_pairs"] if name != "n"]
-    titles = "".join(f"{name.removesuffix('_db'):>16}" for name in measures)
-    rows = [
-        *document["per_class"].items(),
-        ("mean over pairs", {"n": document["n"], **document["mean_over_pairs"]}),
-        ("mean over classes", {"n": len(document["per_class"]), **document["mean_over_classes"]}),
-    ]
-    lines = [f"{'class':24}{'n':>6}{titles}"]
-    for name, values in rows:
-        lines.append(f"{name:24}{values['n']:>6}" + "".join(f"{values[m]:>16.3f}" for m in measures))
-    for name, psnr in document["gain_gamma_psnr_db"].items():
-        lines.append(f"{name}: best single gain and gamma of the training pairs {psnr:.3f} dB")
-    return lines
+    if request.out is not None and sheet is not None:
+        write_report(document, sheet, request.out)
+    return document
 
 
 def evaluate(
     dataset: PairDataset,
-    restorer: Restorer | None,
+    restorations: Mapping[str, Restoration],
     *,
-    per_class: int | None = None,
-    with_ssim: bool = True,
-    device: torch.device | None = None,
-    tiling: Tiling | None = None,
-    done: Callable[[float], None] | None = None,
+    measures: Measures,
+    indices: Sequence[int] | None = None,
+    watch: Watcher | None = None,
 ) -> Evaluation:
     """Score pairs before and after restoration.
 
     Args:
         dataset: Pairs to score.
-        restorer: What restores them; None scores the untouched input alone.
-        per_class: Pairs of each class, spread evenly; None for all of them.
-        with_ssim: Measure SSIM too; it costs more than a small network.
-        device: Where the restorer is.
-        tiling: How large pictures are cut.
-        done: Called with 1 after each pair.
+        restorations: What restores them, by the name its measures carry; empty to score the input alone.
+        measures: What to measure of each picture.
+        indices: Which pairs; None for all.
+        watch: Called after each pair.
+
+    Raises:
+        UnfitPairError: A measure cannot be taken of a pair.
     """
     scores = []
-    for index in choose_pairs(dataset, per_class):
+    for index in range(len(dataset)) if indices is None else indices:
         pair = dataset[index]
-        values = score_pictures(pair, pair.lq, "lq", with_ssim=with_ssim)
-        if restorer is not None:
-            restored = restore_pixels(restorer, pair.lq, device=device or torch.device("cpu"), tiling=tiling)
-            values |= score_pictures(pair, restored, "restored", with_ssim=with_ssim)
-        scores.append(PairScore(pair.row.id, degradation_key(pair.row.degradations), values))
-        if done is not None:
-            done(1)
+        pictures = {"lq": pair.lq, **{name: restore(pair) for name, restore in restorations.items()}}
+        scores.append(_score(pair, pictures, measures))
+        if watch is not None:
+            watch(pair, pictures)
     return Evaluation(tuple(scores))
+
+
+def with_model(model: Restorer, *, device: torch.device, tiling: Tiling | None = None) -> Restoration:
+    """Restore pairs with one model, whatever they are."""
+    return lambda pair: restore_pixels(model, pair.lq, device=device, tiling=tiling)
 
 
 def choose_pairs(dataset: PairDataset, per_class: int | None) -> list[int]:
@@ -161,48 +160,39 @@ def choose_pairs(dataset: PairDataset, per_class: int | None) -> list[int]:
     return dataset.spread(per_class * len(set(dataset.classes)))
 
 
-def score_pictures(pair: Pair, restored: Pixels, name: str, *, with_ssim: bool) -> dict[str, float]:
-    """Compare a picture with the pair's reference; keys ``psnr_<name>_db`` and ``ssim_<name>``."""
-    values = {f"psnr_{name}_db": psnr_db(restored, pair.gt, mask=pair.mask)}
-    if with_ssim:
-        values[f"ssim_{name}"] = ssim(restored, pair.gt)
-    return values
+def _pairs_asked_for(request: EvaluationRequest, data: Path) -> PairDataset:
+    if request.baseline == (request.run is not None):
+        raise InvalidDocumentError("evaluate needs a RUN or --baseline, one of them")
+    if request.split not in get_args(Split):
+        raise InvalidDocumentError(
+            f"--split {request.split}: no such split; one of {', '.join(get_args(Split))}"
+        )
+    return PairDataset(find_export(request.export, data), request.split)  # type: ignore[arg-type]  # checked
 
 
-def score_gain_gamma(
-    train: PairDataset, test: PairDataset, *, per_class: int | None = None
-) -> dict[str, float]:
-    """Score the best single gain and gamma of the training pairs, per class that is short of light, in dB.
-
-    A network has to beat this to have learned anything about light.
-    """
-    names = sorted({name for name in test.classes if Degradation.LOW_LIGHT in name.split("+")})
-    return {
-        name: score
-        for name in names
-        if (score := _gain_gamma_psnr_db(train, test, name, per_class)) is not None
-    }
+def _restorations(request: EvaluationRequest, data: Path) -> dict[str, Restoration]:
+    if request.run is None:
+        return {}
+    model = load(request.run, device=request.device, data=data)
+    if not isinstance(model, Restorer):
+        raise InvalidDocumentError(f"{request.run}: a degrader cannot be scored as a restorer")
+    return {"restored": with_model(model, device=torch.device(request.device))}
 
 
-def _gain_gamma_of_export(folder: Path, dataset: PairDataset, per_class: int | None) -> dict[str, float]:
+def _score(pair: Pair, pictures: Mapping[str, Pixels], measures: Measures) -> PairScore:
+    values: dict[str, float] = {}
     try:
-        return score_gain_gamma(PairDataset(folder, "train"), dataset, per_class=per_class)
+        for name, picture in pictures.items():
+            values |= measured_as(measures, name, picture, pair)
+    except ValueError as error:
+        raise UnfitPairError(
+            f"pair {pair.row.id} cannot be scored: {error}", next_step="export without it, or ask for less"
+        ) from error
+    return PairScore(pair.row.id, degradation_key(pair.row.degradations), values)
+
+
+def _gain_gamma_of_export(dataset: PairDataset, indices: Sequence[int]) -> dict[str, float]:
+    try:
+        return score_gain_gamma(PairDataset(dataset.export, "train"), dataset, indices)
     except NoPairsError:
         return {}
-
-
-def _gain_gamma_psnr_db(
-    train: PairDataset, test: PairDataset, name: str, per_class: int | None
-) -> float | None:
-    fitted_on = list(_of_class(train, name, range(len(train))))
-    if not fitted_on:
-        return None
-    step = max(1, len(fitted_on) // GAIN_GAMMA_PAIRS)
-    curve = fit_gain_gamma((train[i].lq, train[i].gt) for i in fitted_on[::step])
-    chosen = _of_class(test, name, choose_pairs(test, per_class))
-    values = [psnr_db(curve.apply(pair.lq), pair.gt, mask=pair.mask) for pair in (test[i] for i in chosen)]
-    return fmean(values)
-
-
-def _of_class(dataset: PairDataset, name: str, indices: Sequence[int]) -> Iterator[int]:
-    return (i for i in indices if dataset.classes[i] == name)

@@ -7,13 +7,16 @@ from torch import Tensor
 
 from catalog.console import Console
 from catalog.errors import InvalidDocumentError
-from models.brightness import fit_gain_gamma
+from models.brightness import fit_gain_gamma, score_gain_gamma
 from models.data import PairDataset
-from models.evaluate import evaluate, evaluate_export, score_gain_gamma, table_lines
+from models.evaluate import EvaluationRequest, choose_pairs, evaluate, evaluate_export, with_model
+from models.measures import fidelity
 from models.metrics import psnr_db
+from models.score_report import table_lines
 
 EXPORT = {"classes": ["noise", "low_light"], "test_classes": ["noise", "noise", "rain", "low_light"]}
-DEFAULTS = {"baseline": False, "split": "test", "per_class": None, "with_ssim": False, "device": "cpu"}
+CPU = torch.device("cpu")
+PSNR = fidelity(with_ssim=False)
 
 
 class Brighter:
@@ -27,14 +30,19 @@ def test_pairs_are_scored_before_and_after(make_export):
     dataset = PairDataset(make_export(**EXPORT), "test")
     pair = dataset[0]
 
-    evaluation = evaluate(dataset, Brighter(), with_ssim=True)
+    evaluation = evaluate(
+        dataset, {"restored": with_model(Brighter(), device=CPU)}, measures=fidelity(with_ssim=True)
+    )
 
     first = evaluation.scores[0]
     assert first.degradation_class == "noise"
     assert first.values["psnr_lq_db"] == psnr_db(pair.lq, pair.gt)
     raised = np.minimum(pair.lq.astype(int) + 1, 255).astype(np.uint8)
     assert first.values["psnr_restored_db"] == pytest.approx(psnr_db(raised, pair.gt))
-    assert set(first.values) == {"psnr_lq_db", "ssim_lq", "psnr_restored_db", "ssim_restored"}
+    assert set(first.values) == {
+        "psnr_lq_db", "psnr_y_lq_db", "ssim_lq", "ssim_y_lq",
+        "psnr_restored_db", "psnr_y_restored_db", "ssim_restored", "ssim_y_restored",
+    }  # fmt: skip
     assert {name: v["n"] for name, v in evaluation.per_class.items()} == {
         "low_light": 1,
         "noise": 2,
@@ -43,7 +51,7 @@ def test_pairs_are_scored_before_and_after(make_export):
 
 
 def test_the_baseline_scores_the_untouched_input_alone(make_export):
-    evaluation = evaluate(PairDataset(make_export(**EXPORT), "test"), None, with_ssim=False)
+    evaluation = evaluate(PairDataset(make_export(**EXPORT), "test"), {}, measures=PSNR)
 
     assert all(set(score.values) == {"psnr_lq_db"} for score in evaluation.scores)
 
@@ -51,7 +59,7 @@ def test_the_baseline_scores_the_untouched_input_alone(make_export):
 def test_so_many_pairs_of_each_class_can_be_scored(make_export):
     dataset = PairDataset(make_export(test_classes=["noise"] * 5 + ["rain"] * 2), "test")
 
-    evaluation = evaluate(dataset, None, per_class=2, with_ssim=False)
+    evaluation = evaluate(dataset, {}, measures=PSNR, indices=choose_pairs(dataset, 2))
 
     assert {name: v["n"] for name, v in evaluation.per_class.items()} == {"noise": 2, "rain": 2}
 
@@ -61,7 +69,7 @@ def test_gain_and_gamma_are_fitted_on_training_pairs_and_scored_on_the_others(ma
     train, test = PairDataset(export, "train"), PairDataset(export, "test")
     curve = fit_gain_gamma([(train[1].lq, train[1].gt)])
 
-    scores = score_gain_gamma(train, test)
+    scores = score_gain_gamma(train, test, range(4))
 
     assert scores == {"low_light": pytest.approx(psnr_db(curve.apply(test[3].lq), test[3].gt))}
 
@@ -69,13 +77,13 @@ def test_gain_and_gamma_are_fitted_on_training_pairs_and_scored_on_the_others(ma
 def test_no_light_no_gain_and_gamma(make_export):
     export = make_export(classes=["noise"], test_classes=["noise"])
 
-    assert score_gain_gamma(PairDataset(export, "train"), PairDataset(export, "test")) == {}
+    assert score_gain_gamma(PairDataset(export, "train"), PairDataset(export, "test"), [0]) == {}
 
 
 def test_an_evaluation_is_plain_data_and_a_table(make_export, console):
     """Mean over classes: every class counts once, whatever its number of pairs."""
     document = evaluate_export(
-        str(make_export(**EXPORT)), None, **{**DEFAULTS, "baseline": True}, console=console
+        EvaluationRequest(str(make_export(**EXPORT)), baseline=True, ssim=False), console
     )
 
     per_class = [values["psnr_lq_db"] for values in document["per_class"].values()]
@@ -97,7 +105,7 @@ def test_an_evaluation_is_plain_data_and_a_table(make_export, console):
 def test_contradictory_questions_are_refused(make_export, tmp_path, run, changes, message):
     with pytest.raises(InvalidDocumentError, match=message):
         evaluate_export(
-            str(make_export(**EXPORT)), run, **{**DEFAULTS, **changes}, console=Console(tmp_path, quiet=True)
+            EvaluationRequest(str(make_export(**EXPORT)), run, **changes), Console(tmp_path, quiet=True)
         )
 
 
@@ -112,6 +120,6 @@ def test_masked_pixels_do_not_count(make_export):
 
     dataset = PairDataset(make_export(**EXPORT, masked=True), "test")
 
-    evaluation = evaluate(dataset, RuinsTheRight(), with_ssim=False, device=torch.device("cpu"))
+    evaluation = evaluate(dataset, {"restored": with_model(RuinsTheRight(), device=CPU)}, measures=PSNR)
 
     assert all(s.values["psnr_lq_db"] == s.values["psnr_restored_db"] for s in evaluation.scores)

@@ -1,0 +1,117 @@
+"""An evaluation for people: lines for the terminal, Markdown, and the files of `models evaluate -o`."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from catalog.console import plain_text
+from catalog.session_folder import replace_file
+from models.errors import StorageError
+from models.score_sheet import ScoreSheet
+
+JSON_NAME, MARKDOWN_NAME, SHEET_NAME = "evaluation.json", "evaluation.md", "evaluation.html"
+
+
+def table_lines(document: Mapping[str, Any]) -> list[str]:
+    """Lay an evaluation out as a table: a line per class, then the two averages."""
+    measures = _measures(document)
+    lines = [f"{'class':24}{'n':>6}" + "".join(f"{_title(name):>16}" for name in measures)]
+    for name, values in _rows(document):
+        lines.append(f"{name:24}{values['n']:>6}" + "".join(f"{values[m]:>16.3f}" for m in measures))
+    for name, psnr in document["gain_gamma_psnr_db"].items():
+        lines.append(f"{name}: best single gain and gamma of the training pairs {psnr:.3f} dB")
+    return lines
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """Write an evaluation as Markdown; names from outside can neither break a table nor become HTML."""
+    what = "the untouched input" if document["run"] is None else f"run {_inert(document['run'])}"
+    parts = [
+        f"# Scores of {what}",
+        f"{document['n']} pairs of split {document['split']} of {_inert(document['export'])}, "
+        "whole pictures, matched by the id of the pair. `lq` is the degraded input.",
+        _markdown_table(document),
+        *(
+            f"{_inert(name)}: the best single gain and gamma of the training pairs gives {psnr:.3f} dB."
+            for name, psnr in document["gain_gamma_psnr_db"].items()
+        ),
+        *_published_parts(document["published"]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_report(document: Mapping[str, Any], sheet: ScoreSheet, folder: Path) -> None:
+    """Write an evaluation as JSON, Markdown and a page of pictures into a folder, each file in one step.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    files = {
+        JSON_NAME: json.dumps({"schema": 1, **document}, indent=1, ensure_ascii=False),
+        MARKDOWN_NAME: markdown(document),
+        SHEET_NAME: sheet.render(),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            replace_file(folder / name, text.encode())
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: the report could not be written: {error.strerror or error}",
+            kept="everything else; the scores are printed with --json",
+            next_step="make room or give another folder, then evaluate again",
+        ) from error
+
+
+def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    yield from document["per_class"].items()
+    yield "mean over pairs", {"n": document["n"], **document["mean_over_pairs"]}
+    yield "mean over classes", {"n": len(document["per_class"]), **document["mean_over_classes"]}
+
+
+def _measures(document: Mapping[str, Any]) -> list[str]:
+    return list(document["mean_over_pairs"])
+
+
+def _title(measure: str) -> str:
+    return measure.removesuffix("_db")
+
+
+def _markdown_table(document: Mapping[str, Any]) -> str:
+    measures = _measures(document)
+    rows = (
+        [_inert(name), str(values["n"]), *(f"{values[m]:.3f}" for m in measures)]
+        for name, values in _rows(document)
+    )
+    return _table(["class", "n", *map(_title, measures)], rows)
+
+
+def _published_parts(published: Mapping[str, Any] | None) -> Iterator[str]:
+    if published is None:
+        return
+    yield f"## Beside {published['source']}"
+    yield (
+        "Classes of which the export holds exactly as many imported pairs as the published test set. "
+        "The numbers of others are theirs, not measured here."
+    )
+    for measure, digits in (("psnr_db", 2), ("ssim", 4)):
+        rows = (
+            [method, *(f"{v:.{digits}f}" for v in (*values, fmean(values)))]
+            for method, values in published[measure].items()
+        )
+        yield _table([measure.removesuffix("_db"), *published["classes"], "mean"], rows)
+
+
+def _table(titles: Sequence[str], rows: Iterator[list[str]]) -> str:
+    lines = (f"| {' | '.join(cells)} |" for cells in (titles, ["---"] * len(titles), *rows))
+    return "\n".join(lines)
+
+
+def _inert(text: str) -> str:
+    escaped = html.escape(" ".join(plain_text(text).split()))
+    return "".join(f"&#{ord(c)};" if c in "|`[]()*_!\\#~" else c for c in escaped)
