@@ -75,6 +75,7 @@ class Judge:
         self._first = truths[0]
         self._is_first = looked is self._first
         self._focal_px = focal_px(record, looked.source)
+        self._by_boards = reference.tracks.kind == "markers"
         self._scales = TargetScales.of(reference.tracks, reference.datum)
         self._travel = self._error(looked.rests[0], looked.rests[1])
         own = None if self._is_first else self._error(self._first.rests[0], self._first.rests[1])
@@ -83,6 +84,8 @@ class Judge:
             self._travel = replace(
                 self._travel, along_mm=along_mm, sigma_mm=float(np.hypot(self._travel.sigma_mm, own.sigma_mm))
             )
+        elif self._travel is not None and not self._by_boards:
+            self._travel = self._with_depths(self._travel)
         self._offset = None if self._is_first else self._error(self._first.rests[0], looked.rests[0])
         self._exposure = self._exposure_stops()
         self._pairs = None if looked.source.round.role == "gt" else self._count_pairs()
@@ -130,6 +133,12 @@ class Judge:
         sign = -1.0 if sweep is not None and sweep.end_mm < sweep.start_mm else 1.0
         along_mm = seen.along_mm - sign * (second.rail_mm - first.rail_mm)
         return Displacement(along_mm, seen.sigma_mm, seen.common_px, seen.common_sigma_px, seen.turn_is_known)
+
+    def _with_depths(self, error: Displacement) -> Displacement:
+        """Add what a travel by the picture alone is unsure of: the window shows many depths, and follows now this one."""
+        rail = [rest.rail_mm for rest in self._looked.rests if rest.rail_mm is not None]
+        spread_mm = self._limits.picture_scale * float(np.ptp(rail))
+        return replace(error, sigma_mm=float(np.hypot(error.sigma_mm, spread_mm)))
 
     def _limit_mm(self, error: Displacement) -> float:
         turn_px = 0.0 if error.turn_is_known else np.radians(self._gates.turn_deg) * self._focal_px
@@ -198,11 +207,9 @@ class Judge:
         if error is None:
             return None
         limit = self._limit_mm(error)
-        text = (
-            f"travel by the boards differs by {error.along_mm:+.2f} mm from the rail's (limit {limit:.2f} mm)"
-        )
-        grades = self._limits.first_travel if self._is_first else Grades(doubtful=1.0, spoiled=1.0)
-        return finding("travel", grades.at_most(abs(error.along_mm) / limit), text, error.along_mm)
+        seen = "boards" if self._by_boards else "picture"
+        text = f"travel by the {seen} differs by {error.along_mm:+.2f} mm from the rail's (limit {limit:.2f} mm)"
+        return finding("travel", "spoiled" if abs(error.along_mm) > limit else "ok", text, error.along_mm)
 
     def _judge_offset(self) -> TakeFinding | None:
         error = self._offset

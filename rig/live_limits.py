@@ -35,9 +35,9 @@ class LiveLimits(Document):
 
     travel_mm: float = 0.5
     """Largest error of a travel or a place by the boards, mm, before uncertainty and possible turns are added."""
-    first_travel: Grades = Grades(doubtful=1.0, spoiled=1.5)
-    """Travel of the first ground truth over that limit: it has no other take to be compared with, so bends of the rail
-    and errors of boards are in it."""
+    picture_scale: float = 0.03
+    """Standard deviation of the scale of a ground truth that shows no board, as a share: the picture's motion follows
+    whichever depth fills most of it, and its scale was seen to drift by 5 % along one sweep."""
     seen_share: Grades = Grades(doubtful=0.95, spoiled=0.75)
     """Least share of the uniform part in which a board is followed."""
     followed_share: float = 0.95
