@@ -47,6 +47,14 @@ class Restorer(Protocol):
 
 
 @runtime_checkable
+class StartsFromNoise(Protocol):
+    """A restorer that starts from noise: each tile of a picture needs its part of one and the same noise."""
+
+    def restore_from(self, lq: Tensor, noise: Tensor) -> Tensor:
+        """Restore ``(B, 3, H, W)`` as `Restorer.restore` does; ``noise`` is standard normal ``(3, H, W)``."""
+
+
+@runtime_checkable
 class Degrader(Protocol):
     """Turns a clean picture into a degraded one."""
 

@@ -23,6 +23,7 @@ from catalog.session_folder import replace_file, sync_folder
 from models.base import Degrader, Restorer
 from models.config import RunConfig, build_config
 from models.errors import CheckpointError
+from models.precision import Precision, make_fast
 from models.registry import find_model
 from models.run_folder import checkpoint_path
 
@@ -36,16 +37,27 @@ class CheckpointInfo(BaseModel):
     """The resolved configuration of the run."""
     step: int
     export_digest: str
-    """sha256 of the manifest it was trained on."""
+    """sha256 of the manifest it was trained on; empty for converted weights."""
+    source: str = ""
+    """File and sha256 that converted weights come from."""
 
 
-def load(run: str | Path, *, device: str = "cpu", data: Path | None = None) -> Restorer | Degrader:
+def load(
+    run: str | Path,
+    *,
+    device: str = "cpu",
+    data: Path | None = None,
+    precision: Precision = "fp32",
+    compiled: bool = False,
+) -> Restorer | Degrader:
     """Load a trained model, ready to use: evaluation mode, averaged weights.
 
     Args:
         run: A run's folder or name (its newest checkpoint is taken), or one ``.safetensors`` file.
         device: Where to put it.
         data: Data folder in which names are looked up; default as for the commands.
+        precision: ``fp32`` is the reference; ``bf16`` runs the networks in bfloat16, ``auto`` where the device has it.
+        compiled: Compile the networks at their first use.
 
     Raises:
         RunNotFoundError: No such run, or nothing saved in it yet.
@@ -54,6 +66,8 @@ def load(run: str | Path, *, device: str = "cpu", data: Path | None = None) -> R
     path = checkpoint_path(run, data or Path(os.environ.get("CLEANPLATE_DATA", "cleanplate-data")))
     model = build(read_info(path), path)
     usable = model.to(device).eval()
+    if precision != "fp32" or compiled:
+        make_fast(usable, torch.device(device), precision=precision, compiled=compiled)
     if not isinstance(usable, Restorer | Degrader):
         raise TypeError(f"{type(usable).__name__} neither restores nor degrades")
     return usable
@@ -99,6 +113,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
+    fill(model, weights, path)
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Fill a network with weights that must fit it exactly; ``path`` is where they come from.
+
+    Raises:
+        CheckpointError: Names or shapes differ; the message names the first difference.
+    """
     difference = _first_difference(model.state_dict(), weights)
     if difference:
         raise CheckpointError(f"{path}: does not fit the network: {difference}")
@@ -129,16 +152,29 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: Missing, damaged, or holding more than tensors and plain values.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on foreign pickles; they fail below anyway
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not readable as optimiser state: {reason}") from error
+    state = unpickle(path, "optimiser state")
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: holds {type(state).__name__} instead of optimiser state")
     return state
+
+
+def unpickle(path: Path, what: str) -> Any:
+    """Read tensors and plain values from a file of torch; nothing in it is executed.
+
+    Args:
+        path: The file.
+        what: What it should hold, for the error message.
+
+    Raises:
+        CheckpointError: Missing, damaged, or holding more than tensors and plain values.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on foreign pickles; they fail below anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not readable as {what}: {reason}") from error
 
 
 def config_document(config: RunConfig[Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 from catalog.errors import InvalidDocumentError
 from catalog.yaml_document import Document, load_yaml
 from models.registry import ModelEntry, find_model
+from models.stages import Stage
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -45,6 +46,8 @@ class TrainingConfig(Document):
     """Pairs whose crops are shuffled together; two blocks of crops are held in memory."""
     balanced: bool = True
     """Draw every degradation class equally often; otherwise every pair."""
+    stages: tuple[Stage, ...] = ()
+    """Let degradation classes join one stage after the other; without stages all are drawn from the first step on."""
     learning_rate: float = Field(default=1e-3, gt=0)
     final_learning_rate: float = Field(default=1e-6, ge=0)
     """Where the cosine ends."""

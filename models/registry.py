@@ -62,6 +62,26 @@ class ModelEntry:
 
 _ENTRIES = (
     ModelEntry("nafnet", "models.nafnet", "NafnetConfig", "NafnetRestorer", "restorer", "NAFNet, ECCV 2022"),
+    ModelEntry(
+        "foundir",
+        "models.foundir",
+        "FoundirConfig",
+        "FoundirRestorer",
+        "restorer",
+        "FoundIR's generalist, ICCV 2025",
+    ),
+    ModelEntry(
+        "restormer",
+        "models.plain",
+        "RestormerConfig",
+        "RestormerRestorer",
+        "restorer",
+        "Restormer, CVPR 2022",
+    ),
+    ModelEntry(
+        "promptir", "models.plain", "PromptirConfig", "PromptirRestorer", "restorer", "PromptIR, NeurIPS 2023"
+    ),
+    ModelEntry("swinir", "models.plain", "SwinirConfig", "SwinirRestorer", "restorer", "SwinIR, ICCVW 2021"),
 )
 REGISTRY = {entry.name: entry for entry in _ENTRIES}
 

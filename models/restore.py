@@ -1,4 +1,8 @@
-"""Restore pictures of any size with bounded memory: overlapping tiles, feathered into each other."""
+"""Restore pictures of any size with bounded memory: overlapping tiles, feathered into each other.
+
+Models that start from noise get one plane of it per seed, so that a tile starts where the whole picture would, and
+the same picture gives the same result every time.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.errors import InvalidDocumentError
-from models.base import Restorer
+from models.base import Restorer, StartsFromNoise
 from models.checkpoint import load
 from models.data import to_unit
 from models.errors import ModelError, NoPairsError
 from models.images import Pixels, read_picture, write_png
+from models.noise_field import NoiseField
+from models.precision import Precision
 
 if TYPE_CHECKING:
     from catalog.console import Console
 
+GRID_PX = 16
+"""Tiles begin at multiples of this, so that a network that halves the sides up to four times meets the same grid in
+a tile as in the whole picture."""
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 
 
@@ -46,28 +55,38 @@ class Tiling:
 
 
 def restore_pixels(
-    model: Restorer, lq: Pixels, *, device: torch.device, tiling: Tiling | None = None
+    model: Restorer, lq: Pixels, *, device: torch.device, tiling: Tiling | None = None, seed: int = 0
 ) -> Pixels:
-    """Restore one ``(H, W, 3)`` RGB picture; the result has its size and depth (uint8 or uint16)."""
-    restored = restore_tiled(model, lq, device=device, tiling=tiling or Tiling())
+    """Restore one ``(H, W, 3)`` RGB picture; the result has its size and depth (uint8 or uint16).
+
+    Args:
+        model: What restores it.
+        lq: The picture.
+        device: Where the model is.
+        tiling: How it is cut.
+        seed: Of the noise that some models start from.
+    """
+    restored = restore_tiled(model, lq, device=device, tiling=tiling or Tiling(), seed=seed)
     full_scale = 255 if lq.dtype == np.uint8 else 65535
     pixels: Pixels = np.rint(restored * full_scale).astype(lq.dtype)
     return pixels
 
 
 def restore_tiled(
-    model: Restorer, lq: Pixels, *, device: torch.device, tiling: Tiling
+    model: Restorer, lq: Pixels, *, device: torch.device, tiling: Tiling, seed: int = 0
 ) -> NDArray[np.float32]:
-    """Restore a picture into ``(H, W, 3)`` float32 in [0, 1]."""
+    """Restore a picture into ``(H, W, 3)`` float32 in [0, 1]; arguments as for `restore_pixels`."""
+    noise = NoiseField(seed)
     height, width = lq.shape[:2]
     rows = list(tile_spans(height, tiling))
     columns = list(tile_spans(width, tiling))
     if len(rows) == len(columns) == 1:
-        return _restore_piece(model, lq, device)
+        return _restore_piece(model, lq, _Place(device, noise))
     total = np.zeros((height, width, 3), np.float32)
     for row in rows:
         for column in columns:
-            piece = _restore_piece(model, lq[row.slice, column.slice], device)
+            place = _Place(device, noise, row.start, column.start)
+            piece = _restore_piece(model, lq[row.slice, column.slice], place)
             total[row.slice, column.slice] += (
                 piece * row.weights[:, None, None] * column.weights[None, :, None]
             )
@@ -89,17 +108,27 @@ class TileSpan:
 
 
 def tile_spans(extent: int, tiling: Tiling) -> Iterator[TileSpan]:
-    """Cut one axis into equal overlapping tiles, as few as possible, with ramps where they overlap."""
-    step = tiling.tile_px - tiling.overlap_px
-    count = max(1, -(-(extent - tiling.overlap_px) // step))
-    size = min(extent, -(-(extent + (count - 1) * tiling.overlap_px) // count))
-    starts = [round(i * (extent - size) / max(1, count - 1)) for i in range(count)]
-    ramps = _ramps(size, min(tiling.overlap_px, size)) if count > 1 else np.ones(size, np.float32)
+    """Cut one axis into overlapping tiles, as few and as equal as the grid lets them, with ramps where they overlap."""
+    if extent <= tiling.tile_px:
+        yield TileSpan(0, np.ones(extent, np.float32))
+        return
+    step = _tile_step(extent, tiling)
+    starts = range(0, extent - tiling.overlap_px, step)
+    sizes = [min(step + tiling.overlap_px, extent - start) for start in starts]
     total = np.zeros(extent, np.float32)
-    for start in starts:
-        total[start : start + size] += ramps
-    for start in starts:
-        yield TileSpan(start, ramps / total[start : start + size])
+    for start, size in zip(starts, sizes, strict=True):
+        total[start : start + size] += _ramps(size, tiling.overlap_px)
+    for start, size in zip(starts, sizes, strict=True):
+        yield TileSpan(start, _ramps(size, tiling.overlap_px) / total[start : start + size])
+
+
+def _tile_step(extent: int, tiling: Tiling) -> int:
+    """Return the distance of neighbouring tiles: a multiple of the grid unless tiles are too small for that."""
+    longest = tiling.tile_px - tiling.overlap_px
+    grid = GRID_PX if longest >= GRID_PX else 1
+    longest -= longest % grid
+    count = -(-(extent - tiling.overlap_px) // longest)
+    return -(-(extent - tiling.overlap_px) // (count * grid)) * grid
 
 
 def make_tiling(tile_px: int, overlap_px: int) -> Tiling:
@@ -115,9 +144,18 @@ def make_tiling(tile_px: int, overlap_px: int) -> Tiling:
 
 
 def restore_with_run(
-    run: str, images: Sequence[Path], out: Path, *, device: str, tiling: Tiling, console: Console
+    run: str,
+    images: Sequence[Path],
+    out: Path,
+    *,
+    device: str,
+    tiling: Tiling,
+    console: Console,
+    seed: int = 0,
+    precision: Precision = "fp32",
+    compiled: bool = False,
 ) -> list[Path]:
-    """Restore pictures with a trained model; returns the files written.
+    """Restore pictures with a trained model; returns the files written. Options as for `models.load`.
 
     Raises:
         RunNotFoundError: No such run.
@@ -125,19 +163,28 @@ def restore_with_run(
         DamagedImageError: A picture cannot be decoded; those before it are written.
     """
     files = find_images(images, out)
-    model = load(run, device=device, data=console.data)
+    model = load(run, device=device, data=console.data, precision=precision, compiled=compiled)
     if not isinstance(model, Restorer):
         raise InvalidDocumentError(f"{run}: this model degrades pictures, it restores none")
     written = []
     with console.progress("restoring", len(files)) as done:
-        for path in restore_files(model, files, out, device=torch.device(device), tiling=tiling):
+        written_files = restore_files(
+            model, files, out, device=torch.device(device), tiling=tiling, seed=seed
+        )
+        for path in written_files:
             written.append(path)
             done(1)
     return written
 
 
 def restore_files(
-    model: Restorer, files: Iterable[Path], out: Path, *, device: torch.device, tiling: Tiling
+    model: Restorer,
+    files: Iterable[Path],
+    out: Path,
+    *,
+    device: torch.device,
+    tiling: Tiling,
+    seed: int = 0,
 ) -> Iterator[Path]:
     """Restore files one by one into PNGs of the same stem; yields each as it is written.
 
@@ -146,7 +193,7 @@ def restore_files(
     out.mkdir(parents=True, exist_ok=True)
     for file in files:
         picture = read_picture(file)
-        restored = restore_pixels(model, picture.pixels, device=device, tiling=tiling)
+        restored = restore_pixels(model, picture.pixels, device=device, tiling=tiling, seed=seed)
         target = out / f"{file.stem}.png"
         write_png(target, picture.with_pixels(restored))
         yield target
@@ -186,15 +233,33 @@ def _images_in(path: Path) -> list[Path]:
     return found
 
 
-def _restore_piece(model: Restorer, lq: Pixels, device: torch.device) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class _Place:
+    """Where a piece of a picture lies, and where it is restored."""
+
+    device: torch.device
+    noise: NoiseField
+    top: int = 0
+    left: int = 0
+
+    def start_noise(self, piece: Tensor) -> Tensor:
+        window = self.noise.window(self.top, self.left, *piece.shape[-2:])
+        return torch.from_numpy(window).to(self.device)
+
+
+def _restore_piece(model: Restorer, lq: Pixels, place: _Place) -> NDArray[np.float32]:
+    piece = to_unit([lq], place.device)
     with torch.inference_mode():
-        restored: Tensor = model.restore(to_unit([lq], device))
+        if isinstance(model, StartsFromNoise):
+            restored = model.restore_from(piece, place.start_noise(piece))
+        else:
+            restored = model.restore(piece)
     if not bool(torch.isfinite(restored).all()):
         raise ModelError(
             "the network returned values that are not finite", next_step="use another checkpoint"
         )
-    piece: NDArray[np.float32] = restored[0].permute(1, 2, 0).float().cpu().numpy()
-    return piece
+    pixels: NDArray[np.float32] = restored[0].permute(1, 2, 0).float().cpu().numpy()
+    return pixels
 
 
 def _ramps(size: int, overlap_px: int) -> NDArray[np.float32]:

@@ -33,11 +33,12 @@ from models.config import TrainingConfig
 from models.data import Crop, CropLoader, PairDataset, collate, export_digest
 from models.errors import DivergedError, ResumeRefusedError, StorageError, TrainingInterruptedError
 from models.job import TrainingJob
-from models.order import CropOrder
+from models.precision import uses_bf16
 from models.processes import Processes, StopRequest
 from models.progress_log import ProgressLog
 from models.registry import find_model
 from models.run_folder import RunRecord, SavedStep
+from models.stages import training_order
 from models.validation import Validator
 
 if TYPE_CHECKING:
@@ -195,15 +196,7 @@ class Trainer:
         settings, processes = self._settings, self._processes
         cores = len(os.sched_getaffinity(0)) // processes.world
         spare = cores if self._device.type != "cpu" else cores - torch.get_num_threads()
-        order = CropOrder(
-            self._dataset.classes,
-            seed=settings.seed,
-            balanced=settings.balanced,
-            crops_per_decode=settings.crops_per_decode,
-            decodes_per_block=settings.decodes_per_block,
-            rank=processes.rank,
-            world=processes.world,
-        )
+        order = training_order(self._dataset.classes, settings, rank=processes.rank, world=processes.world)
         return CropLoader(
             self._dataset,
             order,
@@ -331,16 +324,6 @@ class _Objective(nn.Module):
     def forward(self, batch: RestorationBatch) -> Mapping[str, Tensor]:
         with torch.autocast(batch.lq.device.type, torch.bfloat16, enabled=self._half):
             return cast("Trainable", self.model).loss(batch)
-
-
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Decide whether the network runs in bfloat16 on a device."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def learning_rate_at(progress: float, step: int, settings: TrainingConfig) -> float:

@@ -17,6 +17,7 @@ KeyMap = Sequence[tuple[str, str]]
 _BLOCK_LISTS = (r"\.blocks\.(\d+)\.", r".\1.")
 KEY_MAPS: Mapping[str, KeyMap] = MappingProxyType(
     {
+        "foundir": ((r"^(model\.)?unet0\.", ""),),
         "maskdcpt-nafnet": (_BLOCK_LISTS, (r"^decoder(\d+)\.", r"decoders.\1.")),
         "maskdcpt-restormer": (
             _BLOCK_LISTS,
