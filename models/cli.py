@@ -1,11 +1,11 @@
-"""models list | train | evaluate | restore: each parses, calls one function, prints. Torch loads on demand."""
+"""The verbs of `models`: each parses, calls one function, prints. Torch loads on demand."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -41,6 +41,27 @@ def list_models(
         return
     for entry in REGISTRY.values():
         console.put(f"{entry.name:14} {entry.kind:9} {', '.join(entry.sizes()):30} {entry.summary}")
+
+
+@verb(app)
+def inspect(
+    console: Console,
+    checkpoint: Annotated[
+        str,
+        typer.Argument(help="Run: a name in the data folder, or a path; or a file, ours or a released one."),
+    ],
+) -> None:
+    """Say what a checkpoint holds: model, configuration, step, parameters, checksum. Nothing in it is executed."""
+    from models.inspection import description_lines, inspect_checkpoint
+    from models.run_folder import checkpoint_path
+
+    named = Path(checkpoint)
+    document = inspect_checkpoint(named if named.is_file() else checkpoint_path(checkpoint, console.data))
+    if console.json:
+        console.put_json(document)
+        return
+    for line in description_lines(document):
+        console.put(line)
 
 
 @verb(app, takes_data=False)
@@ -140,18 +161,62 @@ def restore(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the restored pictures (PNG).")],
     tile_px: Annotated[int, typer.Option(min=64, help="Larger pictures are restored in tiles, px.")] = 1536,
     overlap_px: Annotated[int, typer.Option(min=0, help="Overlap of the tiles, px.")] = 64,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the noise that some models start from; one field for all tiles.")
+    ] = 0,
+    precision: Annotated[
+        Literal["fp32", "bf16", "auto"],
+        typer.Option(help="fp32 is the reference; auto is bf16 where the device has it."),
+    ] = "fp32",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the network at its first use.")
+    ] = False,
     device: DeviceOption = "cpu",
 ) -> None:
     """Restore pictures of any size; depth, profile, orientation and alpha are kept."""
     from models.restore import make_tiling, restore_with_run
 
     tiling = make_tiling(tile_px, overlap_px)
-    written = restore_with_run(run, images, out, device=device, tiling=tiling, console=console)
+    written = restore_with_run(
+        run,
+        images,
+        out,
+        device=device,
+        tiling=tiling,
+        console=console,
+        seed=seed,
+        precision=precision,
+        compiled=compiled,
+    )
     if console.json:
         console.put_json({"written": [str(path) for path in written]})
         return
     for path in written:
         console.put(str(path))
+
+
+@verb(app)
+def convert(
+    console: Console,
+    file: Annotated[Path, typer.Argument(help="Official released checkpoint (.pt, .pth, .safetensors).")],
+    out: Annotated[str, typer.Option("-o", "--out", help="Run: a name in the data folder, or a path.")],
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="What no tensor shows, for example model.num_heads=[8,8]."),
+    ] = None,
+) -> None:
+    """Turn an official released checkpoint into a run; nothing in the file is executed."""
+    from models.convert import convert as convert_file
+    from models.job import run_path
+    from models.run_folder import RunFolder
+
+    run = RunFolder(run_path(out, console.data))
+    result = convert_file(file, run, assignments=assignments or ())
+    if console.json:
+        console.put_json(asdict(result))
+        return
+    console.put(result.checkpoint)
+    console.say(f"{result.model} with {result.parameters:,} parameters, step {result.step}")
 
 
 def _leads() -> bool:

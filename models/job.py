@@ -65,7 +65,7 @@ def plan_training(
     """
     entry = find_model(model)
     name = out or f"{entry.name}-{Path(config or '').stem}".rstrip("-")
-    run = RunFolder.find(name, data) if resume else RunFolder(_run_path(name, data))
+    run = RunFolder.find(name, data) if resume else RunFolder(run_path(name, data))
     return TrainingJob(
         config=_resolve_config(entry, run, config, overrides, resume=resume),
         export=find_export(export, data),
@@ -92,5 +92,6 @@ def _resolve_config(
     )
 
 
-def _run_path(name: str, data: Path) -> Path:
+def run_path(name: str, data: Path) -> Path:
+    """Return where a new run goes: a path as it is, a name into the data folder."""
     return Path(name) if "/" in name else data / RUNS / name

@@ -155,8 +155,8 @@ def _restormer_size(weights: Weights, _: bool) -> dict[str, Any]:
     }
 
 
-def _promptir_size(weights: Weights, _: bool) -> dict[str, Any]:
-    return {**_restormer_size(weights, _), "official_leftovers": "chnl_reduce1.weight" in weights}
+def _promptir_size(weights: Weights, other_names: bool) -> dict[str, Any]:
+    return {**_restormer_size(weights, other_names), "official_leftovers": "chnl_reduce1.weight" in weights}
 
 
 def _swinir_size(weights: Weights, _: bool) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def _expansion(widths: list[tuple[int, ...]]) -> float:
     low = max(hidden / channels for channels, hidden in widths)
     high = min((hidden + 1) / channels for channels, hidden in widths)
     for digits in range(1, 8):
-        factor = math.ceil(low * 10**digits) / 10**digits
+        factor = math.ceil(low * 10.0**digits) / 10.0**digits
         if factor < high:
             return factor
     raise ValueError(f"no expansion factor gives the widths {widths}")
