@@ -26,6 +26,7 @@ from models.errors import CheckpointError
 from models.precision import Precision, make_fast
 from models.registry import find_model
 from models.run_folder import checkpoint_path
+from models.sharding import spread_like
 
 FORMAT = "cleanplate"
 
@@ -122,10 +123,11 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         CheckpointError: Names or shapes differ; the message names the first difference.
     """
-    difference = _first_difference(model.state_dict(), weights)
+    live = model.state_dict()
+    difference = _first_difference(live, weights)
     if difference:
         raise CheckpointError(f"{path}: does not fit the network: {difference}")
-    model.load_state_dict(weights)
+    model.load_state_dict({name: spread_like(tensor, live[name]) for name, tensor in weights.items()})
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], info: CheckpointInfo) -> None:

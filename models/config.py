@@ -62,6 +62,11 @@ class TrainingConfig(Document):
     """bf16: autocast of the network; weights, losses and optimiser stay float32. auto: bf16 where the processor
     has it in hardware (elsewhere it is emulated and slower), otherwise fp32."""
     channels_last: bool = True
+    compile: bool = False
+    """Compile the networks at their first step. That takes minutes and a C++ compiler; it pays on a GPU."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How the processes of a `torchrun` share the work. ddp: each holds the whole model. fsdp: each holds a share of
+    weights, average and optimiser state, for models that do not fit into one device."""
     cpu_threads: int | None = Field(default=None, ge=1)
     """Threads of a step where it runs on the processor; None takes one per core. A small network gains little from
     a second one (1.4 times, measured) and loses much (10 times) when anything else wants that core; with cores to

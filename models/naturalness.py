@@ -159,7 +159,8 @@ def _halved(luminance: Array) -> Array:
 def _blocks(values: Array, side_px: int) -> Array:
     height, width = values.shape
     grid = values.reshape(height // side_px, side_px, width // side_px, side_px)
-    return grid.swapaxes(1, 2).reshape(-1, side_px, side_px)
+    blocks: Array = grid.swapaxes(1, 2).reshape(-1, side_px, side_px)
+    return blocks
 
 
 def _describe(blocks: Array) -> Array:

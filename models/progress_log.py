@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from models.images import Pixels, plain_picture, write_png
@@ -25,10 +28,13 @@ class ProgressLog:
         run: Where the files go; None in the processes that do not lead.
         console: Where lines for a person go.
         first_step: Step at which this part of the run begins; TensorBoard forgets what came after it.
+        processes: How many train together, all at the speed of this one.
     """
 
-    def __init__(self, run: RunFolder | None, console: Console, *, first_step: int) -> None:
-        self._run, self._console = run, console
+    def __init__(
+        self, run: RunFolder | None, console: Console, *, first_step: int, processes: int = 1
+    ) -> None:
+        self._run, self._console, self._processes = run, console, processes
         self._board = None if run is None else SummaryWriter(str(run.path), purge_step=first_step)
         self._start_line()
 
@@ -40,21 +46,32 @@ class ProgressLog:
             self._board.close()
 
     def count(self, parts: Mapping[str, Tensor], *, crops: int, waited_s: float) -> None:
-        """Take one step's losses in; they stay on the device until a line is due."""
+        """Take one pass's losses in; they stay on the device until a line is due. What is not finite is left out."""
         for name, value in parts.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._steps += 1
+            finite = torch.isfinite(value)
+            taken = torch.stack([torch.where(finite, value, 0.0).float(), finite.float()])
+            self._sums[name] = self._sums[name] + taken if name in self._sums else taken
         self._crops += crops
         self._waited_s += waited_s
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave the time of the block out of the rates: it is not spent on training."""
+        began_s = time.perf_counter()
+        yield
+        self._since_s += time.perf_counter() - began_s
 
     def training(self, step: int, **values: float) -> None:
         """Log averages since the last line, with the given values beside them."""
         elapsed_s = max(time.perf_counter() - self._since_s, 1e-9)
-        averages = {name: float(total) / max(1, self._steps) for name, total in self._sums.items()}
-        rates = {"images_per_s": self._crops / elapsed_s, "data_wait_share": self._waited_s / elapsed_s}
+        averages = {name: float(total / count) for name, (total, count) in self._sums.items()}
+        rates = {
+            "images_per_s": self._crops * self._processes / elapsed_s,
+            "data_wait_share": self._waited_s / elapsed_s,
+        }
         self._write("train", step, {**averages, **values, **rates})
         self._console.say(
-            f"step {step}: loss {averages.get('loss', float('nan')):.4f}, "
+            f"step {step}: loss {averages.get('loss', math.nan):.4f}, "
             f"{rates['images_per_s']:.1f} crops/s, waiting for data {rates['data_wait_share']:.0%}"
         )
         self._start_line()
@@ -79,11 +96,12 @@ class ProgressLog:
     def _start_line(self) -> None:
         self._since_s = time.perf_counter()
         self._sums: dict[str, Tensor] = {}
-        self._steps, self._crops, self._waited_s = 0, 0, 0.0
+        self._crops, self._waited_s = 0, 0.0
 
     def _write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         if self._run is None or self._board is None:
             return
-        self._run.log({"kind": kind, "step": step, **values})
-        for name, value in values.items():
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        self._run.log({"kind": kind, "step": step, **dict.fromkeys(values), **finite})
+        for name, value in finite.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)

@@ -117,9 +117,9 @@ class RunFolder:
         return config, stored.run
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Append one line to `metrics.jsonl`."""
+        """Append one line to `metrics.jsonl`; what has no finite value is null."""
         with self.metrics_path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
+            out.write(json.dumps(line, allow_nan=False) + "\n")
 
     def metrics(self) -> Iterator[dict[str, Any]]:
         """Yield the logged lines; a last line that a power cut tore is left out."""

@@ -67,7 +67,7 @@ class Validator:
 
 def restore_pixels(model: Restorer, lq: Pixels, device: torch.device) -> Pixels:
     """Restore one ``(H, W, 3)`` picture in one piece; returns uint8."""
-    with torch.inference_mode():
+    with torch.no_grad():  # weights that are gathered in inference mode could not be trained afterwards
         restored = model.restore(to_unit([lq], device))[0]
     return (restored * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import models.train
+import models.training_state
 from catalog.console import Console
 from catalog.errors import ExitCode
 from models.base import RestorationBatch
@@ -28,9 +29,10 @@ from models.errors import (
 )
 from models.job import TrainingJob, plan_training
 from models.nafnet import NafnetRestorer
+from models.precision import uses_bf16
 from models.registry import find_model
 from models.run_folder import RunFolder
-from models.train import learning_rate_at, train, uses_bf16
+from models.train import learning_rate_at, train
 
 TINY = (
     "model.width=4",
@@ -296,7 +298,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_untouched(make_export, tmp_path,
             raise OSError(28, "No space left on device")
         Path(path).write_bytes(b"state")
 
-    monkeypatch.setattr(models.train, "save_state", full_after_the_first)
+    monkeypatch.setattr(models.training_state, "save_state", full_after_the_first)
 
     with pytest.raises(StorageError, match="No space left on device"):
         train(job, console)

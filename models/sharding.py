@@ -1,0 +1,93 @@
+"""Weights spread over processes (PyTorch's FSDP2), and the way from shares to whole tensors and back.
+
+Checkpoints always hold whole tensors under their plain names, so a run that was trained in shards is used, resumed
+and continued like any other.
+
+References:
+    Zhao et al., PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel, VLDB 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+_LEAST_SHARE = 64
+"""Blocks with less than this part of all parameters are gathered together with what holds them."""
+
+
+def shard(objective: nn.Module) -> None:
+    """Spread the parameters of a module, block by block, over all processes.
+
+    The module's ``forward`` and ``restore`` gather what they need and let go of it again.
+    """
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    least = sum(p.numel() for p in objective.parameters()) // _LEAST_SHARE
+    for block in _blocks(objective, least):
+        fully_shard(block)
+    fully_shard(objective, reshard_after_forward=True)  # kept whole, the weights would not be the optimiser's
+    register_fsdp_forward_method(objective, "restore")
+
+
+def own_share(tensor: Tensor) -> Tensor:
+    """Return the part of a tensor that this process holds, in the memory it lies in; all of it where it is whole."""
+    return cast("Tensor", tensor.to_local()) if _is_spread(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Gather a tensor from its shares; every process has to ask."""
+    return cast("Tensor", tensor.full_tensor()) if _is_spread(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def spread_like(tensor: Tensor, other: Tensor) -> Tensor:
+    """Cut a whole tensor as another one is cut; each process takes its share of what it has."""
+    if not _is_spread(other):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh, placements = other.device_mesh, other.placements  # type: ignore[attr-defined]
+    return cast("Tensor", distribute_tensor(tensor.to(other.device), mesh, placements, src_data_rank=None))
+
+
+def whole_state(optimiser: Optimizer) -> dict[str, Any]:
+    """Return an optimiser's state dict in whole tensors; every process has to ask."""
+    document = optimiser.state_dict()
+    return document | {"state": {i: _map(whole, values) for i, values in document["state"].items()}}
+
+
+def load_whole_state(optimiser: Optimizer, document: Mapping[str, Any]) -> None:
+    """Load what `whole_state` returned, in shares where the parameters are."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    state = {
+        i: {
+            name: spread_like(value, parameters[i]) if value.shape == parameters[i].shape else value
+            for name, value in values.items()
+        }
+        for i, values in document["state"].items()
+    }
+    optimiser.load_state_dict({**document, "state": state})
+
+
+def _blocks(module: nn.Module, least: int) -> Iterator[nn.Module]:
+    """Yield the members of lists and sequences that are large enough, inner ones first."""
+    for child in module.children():
+        yield from _blocks(child, least)
+        listed = isinstance(module, nn.ModuleList | nn.Sequential)
+        if (
+            listed
+            and not isinstance(child, nn.ModuleList)
+            and sum(p.numel() for p in child.parameters()) > least
+        ):
+            yield child
+
+
+def _map(function: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: function(v) if isinstance(v, Tensor) else v for name, v in values.items()}
+
+
+def _is_spread(tensor: Tensor) -> bool:
+    return hasattr(tensor, "full_tensor")  # a DTensor; to import its class takes a second
