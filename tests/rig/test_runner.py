@@ -29,6 +29,8 @@ ROUNDS = [
     {"name": "gt", "role": "gt", "velocity_mm_s": 20},
     {"name": "dark", "role": "external", "conditions": {"light": "blocked"}, "degradations": ["low_light"]},
 ]
+BOARDS_DECODE = {"width": 640, "height": 384}
+"""At the small rig's usual size the modules of its boards are too small to be decoded."""
 STEPS_PER_MM = 50
 """Of the simulated controller as delivered."""
 
@@ -114,7 +116,7 @@ def test_lost_steps_are_found_by_the_boards_and_the_round_is_recorded_again_afte
     lost = {"at": [{"kind": "lost_steps", "at_mm": 45, "steps": 5 * STEPS_PER_MM}]}
     operator = ScriptedOperator({"retake": Answer(choice="retake", by="tests")})
 
-    with session(tmp_path, rail_faults=lost) as bench:
+    with session(tmp_path, rail_faults=lost, **BOARDS_DECODE) as bench:
         bench.run(operator)
 
     assert [c.kind for c in operator.cards] == ["retake"]
