@@ -8,7 +8,9 @@ is not built yet is skipped by its name.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -25,9 +27,15 @@ from models.backbones.nafnet import NAFNet
 from models.backbones.promptir import PromptIR
 from models.backbones.restormer import Restormer, padded_to
 from models.backbones.swinir import SwinIR
+from models.base import RestorationBatch
+from models.foundir import FoundirConfig, FoundirRestorer
+from models.foundir_unet import FoundirUnet
 
 GOLDENS = Path(os.environ.get("CLEANPLATE_GOLDENS", Path(__file__).parents[2].parent / "shared" / "goldens"))
 CASES = sorted(path.stem for path in GOLDENS.glob("*.json"))
+DIFFUSION_CASES = [
+    name for name in CASES if '"House-Leo/FoundIR' in (GOLDENS / f"{name}.json").read_text(encoding="utf-8")
+]
 TOLERANCE = 3e-5
 """Largest difference over max(1, largest reference): another BLAS order than the reference's is allowed."""
 
@@ -82,7 +90,7 @@ def _relative_difference(output: np.ndarray, reference: np.ndarray) -> float:
 
 
 @pytest.mark.skipif(not CASES, reason=f"no golden cases in {GOLDENS}; set CLEANPLATE_GOLDENS")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name not in DIFFUSION_CASES])
 def test_network_reproduces_the_published_output(name: str):
     case = seeded.load_case(GOLDENS, name)
     if case["source"] not in BUILDERS:
@@ -97,6 +105,68 @@ def test_network_reproduces_the_published_output(name: str):
         with torch.inference_mode():
             output = network(torch.from_numpy(image)).numpy()
         assert _relative_difference(output, references[key]) <= TOLERANCE, key
+
+
+@pytest.mark.skipif(not DIFFUSION_CASES, reason=f"no case of FoundIR in {GOLDENS}")
+@pytest.mark.parametrize("name", DIFFUSION_CASES)
+def test_residual_diffusion_reproduces_the_published_calls_states_loss_and_samples(name: str):
+    case = seeded.load_case(GOLDENS, name)
+    references = load_file(GOLDENS / f"{name}.safetensors")
+    calls = {call["output"]: call for call in case["calls"]}
+    restorer = _foundir(case, steps=4)
+
+    outputs = {
+        key: _foundir_forward(restorer, call, case["seed"])
+        for key, call in calls.items()
+        if key.startswith("forward.")
+    }
+    outputs |= _foundir_objective(restorer, name, calls["q_sample and loss"]["input"], case["seed"])
+    for steps in (4, 3):
+        lq, noise = _drawn(calls[f"sample.{steps}"]["input"], case["seed"]).values()
+        with torch.inference_mode():
+            outputs[f"sample.{steps}"] = _foundir(case, steps=steps).restore_from(lq, noise).numpy()
+
+    assert sum(p.numel() for p in restorer.parameters()) == case["n_parameters"]
+    assert outputs.keys() == references.keys()
+    for key, output in outputs.items():
+        assert _relative_difference(output, references[key]) <= TOLERANCE, key
+
+
+def _foundir(case: dict[str, Any], *, steps: int) -> FoundirRestorer:
+    given = case["config"]
+    sizes = {key: given[key] for key in ("dim", "dim_mults", "timesteps", "delta_end")}
+    config = FoundirConfig(**sizes, start_noise_std=given["sum_scale"] ** 0.5, sampling_steps=steps)
+    restorer = FoundirRestorer(config).eval()
+    drawn = renamed(seeded.state_dict(case["parameters"], case["seed"]), KEY_MAPS["foundir"])
+    restorer.network.load_state_dict({key: torch.from_numpy(values) for key, values in drawn.items()})
+    return restorer
+
+
+def _drawn(text: str, seed: int) -> dict[str, torch.Tensor]:
+    """Draw what a description names: ``image(NAME, (1,3,48,64)) ... draw(NAME, (1,3,48,64))``, in its order."""
+    found = re.findall(r"(image|draw)\(([^,()]+), \(([\d,]+)\)\)", text)
+    return {
+        name: torch.from_numpy(getattr(seeded, kind)(name, tuple(map(int, shape.split(","))), seed))
+        for kind, name, shape in found
+    }
+
+
+def _foundir_forward(restorer: FoundirRestorer, call: dict[str, Any], seed: int) -> np.ndarray:
+    (state,) = _drawn(call["input"], seed).values()
+    with torch.inference_mode():
+        return restorer.network(state, torch.tensor([call["time_argument"]])).numpy()
+
+
+def _foundir_objective(restorer: FoundirRestorer, name: str, text: str, seed: int) -> dict[str, np.ndarray]:
+    shape = tuple(map(int, re.search(r"\((\d+,\d+,\d+,\d+)\)", text)[1].split(",")))  # type: ignore[index]
+    t = torch.tensor(json.loads(re.search(r"t=(\[[\d, ]+\])", text)[1]))  # type: ignore[index]
+    gt, lq = (torch.from_numpy(seeded.image(f"{name}/{part}", shape, seed)) for part in ("gt", "lq"))
+    noise = torch.from_numpy(seeded.draw(f"{name}/noise", shape, seed))
+    batch = RestorationBatch(lq, gt, None, (), lq, (), torch.zeros(len(lq), 2))
+    with torch.inference_mode():
+        state = restorer.diffusion.state(2 * gt - 1, 2 * lq - 1, noise, t)
+        loss = restorer.residual_loss(batch, t, noise)
+    return {"q_sample": state.numpy(), "loss": loss.reshape(1).numpy()}
 
 
 @pytest.mark.skipif("nafnet_official" not in CASES, reason=f"no nafnet_official in {GOLDENS}")
@@ -140,8 +210,9 @@ def test_unequal_numbers_of_stages_are_refused():
         (lambda: PromptIR(bias=True), 35_539_290),
         (lambda: PromptIR(official_leftovers=True), 35_592_263),
         (SwinIR, 11_455_563),
+        (FoundirUnet, 36_261_187),
     ],
-    ids=["nafnet", "restormer", "promptir of maskdcpt", "promptir", "swinir"],
+    ids=["nafnet", "restormer", "promptir of maskdcpt", "promptir", "swinir", "foundir"],
 )
 def test_the_released_sizes_have_their_numbers_of_parameters(build: Callable[[], nn.Module], parameters: int):
     with torch.device("meta"):

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from models.base import RestorationBatch, Restorer, StartsFromNoise
+from models.foundir import FoundirConfig, FoundirRestorer, ResidualDiffusion
+from models.foundir_unet import FoundirUnet, LinearAttention
+from models.noise_field import NoiseField
+from models.precision import make_fast
+
+SMALL = FoundirConfig(dim=8, dim_mults=(1, 2))
+
+
+def _restorer(config: FoundirConfig = SMALL) -> FoundirRestorer:
+    torch.manual_seed(1)
+    return FoundirRestorer(config).eval()
+
+
+def _batch(lq: Tensor, gt: Tensor, mask: Tensor | None = None) -> RestorationBatch:
+    return RestorationBatch(lq, gt, mask, (), lq, (), torch.zeros(len(lq), 2))
+
+
+class Knows(nn.Module):
+    """A network that was told the residual, and remembers the times it was asked about."""
+
+    def __init__(self, residual: Tensor) -> None:
+        super().__init__()
+        self.residual, self.times = residual, []
+
+    def forward(self, both: Tensor, time: Tensor) -> Tensor:
+        self.times.append(time[0].item())
+        return self.residual
+
+
+@pytest.mark.parametrize(
+    ("t", "a", "b", "d"),
+    [
+        (0, 0.00005, 0.01000, 0.00000),
+        (249, 0.27606, 0.68987, 0.04384),
+        (499, 0.71967, 0.95990, 0.17520),
+        (749, 0.94212, 0.99832, 0.39409),
+        (999, 0.99365, 0.99998, 0.70050),
+    ],
+)
+def test_schedules_are_the_published_ones(t: int, a: float, b: float, d: float):
+    """The table of the digest, five decimals."""
+    diffusion = ResidualDiffusion(1000, 1.4e-3)
+
+    found = (diffusion.residual_share[t], diffusion.noise_std[t], diffusion.lq_removed[t])
+
+    assert [value.item() for value in found] == pytest.approx([a, b, d], abs=6e-6)
+
+
+@pytest.mark.parametrize(("steps", "times"), [(4, [999, 749, 499, 249, -1]), (3, [999, 665, 332, -1])])
+def test_sampler_goes_down_the_published_times(steps: int, times: list[int]):
+    assert ResidualDiffusion(1000, 1.4e-3).sampling_times(steps) == times
+
+
+def test_a_step_of_the_sampler_stays_on_the_forward_process():
+    """With the true residual, x_749 minus its noise becomes x_499 minus its noise: both are the formula's."""
+    diffusion = ResidualDiffusion(1000, 1.4e-3)
+    gt, lq = torch.rand(2, 1, 3, 4, 4) * 2 - 1
+    none = torch.zeros_like(gt)
+    before, after = (diffusion.state(gt, lq, none, torch.tensor([t])) for t in (749, 499))
+
+    stepped = diffusion.step(before, lq - gt, lq, at=749, to=499)
+
+    assert torch.allclose(stepped, after, atol=1e-6)
+
+
+def test_four_calls_at_the_published_times_restore_what_the_network_knows():
+    lq, gt = torch.rand(2, 1, 3, 16, 16) / 2  # so that no residual of pictures in [-1, 1] is beyond 1
+    restorer = _restorer()
+    restorer.network = Knows(2 * (lq - gt))
+
+    restored = restorer.restore(lq)
+
+    assert torch.allclose(restored, gt, atol=1e-6)
+    assert restorer.network.times == pytest.approx([993.647, 942.12, 719.67, 276.06], abs=0.01)
+
+
+def test_loss_is_the_distance_from_the_residual_where_the_pair_is_trusted():
+    """Residual 2 (lq - gt) = 1 everywhere; the network says 0 left and 7 right: 1 on the trusted left half."""
+    gt, lq = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5)
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., :4] = 1
+    restorer = _restorer()
+    restorer.network = Knows(torch.where(mask.bool(), 0.0, 7.0).expand(1, 3, 8, 8))
+
+    trusted, whole = (restorer.loss(_batch(lq, gt, m))["loss"].item() for m in (mask, None))
+
+    assert trusted == pytest.approx(1)
+    assert whole == pytest.approx((1 + 6) / 2)
+
+
+@pytest.mark.parametrize("unshuffle", [1, 2])
+@pytest.mark.parametrize("size", [(16, 16), (37, 50), (5, 3)])
+def test_any_size_comes_back_in_range_and_every_weight_learns(unshuffle: int, size: tuple[int, int]):
+    restorer = _restorer(FoundirConfig(dim=8, dim_mults=(1, 2), unshuffle=unshuffle))
+    lq, gt = torch.rand(2, 2, 3, *size)
+
+    restorer.loss(_batch(lq, gt))["loss"].backward()
+    with torch.inference_mode():
+        restored = restorer.restore(lq)
+
+    assert restored.shape == lq.shape
+    assert 0 <= restored.min() <= restored.max() <= 1
+    assert [name for name, p in restorer.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_a_picture_gives_the_same_result_every_time_and_in_any_batch():
+    restorer, lq = _restorer(), torch.rand(2, 3, 24, 24)
+    assert isinstance(restorer, Restorer)
+    assert isinstance(restorer, StartsFromNoise)
+
+    with torch.inference_mode():
+        torch.manual_seed(5)
+        alone = restorer.restore(lq[1:])
+        torch.manual_seed(6)
+        together = restorer.restore(lq)[1:]
+        other = restorer.restore_from(lq[1:], torch.from_numpy(NoiseField(1).window(0, 0, 24, 24)))
+
+    assert torch.allclose(alone, together, atol=1e-5)
+    assert not torch.allclose(alone, other, atol=1e-5)
+
+
+def test_linear_attention_is_its_definition_with_and_without_gradients():
+    """softmax(q) over channels, softmax(k) over pixels, v over the number of pixels; one head at a time by hand."""
+    torch.manual_seed(2)
+    layer, x = LinearAttention(8), torch.randn(1, 8, 6, 5)
+    q, k, v = layer.to_qkv(x).view(3, 4, 32, 30)
+    by_hand = [v[h] / 30 @ k[h].softmax(dim=1).T @ q[h].softmax(dim=0) * 32**-0.5 for h in range(4)]
+    expected = layer.to_out(torch.cat(by_hand).view(1, 128, 6, 5))
+
+    with_gradients = layer(x)
+    with torch.inference_mode():
+        without = layer(x)
+
+    assert torch.allclose(with_gradients, expected, atol=1e-5)
+    assert torch.allclose(without, expected, atol=1e-5)
+
+
+def test_fast_path_stays_close_to_the_reference():
+    """Each of some twenty layers in a row rounds to one part in 2^9 and the norms carry that on: about
+    sqrt(20) / 512 = 1 % of what the network changes, in four calls up to twice that.
+    """
+    reference, fast, lq = _restorer(), _restorer(), torch.rand(1, 3, 32, 48)
+    make_fast(fast, torch.device("cpu"), precision="bf16", compiled=False)
+
+    with torch.inference_mode():
+        expected, restored = reference.restore(lq), fast.restore(lq)
+
+    change, difference = (image.square().mean().sqrt() for image in (expected - lq, restored - expected))
+    assert 0 < difference <= 0.03 * change
+    assert next(fast.parameters()).dtype == torch.float32
+
+
+def test_auto_precision_leaves_the_reference_where_the_device_lacks_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    reference, auto, lq = _restorer(), _restorer(), torch.rand(1, 3, 16, 16)
+    make_fast(auto, torch.device("cpu"), precision="auto", compiled=False)
+
+    with torch.inference_mode():
+        assert torch.allclose(reference.restore(lq), auto.restore(lq), atol=1e-5)
+
+
+def test_a_network_deeper_than_its_padding_is_refused():
+    with pytest.raises(ValidationError, match="one to five"):
+        FoundirConfig(dim_mults=(1, 2, 4, 8, 8, 8))
+    with pytest.raises(ValidationError, match="multiple of 8"):
+        FoundirConfig(dim=12)
+
+
+def test_the_time_reaches_every_stage():
+    torch.manual_seed(3)
+    network, x = FoundirUnet(dim=8, dim_mults=(1, 2)).eval(), torch.randn(1, 6, 16, 16)
+
+    with torch.inference_mode():
+        early, late = (network(x, torch.tensor([time])) for time in (0.05, 993.6))
+
+    assert not torch.allclose(early, late, atol=1e-3)
