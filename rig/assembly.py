@@ -69,6 +69,8 @@ class Rig:
         self._ask = ask or _nobody_to_ask
         self._stack = ExitStack()
         self._relays = RelayBoards(self.clock)
+        self._wanted = True
+        self._interrupt: Callable[[], None] = lambda: None
         self.rail: Rail
         self.cameras: dict[str, Camera] = {}
         self.conditions: dict[str, Condition] = {}
@@ -95,14 +97,33 @@ class Rig:
     ) -> None:
         self._stack.close()
 
+    def give_up(self) -> None:
+        """Let an opening under way fail soon: no further device is opened, the present one interrupted. Thread-safe."""
+        self._wanted = False
+        self._interrupt()
+
+    def _interruptible_by(self, interrupt: Callable[[], None]) -> None:
+        """Tell how to interrupt the device that is opened next.
+
+        Raises:
+            DeviceError: None is to be opened any more.
+        """
+        self._interrupt = interrupt
+        if not self._wanted:
+            raise DeviceError(
+                f"rig '{self.profile.name}': the opening of its devices was given up", kept="nothing moved"
+            )
+
     def _start_simulator(self, stack: ExitStack) -> SimulatedRigProcess | None:
         if not self.profile.simulated:
             return None
-        return stack.enter_context(
-            SimulatedRigProcess(
-                self.profile, scene=self._scene, photos=self._photos, data=self._data, clock=self.clock
-            )
+        simulator = SimulatedRigProcess(
+            self.profile, scene=self._scene, photos=self._photos, data=self._data, clock=self.clock
         )
+        stack.callback(simulator.close)
+        self._interruptible_by(simulator.kill)
+        simulator.start()
+        return simulator
 
     def _open_rail(self, stack: ExitStack, simulator: SimulatedRigProcess | None) -> Rail:
         settings = self.profile.rail
@@ -110,12 +131,14 @@ class Rig:
             settings = settings.model_copy(update={"port": simulator.rail_port})
         rail = rail_for(settings, self.clock)
         stack.callback(rail.close)
+        self._interruptible_by(rail.close)
         rail.open()
         return rail
 
     def _open_camera(self, stack: ExitStack, name: str, simulator: SimulatedRigProcess | None) -> Camera:
         camera = self._camera(name, simulator)
         stack.callback(camera.close)
+        self._interruptible_by(camera.abort if isinstance(camera, Gphoto2Camera) else _nothing)
         camera.open()
         return camera
 
@@ -168,6 +191,10 @@ def clock_of(profile: RigProfile) -> SessionClock:
     """Return a session clock: the machine's monotonic one, or on a simulated rig one at its rate from now on."""
     rate = profile.simulation.rate if profile.simulation else 1.0
     return SessionClock(origin_s=time.monotonic() if profile.simulated else 0.0, rate=rate)
+
+
+def _nothing() -> None:
+    """Interrupt nothing: the library of a webcam takes its time."""
 
 
 def _nobody_to_ask(text: str) -> None:

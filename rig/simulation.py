@@ -6,13 +6,13 @@ which on a real rig an operator sets with water and smoke, travel over the pipe 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self, cast
+from typing import IO, Any, cast
 
 from rig.clock import SessionClock
 from rig.errors import DeviceError, DeviceTimeoutError
@@ -22,7 +22,7 @@ START_TIMEOUT_S = 60.0
 
 
 class SimulatedRigProcess:
-    """A running simulated rig; leaves with the context, or when this process dies (its stdin closes).
+    """A simulated rig of this process, which ends with it at the latest (its stdin closes); `close` it.
 
     Args:
         profile: A profile with `simulated: true`.
@@ -43,7 +43,7 @@ class SimulatedRigProcess:
             start_new_session=True,
         )
         self._lock = threading.Lock()
-        request = {
+        self._request = {
             "profile": profile.model_dump(mode="json", by_alias=True),
             "scene": scene,
             "photos": None if photos is None else str(photos.absolute()),
@@ -51,29 +51,31 @@ class SimulatedRigProcess:
             "origin_s": clock.origin_s,
             "rate": clock.rate,
         }
-        try:
-            ready = self._exchange(request)
-        except BaseException:
-            self.close()
-            raise
-        self.rail_port = str(ready["rail"])
-        self.camera_address = str(ready["camera"])
+        self.rail_port = self.camera_address = ""
+        """Where the devices are, once it has started."""
 
-    def __enter__(self) -> Self:
-        return self
+    def start(self) -> None:
+        """Wait until it serves.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        Raises:
+            DeviceTimeoutError: It ended, was ended, or does not answer.
+            DeviceError: It cannot be set up like this.
+        """
+        ready = self._exchange(self._request)
+        self.rail_port, self.camera_address = str(ready["rail"]), str(ready["camera"])
 
     def set_condition(self, name: str, level: str) -> None:
         """Set an external condition of the simulated world."""
         self._exchange({"condition": name, "level": level})
 
+    def kill(self) -> None:
+        """End the simulator at once; whoever waits for its answer is told so. Thread-safe."""
+        self._child.kill()
+
     def close(self) -> None:
         """End the simulator; closing its stdin asks, killing makes sure."""
-        cast("IO[str]", self._child.stdin).close()
+        with contextlib.suppress(OSError):  # what it died before reading
+            cast("IO[str]", self._child.stdin).close()
         try:
             self._child.wait(timeout=5.0)
         except subprocess.TimeoutExpired:
@@ -94,7 +96,7 @@ class SimulatedRigProcess:
                 line = ""
             finally:
                 watchdog.cancel()
-        if not line:
+        if not line.endswith("\n"):
             raise DeviceTimeoutError(
                 "the simulated rig ended or did not answer",
                 next_step="its own messages stand above this line",

@@ -110,6 +110,11 @@ class CameraBody:
             self._watch.settle()
             return done
 
+    def come_to_rest(self, wait_s: float, close_s: float) -> bool:
+        """End what an earlier take left running; tells whether the body has written all it had."""
+        with self._link.explained("ending what it recorded before"):
+            return self._shooting.come_to_rest(wait_s, close_s)
+
     def start_movie(self) -> None:
         """Begin to record to the card, and make sure that the body says so."""
         with self._link.explained("starting the movie"):

@@ -24,7 +24,7 @@ from rig.devices.gphoto2_exposure import Configured
 from rig.devices.gphoto2_focus import FocusMove, FocusTable
 from rig.devices.gphoto2_process import OwnerProcess
 from rig.devices.gphoto2_settings import StillFormat
-from rig.errors import DeviceError, OtherDeviceError, SettingRefusedError
+from rig.errors import DeviceError, DeviceTimeoutError, OtherDeviceError, SettingRefusedError
 
 T = TypeVar("T")
 
@@ -34,6 +34,7 @@ _SHORTEST_OPEN_S = 8.0
 _CONFIGURE_S = 90.0
 """Focus is driven to its stop first, which takes a slow lens half a minute."""
 _CLOSE_S = 5.0
+_REST_SLICE_S = 5.0
 _STILL_S = 30.0
 _LONGEST_STILL_S = 60.0
 """Exposure time assumed where none was set from here."""
@@ -138,6 +139,12 @@ class Gphoto2Camera:
         self._owner.close()
         self._owner = None
 
+    def abort(self) -> None:
+        """End the call in progress, whatever it is, with a `DeviceError`; the camera is lost then. Thread-safe."""
+        owner = self._owner
+        if owner is not None:
+            owner.abort()
+
     def status(self) -> CameraStatus:
         """Read battery, card and prohibit reasons."""
         return self._call("status", CameraStatus)
@@ -151,7 +158,8 @@ class Gphoto2Camera:
         return done.settings
 
     def start_movie(self) -> float:
-        """Start recording to the card."""
+        """Start recording to the card, once the body has written what an earlier take left it with."""
+        self._come_to_rest()
         requested_s = self._clock.now()
         self._call("start_movie", type(None))
         self._is_recording = True
@@ -165,6 +173,7 @@ class Gphoto2Camera:
 
     def capture_still(self) -> tuple[CardFile, ...]:
         """Take one picture."""
+        self._come_to_rest()
         file_s = 2 * self._exposure_s + _STILL_S  # noise reduction takes as long as the exposure
         return self._call("capture_still", tuple, file_s, timeout_s=file_s + self._settings.call_s)
 
@@ -172,6 +181,7 @@ class Gphoto2Camera:
         """Take pictures as fast as the body goes."""
         if count < 1:
             raise ValueError(f"a burst of {count} pictures")
+        self._come_to_rest()
         files_s = 2 * count * self._exposure_s + _STILL_S
         return self._call("capture_burst", tuple, count, files_s, timeout_s=files_s + self._settings.call_s)
 
@@ -220,6 +230,23 @@ class Gphoto2Camera:
     def delete(self, file: CardFile) -> None:
         """Remove a card file."""
         self._call("delete", type(None), file)
+
+    def _come_to_rest(self) -> None:
+        """Bring the body to a known state, a little at a time: each call keeps its own short deadline.
+
+        Raises:
+            DeviceTimeoutError: It still writes what it recorded before.
+        """
+        close_s, call_s = self._settings.movie_close_s, self._settings.call_s
+        slice_s, deadline_s = min(_REST_SLICE_S, close_s), time.monotonic() + close_s
+        while not self._call("come_to_rest", bool, slice_s, close_s, timeout_s=slice_s + call_s):
+            if time.monotonic() > deadline_s:
+                raise DeviceTimeoutError(
+                    f"{self._name}: still writes what it recorded before, after {close_s:g} s",
+                    kept="every file on the card",
+                    next_step="wait for its card light to go out, then go on; if it stays lit, switch it off and on",
+                )
+        self._is_recording = False
 
     def _wanted(self, serial: str) -> Wanted:
         settings = self._settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from rig.devices.camera import CardFile
@@ -21,13 +22,11 @@ from rig.devices.gphoto2_settings import (
     still_format,
 )
 from rig.devices.gphoto2_state import CARD_REASONS, BodyState
-from rig.errors import DeviceError, SettingRefusedError
+from rig.errors import DeviceError, DeviceTimeoutError, SettingRefusedError
 
 _STARTED_S = 2.0
 """How long a body may take to say that it records."""
 _POLL_S = 0.02
-_LEFTOVER_S = 10.0
-"""How long the file of a movie that nobody wants may take to be closed."""
 _LIVE_VIEW_S = 3.0
 """How long live view may take to show its first frame."""
 _FILES_OF = {"raw+jpeg": 2}
@@ -56,6 +55,28 @@ class Shooting:
     ) -> None:
         self._link, self._state, self._exposure, self._files = link, state, exposure, files
         self._rate = rate
+        self._unseen_until_s = 0.0
+
+    def come_to_rest(self, wait_s: float, close_s: float) -> bool:
+        """End a movie that a take given up left running and let the body write; what it writes stays on the card.
+
+        Args:
+            wait_s: How long to wait for that now.
+            close_s: How long the file of such a movie may take, where the body does not say that it writes.
+
+        Returns:
+            Whether it has written all; False asks to come again.
+        """
+        deadline_s = time.monotonic() + wait_s
+        if self._movie_runs():
+            self._files.forget_events()
+            self.end_recording()
+            self._unseen_until_s = time.monotonic() + (close_s if self._state.is_writing() is None else 0.0)
+        self._await_unseen(deadline_s)
+        while (is_writing := self._state.is_writing()) and time.monotonic() < deadline_s:
+            self._files.note_events()
+            time.sleep(_POLL_S)
+        return not is_writing and time.monotonic() >= self._unseen_until_s
 
     def start_movie(self) -> None:
         """Begin to record to the card, and make sure that the body says so."""
@@ -65,7 +86,6 @@ class Shooting:
                 f"{self._link.name}: no frame of a movie is exposed for {self._exposure.bulb_s:g} s",
                 next_step="shorten exposure_s in the plan, or take stills",
             )
-        self._end_leftover()
         self._state.require_none(self._state.reasons_against_movie(), "a movie cannot be recorded")
         self.bring_about(FILES_TO_CARD)
         self._files.forget_events()
@@ -139,15 +159,16 @@ class Shooting:
                 next_step=wanted.mend,
             )
 
-    def _end_leftover(self) -> None:
-        """End a movie that a take given up left running; its file stays on the card."""
-        if not self._state.is_recording():
-            return
-        self.end_recording()
-        deadline_s = time.monotonic() + _LEFTOVER_S
-        while self._state.is_writing() and time.monotonic() < deadline_s:
-            self._files.note_events()
-            time.sleep(_POLL_S)
+    def _movie_runs(self) -> bool:
+        return self._state.movie_switch() is not None and self._state.is_recording()
+
+    def _await_unseen(self, deadline_s: float) -> None:
+        """Wait for the file of a movie that was ended, from a body that says no more of it."""
+        left_s = min(self._unseen_until_s, deadline_s) - time.monotonic()
+        if left_s > 0:
+            with contextlib.suppress(DeviceTimeoutError):
+                self._files.arrivals(left_s, is_writing=self._state.is_writing)
+                self._unseen_until_s = 0.0
 
     def _movie_switch(self) -> Switch:
         switch = self._state.movie_switch()

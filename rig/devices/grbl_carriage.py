@@ -14,6 +14,7 @@ from rig.devices.grbl_escape import SwitchEscape
 from rig.devices.grbl_link import Answer, GrblLink
 from rig.devices.grbl_outputs import GrblOutputs
 from rig.devices.grbl_protocol import StatusReport
+from rig.devices.grbl_schedule import MotionSchedule
 from rig.devices.grbl_settings import GrblSettings, MachineFrame
 from rig.devices.grbl_watch import PositionWatch, Reading
 from rig.devices.rail import RailPoll, RailState
@@ -155,13 +156,30 @@ class GrblCarriage:
         self.watch.forget()
         self.escape.end()
 
-    def begin(self, motion: Motion, *, jogging: bool = False) -> None:
-        """Expect a motion that is about to be commanded."""
+    def begin(self, motion: Motion, *, jogging: bool = False, timed: bool = False) -> None:
+        """Expect a motion that is about to be commanded.
+
+        Args:
+            motion: From where the carriage is.
+            jogging: It ends when it is not asked for any longer.
+            timed: It begins at rest and its acceleration is the controller's: the clock tells where it can be.
+        """
         self.motion, self.jogging = motion, jogging
         self._direction_before = self.last_direction
         self.last_direction = int(math.copysign(1, motion.end_mm - motion.start_mm))
         self._started_s = self._clock.now()
-        self.watch.follow(motion)
+        self.watch.follow(motion, MotionSchedule(motion, self._started_s) if timed else None)
+
+    def accepted(self) -> None:
+        """Note that the controller has taken the motion."""
+        if self.watch.schedule is not None:
+            self.watch.schedule.accepted(self._clock.now())
+
+    def held(self, since_s: float) -> None:
+        """Note that the carriage was asked to stop at a session time. Thread-safe."""
+        schedule = self.watch.schedule
+        if schedule is not None:
+            schedule.hold(since_s)
 
     def rest(self) -> None:
         """Expect no motion: it has ended, was held to standstill, or was never accepted."""
@@ -283,6 +301,7 @@ class GrblCarriage:
             return self._status(_SILENCE_S)
         except DeviceTimeoutError:
             self.link.wire.write_realtime(protocol.HOLD)
+            self.held(self._asked_s)
         try:
             return self._status(_SILENCE_S)
         except DeviceTimeoutError:

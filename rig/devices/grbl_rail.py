@@ -230,9 +230,11 @@ class GrblRail:
 
         A homing ignores a hold and knows no position yet, so it is reset.
         """
-        wire = self._wire
+        carriage, wire, now_s = self._carriage, self._wire, self._clock.now()
         if wire is not None:
             wire.write_realtime(protocol.HOLD + (protocol.RESET if self._homing.is_set() else b""))
+        if carriage is not None:
+            carriage.held(now_s)
 
     def emergency_stop(self) -> None:
         """Hold and reset in one breath; position is unknown afterwards. Thread-safe."""
@@ -355,7 +357,7 @@ class GrblRail:
         carriage = self._opened()
         self._require_homed_target(motion)
         self._prepared = None
-        carriage.begin(motion)
+        carriage.begin(motion, timed=ACCELERATION not in self._readback.unknown)
         x_mm = carriage.frame.to_machine_mm(motion.end_mm)
         try:
             carriage.link.command(f"G90G21G94G53G1X{x_mm:.3f}F{motion.velocity_mm_s * 60:.3f}")
@@ -365,6 +367,8 @@ class GrblRail:
         except DeviceTimeoutError:
             if not self._is_under_way(motion):
                 raise
+        else:
+            carriage.accepted()
 
     def _require_homed_target(self, motion: Motion) -> None:
         """An absolute target means nothing while the position is unknown; an unhomed rail only jogs."""

@@ -1,9 +1,9 @@
 """Whether a reported position can be true.
 
 A byte that flips within a number leaves a well-formed report, so that the strict pattern is not enough: what counts
-has to lie where the commanded motion can have brought the carriage since the last reading. What does not is asked
-again; only when three readings agree with each other against the last one is it the truth that has changed: two
-late answers in a row do happen, and agree.
+has to lie where the commanded motion can have brought the carriage since the last reading, and since it began. What
+does not is asked again; only when three readings agree with each other against that is it the truth that has changed:
+two late answers in a row do happen, and agree.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 from rig.devices.envelope import Motion
+from rig.devices.grbl_schedule import MotionSchedule
 
 _REST_MM = 0.002
 _LAG_S = 0.08
@@ -39,6 +40,7 @@ class PositionWatch:
     Attributes:
         believed: The last reading that was believed; None while the position is unknown.
         motion: What is under way; None at rest.
+        schedule: What the clock says of it; None where that is not known, or was seen to be wrong.
         jump_mm: By how much the position jumped when it changed beyond belief, else 0.
         misfits: How many readings could not follow from the one before.
     """
@@ -46,6 +48,7 @@ class PositionWatch:
     def __init__(self) -> None:
         self.believed: Reading | None = None
         self.motion: Motion | None = None
+        self.schedule: MotionSchedule | None = None
         self.jump_mm = 0.0
         self.misfits = 0
         self.tolerance_mm = 0.03
@@ -56,7 +59,7 @@ class PositionWatch:
 
     def forget(self) -> None:
         """Know nothing: before homing, after a reset in motion."""
-        self.believed = self.motion = None
+        self.believed = self.motion = self.schedule = None
         self._suspects = []
         self.jump_mm = 0.0
 
@@ -65,13 +68,13 @@ class PositionWatch:
         self.forget()
         self.believed = reading
 
-    def follow(self, motion: Motion) -> None:
-        """Expect the carriage to make a motion from now on."""
-        self.motion, self._suspects = motion, []
+    def follow(self, motion: Motion, schedule: MotionSchedule | None = None) -> None:
+        """Expect the carriage to make a motion from now on, by the clock where one is given."""
+        self.motion, self.schedule, self._suspects = motion, schedule, []
 
     def rest(self) -> None:
         """Expect the carriage to stay where it is."""
-        self.motion, self._suspects = None, []
+        self.motion, self.schedule, self._suspects = None, None, []
 
     def accepts(self, reading: Reading, *, doubtful: bool = False) -> bool:
         """Judge a reading; False asks for another one.
@@ -82,7 +85,8 @@ class PositionWatch:
         """
         if self.believed is None:
             return True
-        fits = self._agree(self.believed, reading)
+        on_time = self._is_on_time(reading)
+        fits = on_time and self._agree(self.believed, reading)
         self.misfits += not fits
         unseen_s = reading.asked_s - self.believed.replied_s if self.motion else 0.0
         needed = 0
@@ -94,8 +98,19 @@ class PositionWatch:
             return False
         if not fits and not self._is_reachable(self.believed, reading):
             self.jump_mm = reading.position_mm - self.believed.position_mm
+        if not on_time:
+            self.schedule = None  # witnesses against the clock: an override, a hold at the panel
         self.believed, self._suspects = reading, []
         return True
+
+    def _is_on_time(self, reading: Reading) -> bool:
+        """Tell whether the motion can have come so far, and no further, since it began."""
+        motion, schedule = self.motion, self.schedule
+        if motion is None or schedule is None:
+            return True
+        track = schedule.track(reading.asked_s, reading.replied_s)
+        way_mm = _direction(motion) * (reading.position_mm - motion.start_mm)
+        return track.least_mm - self.tolerance_mm <= way_mm <= track.most_mm + self.tolerance_mm
 
     def _is_borne_out(self, reading: Reading, needed: int) -> bool:
         if self._suspects and not self._bears_witness(self._suspects[-1], reading):

@@ -111,6 +111,14 @@ class SharedCamera:
         finally:
             self._lock.release()
 
+    def end_leftover(self) -> None:
+        """End a movie that a take given up left running; does nothing while the camera does something else."""
+        if self._recording and self._lock.acquire(blocking=False):
+            try:
+                self.stop_movie()
+            finally:
+                self._lock.release()
+
     def fetch(
         self, file: CardFile, target: Path, *, progress: Callable[[int], None] | None = None
     ) -> FetchedFile:

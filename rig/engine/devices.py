@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from catalog.errors import CleanplateError
 from rig.assembly import Rig
 from rig.clock import SessionClock
 from rig.devices.rail import Rail, RailPoll, RailState
 from rig.devices.shared_camera import SharedCamera
+from rig.engine.opening import Opening
 from rig.errors import DeviceError, MotionStoppedError, RigError
 from rig.profile import RigProfile
 
@@ -22,6 +24,8 @@ POLL_INTERVAL_S = 0.1
 JOG_INTERVAL_S = 0.04
 JOG_PERMIT_S = 0.25
 OPENING = "the devices are being opened"
+GLANCE_S = 0.05
+"""How often whoever waits for devices that are being opened looks whether to go on waiting."""
 T = TypeVar("T")
 
 
@@ -47,6 +51,9 @@ class _Act:
 class DeviceOwner:
     """Opens a rig and does everything with it in one thread of its own.
 
+    The devices are opened in another one, which nobody has to wait for: a stop cancels what was to move afterwards,
+    and the opening goes on; the end of the engine ends it.
+
     Args:
         profile: The rig; the caller holds its lock.
         data: Data folder.
@@ -71,8 +78,9 @@ class DeviceOwner:
         self._profile, self._data, self._clock, self._ask = profile, data, clock, ask
         self._rig: Rig | None = None
         self._rail: Rail | None = None
+        self._opening: Opening | None = None
         self._acts: queue.SimpleQueue[_Act | None] = queue.SimpleQueue()
-        self._stops = 0
+        self._stops = self._stops_seen = 0
         self._moving_act = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._live, name="engine-devices")
@@ -174,11 +182,16 @@ class DeviceOwner:
         return cast("Rig", self._rig)
 
     def open(self) -> None:
-        """Open rail and cameras, from the owning thread.
+        """Open rail and cameras anew, from the owning thread.
 
         Raises:
-            RigError: A device cannot be opened; everything else is closed again.
+            CleanplateError: A device cannot be opened; everything else is closed again.
+            MotionStoppedError: Stopped meanwhile, and what waits for the devices moves; they go on being opened.
         """
+        self._begin_opening()
+        self._await_opening()
+
+    def _begin_opening(self) -> None:
         self._shut()
         self.trouble = OPENING
         rig = Rig(
@@ -190,9 +203,24 @@ class DeviceOwner:
             clock=self._clock,
             holds_lock=True,
         )
+        self._opening = Opening(rig)
+
+    def _await_opening(self) -> None:
+        while self._opening is not None and not self._opening.wait(GLANCE_S):
+            if self._over.is_set():
+                raise DeviceError("the engine is ending", kept="nothing moved")
+            if self._moving_act:
+                self._require_no_stop("stopped while the devices were being opened")
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """Begin to use what was opened."""
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return
         try:
-            rig.__enter__()
-        except RigError as error:
+            rig = opening.result()
+        except CleanplateError as error:
             self.trouble = error.message
             raise
         self._rig, self._rail = rig, rig.rail
@@ -203,7 +231,10 @@ class DeviceOwner:
 
     def _shut(self) -> None:
         rig, self._rig = self._rig, None
+        opening, self._opening = self._opening, None
         self.cameras = {}
+        if opening is not None:
+            opening.give_up()
         if rig is not None:
             try:
                 rig.__exit__(None, None, None)
@@ -213,32 +244,36 @@ class DeviceOwner:
 
     def _live(self) -> None:
         try:
-            self._try_to_open()
+            self._begin_opening()
             while not self._over.is_set():
                 self._turn()
         finally:
             self._shut()
             self._refuse_rest()
 
-    def _try_to_open(self) -> None:
-        try:
-            self.open()
-        except RigError as error:
-            self.trouble = str(error)
-
     def _turn(self) -> None:
         try:
             act = self._acts.get(timeout=POLL_INTERVAL_S)
         except queue.Empty:
-            self.poll_quietly()
+            self._rest()
             return
         if act is not None:
             self._carry_out(act)
 
+    def _rest(self) -> None:
+        """Do what there is to do between two acts."""
+        if self._opening is None:
+            self.poll_quietly()
+        elif self._opening.wait(0.0):
+            try:
+                self._take_over()
+            except CleanplateError as error:
+                self.trouble = str(error)
+
     def _carry_out(self, act: _Act) -> None:
         if not act.done.set_running_or_notify_cancel():
             return
-        self._moving_act = act.moves
+        self._moving_act, self._stops_seen = act.moves, act.serial
         try:
             result = act.work(self._ready_rig(act))
         except BaseException as error:  # noqa: BLE001  - belongs to whoever waits for the result
@@ -254,11 +289,17 @@ class DeviceOwner:
         self.poll_quietly()
 
     def _ready_rig(self, act: _Act) -> Rig:
-        if act.moves and act.serial != self._stops:
-            raise MotionStoppedError("stopped before it began", kept="nothing moved")
-        if self._rig is None:
+        if act.moves:
+            self._require_no_stop("stopped before it began")
+        if self._opening is not None:
+            self._await_opening()
+        elif self._rig is None:
             self.open()
         return cast("Rig", self._rig)
+
+    def _require_no_stop(self, what: str) -> None:
+        if self._stops_seen != self._stops:
+            raise MotionStoppedError(what, kept="nothing moved")
 
     def _refuse_rest(self) -> None:
         while True:

@@ -28,7 +28,7 @@ import rig.devices.wire
 from rig.client import stop_engine
 from rig.engine.devices import Stage
 from rig.engine.process import Engine
-from rig.errors import CommandRefusedError
+from rig.errors import CommandRefusedError, RigError
 from rig.events import ActEnded, AnyEvent, Armed, EngineMode, Saved, SessionOpened
 from rig.profile import RigProfile
 from rig.requests import (
@@ -87,6 +87,8 @@ class Ledger:
     acknowledged: dict[Path, list[dict[str, Any]]] = field(default_factory=dict)
     looks: dict[Path, Witness] = field(default_factory=dict)
     ended: Counter[str] = field(default_factory=Counter)
+    unexplained: list[str] = field(default_factory=list)
+    """Acts that ended with an error that has no code of its own."""
     _session: Path = Path()
 
     def note(self, event: AnyEvent) -> None:
@@ -99,12 +101,15 @@ class Ledger:
         elif isinstance(event, ActEnded):
             self.witness.end(event.act)
             self.ended[f"{event.act} {'ok' if event.ok else event.code}"] += 1
+            if event.code == RigError.code:
+                self.unexplained.append(f"{event.act} ended with {event.code}: {event.message}")
 
     def violations(self) -> list[str]:
         """Look at every session at rest."""
         for folder in self.acknowledged:
             self.looks.setdefault(folder, Witness(folder))
-        return [w for folder, look in self.looks.items() for w in look.look(self.acknowledged[folder])]
+        found = [w for folder, look in self.looks.items() for w in look.look(self.acknowledged[folder])]
+        return [*self.unexplained, *found]
 
 
 class Chaos:

@@ -11,7 +11,7 @@ import pytest
 from small_camera import SmallRawBackend, bench, count_frames, driver, small_body
 
 from catalog.session_folder import ExposureSettings
-from rig.errors import DeviceError, SettingRefusedError
+from rig.errors import DeviceError, DeviceTimeoutError, SettingRefusedError
 from rig.sim import ptp_settings as prop
 from rig.sim.ptp_recorder import CameraFaults
 from rig.sim.ptpip import PtpIpCamera
@@ -228,6 +228,65 @@ def test_a_movie_left_running_does_not_hinder_the_next(tmp_path: Path):
 
         assert file.name == "CLN_0002.MOV"
         assert len(b.backend.movies) == 2
+
+
+@pytest.mark.parametrize("maker", ["nikon", "canon"])
+def test_a_movie_that_is_still_being_written_does_not_hinder_the_next(
+    tmp_path: Path, maker: Literal["nikon", "canon"]
+):
+    """The engine died while it recorded: the body ends the movie by itself and has its buffer to write when it is back.
+
+    Nikon's says "not yet record in buffer" for 1.5 s, Canon's is busy; each new file is its own.
+    """
+    with small_body(tmp_path, maker=maker, render_s=1.5) as (body, backend, clock):
+        with driver(body, clock) as camera:
+            camera.start_movie()
+            clock.sleep(0.3)
+            assert camera._owner is not None
+            camera._owner.kill()
+
+        with driver(body, clock) as camera:
+            camera.start_movie()
+            clock.sleep(0.3)
+            files = camera.stop_movie()
+
+    assert len(backend.movies) == 2
+    assert len(files) == 1
+    assert files[0].name.endswith("0002.MOV")
+
+
+def test_a_canon_movie_left_running_is_not_taken_for_the_next_one(tmp_path: Path):
+    """An EOS body does not say when it has written; the file itself is waited for."""
+    with bench(tmp_path, maker="canon", render_s=0.8) as b:
+        b.camera.start_movie()
+        b.clock.sleep(0.3)
+
+        (file,) = b.film(0.3)
+
+        assert len(b.backend.movies) == 2
+        assert file.name.endswith("0002.MOV")
+
+
+def test_a_picture_after_a_movie_left_running_is_the_picture(tmp_path: Path):
+    with bench(tmp_path, render_s=0.5) as b:
+        b.camera.start_movie()
+        b.clock.sleep(0.3)
+
+        (file,) = b.camera.capture_still()
+
+        assert file.name.endswith(".JPG")
+
+
+def test_a_body_that_never_ends_its_writing_is_given_up_with_what_to_do(tmp_path: Path):
+    """Its buffer stays unwritten for longer than the profile allows; the body stays usable."""
+    with bench(tmp_path, movie_prohibit_bits=1 << 9, settings={"movie_close_s": 0.3}) as b:
+        with pytest.raises(
+            DeviceTimeoutError, match="still writes what it recorded before, after 0"
+        ) as caught:
+            b.camera.start_movie()
+
+        assert "card light" in caught.value.next_step
+        assert b.camera.status().battery_percent is not None
 
 
 def test_a_file_told_of_while_the_state_is_read_is_not_lost(tmp_path: Path):
