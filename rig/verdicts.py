@@ -179,7 +179,7 @@ class SessionJudge:
             kind="retake" if spoiled else "guard",
             round=pending.round.name,
             title=f"Round {pending.round.name}, take {pending.take}: {'spoiled' if spoiled else 'a guard failed'}",
-            text=reason,
+            text=f"{reason}{self._doubt(pending.round) if spoiled else ''}",
             choices=self._choices(pending.round, spoiled=bool(spoiled)),
         )
         answer = self._ask(card)
@@ -197,6 +197,12 @@ class SessionJudge:
             return RETAKE, KEEP, END
         keep = KEEP.model_copy(update={"needs_reason": False})
         return (END, RETAKE, KEEP) if round_.role == "gt" else (keep, RETAKE, END)
+
+    def _doubt(self, round_: RoundRecord) -> str:
+        """Where a retake brought nothing, what it is measured against may be what is wrong."""
+        if round_.role == "gt" or not self._retakes[round_.name]:
+            return ""
+        return ". A retake did not help: the ground truth may be what is off, or a board was moved since"
 
     def _retake(self, pending: _Pending, reason: str, home_first: bool) -> Verdict:
         self._retakes[pending.round.name] += 1
