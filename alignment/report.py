@@ -92,6 +92,8 @@ class Report:
     place: Figure | None
     sheet: tuple[SheetPart, ...]
     sheet_words: str
+    fields: bool
+    """Some of the sheet's pictures carry arrows."""
     pairs_folder: str
     rejects: tuple[RejectGroup, ...]
     takes: tuple[TakeLine, ...]
@@ -166,6 +168,7 @@ def _compose(source: ReportSource, pairs_folder: str) -> Report:
         place=place_figure(source),
         sheet=sheet,
         sheet_words=sheet_words(sheet),
+        fields=any(card.overlay for part in sheet for card in part.cards),
         pairs_folder=pairs_folder,
         rejects=reject_groups(source),
         takes=take_lines(source),

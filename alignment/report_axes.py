@@ -260,6 +260,12 @@ class Panel:
         left, top = self.x(x[0]), self.y(y[1])
         self.drawing.rectangle(Box(left, top, self.x(x[1]) - left, self.y(y[0]) - top), css)
 
+    def area(self, x: ArrayLike, low: ArrayLike, high: ArrayLike, css: str) -> None:
+        """Shade what lies between two curves, as far as the panel goes."""
+        edge = np.concatenate([self._clipped(low), self._clipped(high)[::-1]])
+        along = self.x.map(x)
+        self.drawing.path(_polyline(np.concatenate([along, along[::-1]]), edge) + "Z", css)
+
     def rule(self, css: str, *, x: float | None = None, y: float | None = None) -> None:
         """Draw a line across the panel at one x or one y."""
         if x is not None:
@@ -285,7 +291,23 @@ ARROW_WIDTH = 320
 _ARROW_STEPS_PX = (0.1, 0.25, 0.5)
 
 
-def arrows(size: tuple[int, int], shifts: Sequence[tuple[float, float, float, float]]) -> Markup:
+@dataclass(frozen=True)
+class Doubt:
+    """An ellipse of uncertainty about the tip of an arrow, px of the full picture."""
+
+    major_px: float
+    """Half of the longer axis."""
+    minor_px: float
+    turn_deg: float
+    """Angle of the longer axis, clockwise from x."""
+
+
+def arrows(
+    size: tuple[int, int],
+    shifts: Sequence[tuple[float, float, float, float]],
+    *,
+    doubts: Sequence[Doubt] = (),
+) -> Markup:
     """Draw shifts as arrows over a picture, enlarged and coloured by length.
 
     An arrow of 20 px on a small picture of 320 px stands for a shift of one pixel in the full one.
@@ -293,17 +315,27 @@ def arrows(size: tuple[int, int], shifts: Sequence[tuple[float, float, float, fl
     Args:
         size: Width and height of the picture, px.
         shifts: x, y, dx, dy of each, px.
+        doubts: One per shift, drawn about its tip on the arrows' scale; none where nothing is known of them.
     """
     root = ET.Element(
         "svg", {"viewBox": f"0 0 {size[0]} {size[1]}", "class": "overlay", "aria-hidden": "true"}
     )
     head, gain = max(size) / 60, ARROW_GAIN * max(size) / ARROW_WIDTH
+    for (x, y, dx, dy), doubt in zip(shifts, doubts, strict=False):
+        _ellipse(root, (x + gain * dx, y + gain * dy), doubt, gain)
     for x, y, dx, dy in shifts:
         length = math.hypot(dx, dy)
         data = _arrow(x, y, gain * dx, gain * dy, head)
         ET.SubElement(root, "path", {"d": data, "class": "halo"})
         ET.SubElement(root, "path", {"d": data, "class": f"e{sum(length > s for s in _ARROW_STEPS_PX)}"})
     return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704
+
+
+def _ellipse(root: ET.Element, tip: tuple[float, float], doubt: Doubt, gain: float) -> None:
+    x, y = map(_short, tip)
+    axes = {"rx": _short(gain * doubt.major_px), "ry": _short(gain * doubt.minor_px)}
+    turned = f"rotate({_short(doubt.turn_deg)} {x} {y})"
+    ET.SubElement(root, "ellipse", {"cx": x, "cy": y, **axes, "transform": turned, "class": "doubt"})
 
 
 def _arrow(x: float, y: float, dx: float, dy: float, head: float) -> str:

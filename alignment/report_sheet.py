@@ -11,6 +11,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from alignment.report_field import field_overlays
 from alignment.report_frames import frame_pictures
 from alignment.report_pictures import PairPictures, read_pictures, within_budget
 from alignment.report_source import ReportSource, RoundSource
@@ -94,8 +95,27 @@ def contact_sheet(source: ReportSource) -> tuple[SheetPart, ...]:
     picks = list(_picks(rounds, _sheet_size(source.accepted)))
     names = [pair.pair for pair, _ in picks]
     pictures = read_pictures(source.folder.path, names, budget_bytes=SHEET_BYTES)
-    cards = [Card(p, why, pictures[p.pair], pair_facts(p)) for p, why in picks if p.pair in pictures]
+    focal_px = source.alignment.focal_px if source.alignment else None
+    fields = field_overlays(source.folder.path, _seen_at_once(picks, pictures), focal_px=focal_px)
+    cards = [
+        Card(p, why, pictures[p.pair], pair_facts(p), fields.get(p.pair))
+        for p, why in picks
+        if p.pair in pictures
+    ]
     return tuple(_part(r, cards) for r in rounds)
+
+
+def _seen_at_once(
+    picks: Sequence[tuple[PairRecord, str]], pictures: Mapping[str, PairPictures]
+) -> list[PairRecord]:
+    """List the pairs that are not folded away, the worst of every round first."""
+    seen: Counter[tuple[str, str]] = Counter()
+    front: dict[str, list[PairRecord]] = {pick: [] for pick in _PICKS}
+    for pair, pick in picks:
+        if pair.pair in pictures and seen[pair.lq.round, pick] < dict(FRONT)[pick]:
+            seen[pair.lq.round, pick] += 1
+            front[pick].append(pair)
+    return list(chain.from_iterable(front.values()))
 
 
 def _part(round_: RoundSource, cards: Sequence[Card]) -> SheetPart:
