@@ -298,6 +298,7 @@ def calibrate(
 ) -> None:
     """Measure lens, rail, shutter, tone curve and noise; best of a session of hardware/plans/calibration.yaml."""
     from alignment.calibration.measure import calibrate_session
+    from alignment.calibration.page import write_calibration_page
     from alignment.calibration.store import store_calibration
     from alignment.calibration.summary import summary_lines
     from catalog.session_folder import SessionFolder
@@ -305,14 +306,18 @@ def calibrate(
     folder = SessionFolder.find(session, console.data)
     with console.progress(f"calibrating by {folder.path.name}", 1.0) as advance:
         stored = store_calibration(calibrate_session(folder, progress=advance), console.data)
+    with _writing(stored.path.with_suffix(".html")):
+        page = write_calibration_page(stored)
     if console.json:
         measured = stored.calibration.model_dump(mode="json", by_alias=True)
-        console.put_json({"hash": stored.hash, "file": str(stored.path), "calibration": measured})
+        console.put_json(
+            {"hash": stored.hash, "file": str(stored.path), "page": str(page), "calibration": measured}
+        )
         return
     for line in summary_lines(stored.calibration):
         console.put(line)
     console.put(f"calibration    {stored.hash[:12]}")
-    console.say(f"written: {stored.path}")
+    console.say(f"written: {stored.path} and {page.name}")
 
 
 @contextmanager

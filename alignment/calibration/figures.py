@@ -1,0 +1,136 @@
+"""The plots of a calibration: what was measured, with twice its standard deviation about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignment.calibration.curve import light_sigma, tone_curve
+from alignment.calibration.document import (
+    Calibration,
+    LensCalibration,
+    Measured,
+    RailBend,
+    ToneCalibration,
+)
+from alignment.photometry import standard_tone_curve
+from alignment.report_axes import INNER, LEFT, SERIES, Box, Drawing, Figure, Panel, spread
+from alignment.report_words import number
+
+Array = NDArray[np.float64]
+
+_HEIGHT = 290
+_ANGLES = ("pitch", "yaw", "roll")
+_ACROSS = ("y", "z")
+_CODES = np.linspace(2.0, 253.0, 126)
+
+
+def calibration_figures(found: Calibration) -> Iterator[Figure]:
+    """Draw what a calibration holds: lens, rail, tone curve and noise, each where it was measured."""
+    if found.lens is not None:
+        yield _distortion_figure(found.lens, found.width, found.height)
+    if found.rail is not None and found.rail.bends:
+        yield _bend_figure("turn", "Turn of the camera along the rail", _ANGLES, "deg", found.rail.bends)
+        yield _bend_figure("across", "Way across the rail", _ACROSS, "mm", found.rail.bends)
+    if found.tone is not None:
+        yield _tone_figure(found.tone)
+        yield _correction_figure(found.tone)
+    if found.noise:
+        yield _noise_figure(found)
+
+
+def _panel(drawing: Drawing, top: float, *, x: tuple[float, float], y: tuple[float, float]) -> Panel:
+    return Panel(drawing, Box(LEFT, top + 14, INNER, _HEIGHT - top - 54), x=x, y=y)
+
+
+def _distortion_figure(lens: LensCalibration, width: int, height: int) -> Figure:
+    """Displacement by distortion from the middle to the farthest corner."""
+    k1, focal_px = lens.distortion_k1, lens.focal_px.value
+    radius = np.linspace(0.0, float(np.hypot(width, height)) / 2, 80)
+    cube = focal_px * (radius / focal_px) ** 3
+    title = "Displacement by distortion"
+    corner, doubt = (number(v * float(cube[-1]), 1) for v in (k1.value, k1.sigma))
+    caption = f"In the corner {corner} ± {doubt} px; negative is towards the middle."
+    drawing = Drawing("distortion", _HEIGHT, title=title, description=caption)
+    low, high = ((k1.value + times * k1.sigma) * cube for times in (-2, 2))
+    panel = _panel(drawing, 0, x=(0.0, float(radius[-1])), y=spread([0.0, *low, *high]))
+    panel.axes("distance from the middle in px", "displacement in px")
+    panel.area(radius, low, high, "sigma")
+    panel.line(radius, k1.value * cube, "line s0")
+    return Figure(title, drawing.markup(), caption)
+
+
+def _bend_figure(
+    name: str, title: str, quantities: Sequence[str], unit: str, bends: Sequence[RailBend]
+) -> Figure:
+    place = np.array([b.position_mm for b in bends])
+    curves = [_along(bends, f"{q}_{unit}") for q in quantities]
+    spans = ", ".join(
+        f"{q} {np.ptp(value):.4f} {unit}" for q, (value, _) in zip(quantities, curves, strict=True)
+    )
+    caption = f"Largest less smallest: {spans}. Shaded: twice the standard deviation."
+    drawing = Drawing(f"bend-{name}", _HEIGHT, title=title, description=caption)
+    top = drawing.legend(14, [("line", f"line s{k}", q) for k, q in enumerate(quantities)], left=LEFT)
+    reach = np.concatenate([value + times * sigma for value, sigma in curves for times in (-2, 2)])
+    panel = _panel(drawing, top, x=spread(place, margin=0.02), y=spread(reach))
+    panel.axes("position in mm", unit)
+    for k, (value, sigma) in enumerate(curves):
+        panel.area(place, value - 2 * sigma, value + 2 * sigma, f"sigma s{k}")
+        panel.line(place, value, f"line s{k}")
+    return Figure(title, drawing.markup(), caption)
+
+
+def _along(bends: Sequence[RailBend], quantity: str) -> tuple[Array, Array]:
+    measured: list[Measured] = [getattr(bend, quantity) for bend in bends]
+    return np.array([m.value for m in measured]), np.array([m.sigma for m in measured])
+
+
+def _tone_figure(tone: ToneCalibration) -> Figure:
+    title = "Tone curve"
+    low, high = tone.measured_codes
+    caption = (
+        f"Seen from code {low:.0f} to {high:.0f} over {len(tone.exposures_s)} exposures; continued beyond."
+    )
+    drawing = Drawing("tone", _HEIGHT, title=title, description=caption)
+    entries = [("line", "line s0", "measured"), ("line", "line dashed commanded", f"{tone.base} by the tag")]
+    panel = _panel(drawing, drawing.legend(14, entries, left=LEFT), x=(0.0, 255.0), y=(0.0, 1.0))
+    panel.axes("code", "light, white = 1")
+    panel.band(low, high, "phase-cruise")
+    codes = _CODES.astype(np.float32)
+    panel.line(_CODES, standard_tone_curve(tone.base).light(codes), "line dashed commanded")
+    panel.line(_CODES, tone_curve(tone, "measured").light(codes), "line s0")
+    return Figure(title, drawing.markup(), caption)
+
+
+def _correction_figure(tone: ToneCalibration) -> Figure:
+    """What the tag gets wrong, in per cent of light."""
+    title = "Tone curve against its tag"
+    caption = f"Light by the measured curve over that of {tone.base}; its constant is free."
+    drawing = Drawing("correction", _HEIGHT, title=title, description=caption)
+    codes, log_light, sigma = (np.array(v) for v in (tone.codes, tone.log_light, tone.sigma))
+    seen = (codes >= tone.measured_codes[0]) & (codes <= tone.measured_codes[1])
+    low, value, high = (100 * np.expm1(log_light[seen] + times * sigma[seen]) for times in (-2, 0, 2))
+    panel = _panel(drawing, 0, x=(0.0, 255.0), y=spread([0.0, *low, *high]))
+    panel.axes("code", "per cent of light")
+    panel.area(codes[seen], low, high, "sigma")
+    panel.line(codes[seen], value, "line s0")
+    return Figure(title, drawing.markup(), caption)
+
+
+def _noise_figure(found: Calibration) -> Figure:
+    title = "Noise of a pixel"
+    caption = "Standard deviation of one channel by photon transfer, in codes over the mean code."
+    tone = standard_tone_curve("bt709") if found.tone is None else tone_curve(found.tone, "measured")
+    light = tone.light(_CODES.astype(np.float32)).astype(np.float64)
+    light_by_code = np.gradient(light, _CODES)
+    curves = [light_sigma(noise, light) / light_by_code for noise in found.noise]
+    drawing = Drawing("noise", _HEIGHT, title=title, description=caption)
+    entries = [("line", f"line s{k % SERIES}", f"ISO {noise.iso}") for k, noise in enumerate(found.noise)]
+    top = drawing.legend(14, entries, left=LEFT)
+    panel = _panel(drawing, top, x=(0.0, 255.0), y=(0.0, 1.08 * max(float(c.max()) for c in curves)))
+    panel.axes("mean code", "standard deviation in codes")
+    for k, curve in enumerate(curves):
+        panel.line(_CODES, curve, f"line s{k % SERIES}")
+    return Figure(title, drawing.markup(), caption)
