@@ -119,15 +119,18 @@ class Passage:
         """Leave a hold, and home where the position is unknown; an alarm is never unlocked from here.
 
         Raises:
-            RailLockedError: The rail is locked.
+            RailLockedError: The rail is locked, or was while the hold was left.
+            TakeStoppedError: The operator wanted the session to end: the hold is theirs.
         """
         self.forget()
         reading = self._rig.rail.poll()
         if reading.fault:
             raise _locked(reading)
         if reading.state is RailState.HOLD:
+            if self._control.stop.is_set():
+                raise TakeStoppedError("stopped by the operator")
             with self._recorder.act("clear_hold", position_mm=reading.position_mm):
-                self._rig.rail.clear_fault()
+                self._rig.rail.clear_hold()
         if not self._rig.rail.homed:
             self.home()
 

@@ -270,6 +270,21 @@ class GrblRail:
         carriage.link.command(f"M3S{_SPINDLE_FULL}" if on else "M5")
         return self._clock.now()
 
+    def clear_hold(self) -> None:
+        """Leave a hold, the position kept; unlocks nothing.
+
+        Raises:
+            RailLockedError: Something locks the rail, an emergency stop meanwhile included; it stays locked.
+            DeviceTimeoutError: The controller does not come back from reset.
+        """
+        carriage = self._opened()
+        carriage.require_no_fault()
+        carriage.link.listen()
+        carriage.require_no_fault()
+        self._prepared = None
+        self._leave_hold(carriage)
+        carriage.require_no_fault()
+
     def clear_fault(self) -> None:
         """Leave a hold (position kept) or unlock after an alarm (homing required).
 
@@ -281,16 +296,31 @@ class GrblRail:
         self._prepared = None
         carriage.escape.forgive()
         if carriage.trouble:
-            carriage.lose_position()
-            carriage.link.restart()
-            carriage.emergency.clear()
-            carriage.link.fault = ""
-        elif (held_mm := self._end_of_hold(carriage.link)) is not None:
-            carriage.link.restart()
-            carriage.keep_position(held_mm)
-        if carriage.link.status()[0].state == "Alarm":
+            self._unlock(carriage)
+        else:
+            self._leave_hold(carriage)
+        if not carriage.emergency.is_set() and carriage.link.status()[0].state == "Alarm":
             carriage.lose_position()
             carriage.link.command("$X")
+
+    def _unlock(self, carriage: GrblCarriage) -> None:
+        """Reset a locked controller; an emergency stop pressed meanwhile is not forgotten."""
+        pressed = carriage.emergency.is_set()
+        carriage.emergency.clear()
+        carriage.lose_position()
+        try:
+            carriage.link.restart()
+        except BaseException:
+            if pressed:
+                carriage.emergency.set()
+            raise
+        carriage.link.fault = ""
+
+    def _leave_hold(self, carriage: GrblCarriage) -> None:
+        """Reset a held controller at standstill: a motion that was held is never resumed."""
+        if (held_mm := self._end_of_hold(carriage.link)) is not None:
+            carriage.link.restart()
+            carriage.keep_position(held_mm)
 
     # Connecting and homing
 

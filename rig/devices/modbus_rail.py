@@ -229,6 +229,24 @@ class ModbusRail:
         """
         return self._connected().set_output(pin, on=on)
 
+    def clear_hold(self) -> None:
+        """Leave a stop, the position kept; unlocks nothing.
+
+        Raises:
+            RailLockedError: Something locks the rail, an emergency stop meanwhile included; it stays locked.
+            DeviceTimeoutError: The carriage does not come to rest.
+        """
+        stepper = self._connected()
+        self._require_no_fault()
+        self._stopped.clear()  # first, so that a stop pressed from now on is not forgotten
+        try:
+            stepper.await_rest(timeout_s=self.settings.stopping_s)
+        except BaseException:
+            self._stopped.set()
+            raise
+        self._target_mm, self._prepared, self._jogging = None, None, False
+        self._require_no_fault()
+
     def clear_fault(self) -> None:
         """Leave a stop (position kept) or clear an alarm (homing required).
 

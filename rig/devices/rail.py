@@ -130,5 +130,12 @@ class Rail(Protocol):
             DeviceError: The rail has no such output.
         """
 
+    def clear_hold(self) -> None:
+        """Leave a hold; position is kept, and nothing is unlocked.
+
+        Raises:
+            RailLockedError: Something locks the rail, an emergency stop meanwhile included; it stays locked.
+        """
+
     def clear_fault(self) -> None:
         """Unlock after an alarm or hold; homing may be required before the next move."""

@@ -353,4 +353,4 @@ def jog(rig: Rig, distance_mm: float, *, velocity_mm_s: float, permit: JogPermit
     while (reading := rig.rail.poll()).state is RailState.MOVING:
         rig.clock.sleep(JOG_INTERVAL_S)
     if reading.state is RailState.HOLD and not permit.revoked:
-        rig.rail.clear_fault()
+        rig.rail.clear_hold()

@@ -389,3 +389,17 @@ def test_the_last_reading_is_there_for_other_threads(rail: ModbusRail) -> None:
     reading = rail.poll()
 
     assert rail.last_poll is reading
+
+
+def test_a_hold_is_left_with_the_position_and_an_emergency_stop_is_not(homed: ModbusRail) -> None:
+    homed.stop()
+    homed.clear_hold()
+    kept = (homed.homed, homed.poll().state)
+
+    homed.stop()
+    homed.emergency_stop()
+
+    assert kept == (True, RailState.IDLE)
+    with pytest.raises(RailLockedError, match="emergency stop"):
+        homed.clear_hold()
+    assert homed.poll().state is RailState.LOCKED
