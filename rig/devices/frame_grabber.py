@@ -61,11 +61,17 @@ class FrameGrabber:
             )
 
     def next_frame(self, timeout_s: float) -> ArrivedFrame:
-        """Return a frame that arrives after this call."""
+        """Return a frame that arrives after this call.
+
+        Raises:
+            DeviceTimeoutError: None came in time.
+            DeviceError: The link has broken.
+        """
         with self._arrival:
             before = self.newest
-            self._arrival.wait_for(lambda: self.newest is not before, timeout_s)
+            self._arrival.wait_for(lambda: self.newest is not before or self._lost_s is not None, timeout_s)
             if self.newest is None or self.newest is before:
+                self.require_alive()
                 raise DeviceTimeoutError(f"camera {self._name}: no frame within {timeout_s:g} s")
             return self.newest
 

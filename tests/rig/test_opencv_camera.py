@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 from numbered_frames import background, number_of, numbered
+from v4l_device import V4lDevice
 
 from alignment.decode import open_movie, open_stills, probe
 from catalog.session_folder import ExposureSettings
@@ -268,3 +270,126 @@ def test_a_movie_of_many_segments_holds_one_file_open_and_is_read_in_any_order(s
     assert len(paths) >= 8
     assert numbers == [numbers[1] + movie.frame_count - 1, numbers[1], numbers[1] + movie.frame_count // 2]
     assert len(held) == 1
+
+
+@pytest.fixture
+def plug_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., V4lDevice]:
+    def start(**ways: object) -> V4lDevice:
+        device = V4lDevice(every, **{"size": (WIDTH, HEIGHT), **ways})
+        monkeypatch.setattr(cv2, "VideoCapture", device)
+        return device
+
+    return start
+
+
+def test_a_device_is_asked_for_its_own_jpeg_frames_and_the_kernels_stamps_count(plug_in, open_camera):
+    device = plug_in()
+
+    files = open_camera("/dev/video7").capture_burst(3)
+
+    assert device.asked[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"MJPG")
+    assert (device.asked[cv2.CAP_PROP_FRAME_WIDTH], device.asked[cv2.CAP_PROP_FPS]) == (WIDTH, 50)
+    arrived_s = [f.arrivals.arrived_s[0] for f in files if f.arrivals]
+    assert len(arrived_s) == 3
+    assert all(min(abs(s - k) for k in device.stamps_s) < 1e-6 for s in arrived_s)
+
+
+def test_an_exposure_that_the_device_offers_is_set_and_read_back(plug_in, open_camera):
+    """10 ms are 100 units of 100 µs."""
+    device = plug_in(exposures=(50.0, 100.0, 200.0))
+    camera = open_camera("/dev/video7")
+
+    camera.configure(ExposureSettings(exposure_s=0.01))
+
+    assert camera.capabilities.settable == {"exposure_s"}
+    assert device.get(cv2.CAP_PROP_EXPOSURE) == 100.0
+
+
+def test_an_exposure_that_the_device_rounds_is_refused(plug_in, open_camera):
+    plug_in(exposures=(50.0, 100.0, 200.0))
+    camera = open_camera("/dev/video7")
+
+    with pytest.raises(SettingRefusedError, match=r"exposure_s 0\.014 was asked for, 0\.01 reads back"):
+        camera.configure(ExposureSettings(exposure_s=0.014))
+
+
+def test_uncompressed_frames_are_refused(plug_in, open_camera):
+    device = plug_in(fourcc="YUYV")
+
+    with pytest.raises(SettingRefusedError, match="it delivers YUYV, not MJPG"):
+        open_camera("/dev/video7")
+
+    assert device.released
+
+
+def test_a_device_that_opens_and_gives_no_frame_is_named_and_let_go_of(plug_in, open_camera):
+    device = plug_in(frames=0)
+
+    with pytest.raises(DeviceTimeoutError, match="it opened, but no frame came"):
+        open_camera("/dev/video7")
+
+    assert device.released
+
+
+def test_a_picture_of_a_device_that_is_gone_is_not_waited_for(plug_in, open_camera):
+    plug_in(frames=1)
+    camera = open_camera("/dev/video7")
+
+    with pytest.raises(DeviceError, match="the link broke"):
+        camera.capture_still()
+
+
+def test_a_picture_of_a_device_that_is_silent_is_given_up(plug_in, open_camera):
+    device = plug_in()
+    camera = open_camera("/dev/video7")
+    device.silent.set()
+    assert device.waits.wait(20)
+
+    with pytest.raises(DeviceTimeoutError, match="no frame within 2 s"):
+        camera.capture_still()
+
+    device.silent.clear()
+
+
+def test_what_cannot_be_done_now_is_said(plug_in, open_camera):
+    plug_in()
+    camera = open_camera("/dev/video7")
+
+    with pytest.raises(DeviceError, match="it is not recording"):
+        camera.stop_movie()
+    camera.close()
+    with pytest.raises(DeviceError, match="not open"):
+        camera.start_movie()
+
+
+def test_closing_in_mid_take_keeps_what_was_sealed_and_lets_go(plug_in, open_camera, tmp_path):
+    device = plug_in()
+    camera = open_camera("/dev/video7", segment_s=0.2)
+    camera.start_movie()
+    sealed = wait_for(lambda: sorted((tmp_path / "spool").rglob("segment-*.mov")))
+
+    camera.close()
+    camera.close()
+
+    assert device.released
+    assert probe(sealed[0]).codec == "mjpeg"
+
+
+def wait_for(look: Callable[[], list[Path]]) -> list[Path]:
+    deadline_s = time.monotonic() + 20
+    while not (found := look()):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    return found
+
+
+def test_a_disk_that_takes_no_segment_is_named_with_what_was_kept(plug_in, open_camera, tmp_path):
+    plug_in()
+    camera = open_camera("/dev/video7", segment_s=0.2)
+    camera.start_movie()
+    folder = next((tmp_path / "spool").rglob("take-0001"))
+    (folder / "segment-0001.mov.part").mkdir()  # nothing can be written there
+
+    camera.capture_still()  # so that there is a frame to keep
+    with pytest.raises(DeviceError, match="0 sealed segments"):
+        camera.stop_movie()
