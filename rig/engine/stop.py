@@ -7,6 +7,7 @@ may come as often as it likes.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -20,6 +21,8 @@ from rig.runtime import EngineAddress, bind_private, is_own_message
 
 SWITCH_INTERVAL_S = 0.0005
 """How long another thread may keep the interpreter while the stop thread waits for it."""
+NO_FULL_COLLECTIONS = 1_000_000_000
+"""Passes of the garbage collector over the middle generation before one over everything: never, in motion."""
 MAX_BYTES = 256
 _CREDENTIAL_BYTES = socket.CMSG_SPACE(12)
 _CLOSE = b"close"
@@ -39,6 +42,9 @@ class Stoppable(Protocol):
 class StopPost:
     """Listens for ``stop`` and ``estop`` until closed.
 
+    While it listens the interpreter changes threads often, and the garbage collector makes no pass over everything:
+    that holds all threads for 50 ms and more (`RigWork` makes one after every act, when nothing moves).
+
     Args:
         address: Where; its lock is held by this process.
         engine: What is stopped.
@@ -46,7 +52,9 @@ class StopPost:
 
     def __init__(self, address: EngineAddress, engine: Stoppable) -> None:
         self._address, self._engine = address, engine
+        self._interpreter = sys.getswitchinterval(), gc.get_threshold()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        gc.set_threshold(*gc.get_threshold()[:2], NO_FULL_COLLECTIONS)
         self._socket = bind_private(socket.SOCK_DGRAM, address.stop_path)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._over = threading.Event()
@@ -61,6 +69,9 @@ class StopPost:
             poke.send(_CLOSE)
         self._thread.join(timeout=1.0)
         self._socket.close()
+        interval_s, thresholds = self._interpreter
+        sys.setswitchinterval(interval_s)
+        gc.set_threshold(*thresholds)
 
     def _listen(self) -> None:
         _take_precedence()

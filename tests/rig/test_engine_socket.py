@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -238,6 +239,25 @@ def test_the_stop_post_outlives_any_trouble(folder):
     post.close()
     assert receipt.emergency
     assert pressed.stops == [False, False, True]
+
+
+def test_no_full_garbage_collection_holds_a_stop_up_while_the_post_listens(folder):
+    """Enough is allocated and kept for three full collections by the usual thresholds."""
+    before = gc.get_threshold()
+    passes: list[int] = []
+
+    def note(phase: str, details: dict[str, int]) -> None:
+        passes.append(details["generation"])
+
+    gc.callbacks.append(note)
+    post = StopPost(EngineAddress(folder, "x"), Pressed())
+    kept = [[k] for k in range(3 * len(gc.get_objects()))]
+    post.close()
+    gc.callbacks.remove(note)
+
+    assert kept
+    assert set(passes) == {0, 1}
+    assert gc.get_threshold() == before
 
 
 def test_a_folder_that_others_may_enter_still_lets_nobody_else_in(desk, folder):
