@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
 from collections import deque
 from collections.abc import Callable
@@ -209,6 +210,7 @@ class RigWork:
 
     def _end(self, act: ActName, done: Future[T]) -> None:
         self.act = None
+        gc.collect()  # at rest; in motion the stop post forbids it
         error = None if done.cancelled() else done.exception()
         now_s = self.clock.now()
         if error is None:
