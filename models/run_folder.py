@@ -190,6 +190,12 @@ def checkpoint_path(run: str | Path, data: Path) -> Path:
         if not Path(run).is_file():
             raise RunNotFoundError(f"{run}: no such file")
         return Path(run)
+    if Path(run).is_file():
+        raise RunNotFoundError(
+            f"{run}: neither a run nor a checkpoint of ours",
+            kept="it is untouched",
+            next_step="`models inspect` says what it holds, `models convert` makes a run of an official release",
+        )
     folder = RunFolder.find(run, data)
     return folder.weights_path(folder.latest_step())
 

@@ -126,6 +126,9 @@ def test_a_run_that_does_not_exist_is_missing(tmp_path):
     assert caught.value.exit_code == ExitCode.MISSING
     with pytest.raises(RunNotFoundError, match="no such file"):
         load(tmp_path / "gone.safetensors")
+    (tmp_path / "official.pt").write_bytes(b"PK")
+    with pytest.raises(RunNotFoundError, match=r"neither a run nor a checkpoint of ours.*models convert"):
+        load(tmp_path / "official.pt")
 
 
 def test_the_average_forgets_its_start_quickly_and_can_be_put_in_place():
