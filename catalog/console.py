@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,8 @@ from catalog.errors import CleanplateError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+_DEFAULT_DATA = Path("cleanplate-data")
 
 DataOption = Annotated[
     Path | None,
@@ -83,8 +86,14 @@ def open_console(
     """Build the output side of a command from its global options and mark `--debug` for `run_app`."""
     if debug:
         os.environ["CLEANPLATE_DEBUG"] = "1"
-    folder = data if data is not None else Path("cleanplate-data")
+    folder = data if data is not None else _DEFAULT_DATA
     return Console(folder.absolute(), json_output, quiet, debug)
+
+
+def data_option(folder: Path) -> str:
+    """Return what a command line needs to mean this data folder: nothing, or `` --data FOLDER`` for a shell."""
+    default = _data_from_environment() or _DEFAULT_DATA
+    return "" if folder.absolute() == default.absolute() else f" --data {shlex.quote(str(folder.absolute()))}"
 
 
 def verb(

@@ -40,7 +40,7 @@ from rig.events import (
 from rig.live_check_process import LiveCheckProcess
 from rig.passage import Passage, StopWatch, sweep_of
 from rig.plan import CapturePlan
-from rig.session import SessionRecorder, TakeRecorder
+from rig.session import SessionRecorder, TakeRecorder, resume_command
 from rig.take import TakeRunner
 from rig.verdicts import END, SessionJudge
 
@@ -291,7 +291,7 @@ class SessionRunner:
         return SessionInterruptedError(
             f"session {self._record.session}: {error.message}",
             kept="every take recorded so far",
-            next_step=f"{mend}rig record --session {self._record.session}",
+            next_step=f"{mend}{resume_command(self._recorder.folder)}",
         )
 
     def _tell_opened(self) -> None:

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -42,6 +43,8 @@ from rig.runtime import hold_lock
 from rig.storage import JournalWriter, storing
 
 LOCK_FILE = ".lock"
+_SESSIONS = "sessions"
+"""Name of the data folder's folder of sessions."""
 SavedCallback = Callable[[str, FileRecord], None]
 
 
@@ -244,6 +247,20 @@ def _csv(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> bytes:
     writer.writerow(header)
     writer.writerows(rows)
     return out.getvalue().encode()
+
+
+def resume_command(session: Path) -> str:
+    """Return the command that goes on with a session, from this folder and without further arguments.
+
+    Args:
+        session: The session's folder. One that lies in no data folder is named by its path.
+    """
+    from catalog.console import data_option  # it loads what only a command line needs
+
+    sessions = session.absolute().parent
+    if sessions.name != _SESSIONS:
+        return f"rig record --session {shlex.quote(str(session.absolute()))}"
+    return f"rig record --session {session.name}{data_option(sessions.parent)}"
 
 
 def new_session_name(scene: str, sessions: Path) -> str:

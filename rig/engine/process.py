@@ -30,6 +30,7 @@ from rig.errors import MotionStoppedError, SessionInterruptedError
 from rig.events import AnyEvent, Attached, RigState
 from rig.profile import RigProfile
 from rig.runtime import EngineAddress, hold_rig_lock
+from rig.session import resume_command
 
 MOVING_INTERVAL_S = 0.1
 RESTING_INTERVAL_S = 0.2
@@ -147,7 +148,7 @@ class Engine:
         return SessionInterruptedError(
             f"session {session.name}: {what}",
             kept="every take recorded so far",
-            next_step=f"rig record --session {session.name}",
+            next_step=resume_command(session),
         )
 
     def _session(self) -> Path | None:

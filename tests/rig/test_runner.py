@@ -102,7 +102,7 @@ def session(folder: Path, *, guards: dict[str, Any] | None = None, **simulation:
     )
     with (
         Rig(profile, scene=plan.scene, data=folder) as rig,
-        SessionRecorder.create(folder, record, rig.clock) as recorder,
+        SessionRecorder.create(folder / "sessions", record, rig.clock) as recorder,
     ):
         yield Session(rig, recorder, SessionFolder(recorder.folder))
 
