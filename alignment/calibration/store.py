@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ CALIBRATIONS_FOLDER = "calibrations"
 PLAN = "hardware/plans/calibration.yaml"
 """The plan that records all that a calibration wants."""
 _HASH = re.compile(r"[0-9a-f]{6,64}")
+UnusableCalibration = CalibrationNotFoundError | DamagedCalibrationError
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,33 @@ def find_calibration(name_or_path: str, *, data: Path, rig: str) -> StoredCalibr
     return load_calibration(found[0])
 
 
-def newest_calibration(data: Path, rig: str) -> StoredCalibration | None:
+def newest_calibration(
+    data: Path, rig: str, *, ignored: Callable[[UnusableCalibration], None] | None = None
+) -> StoredCalibration | None:
     """Return the calibration of a rig that was recorded last; None where there is none.
+
+    Args:
+        data: The data folder.
+        rig: Name of the rig.
+        ignored: Hears of each file that cannot be used and is passed over; None for raising instead.
 
     Raises:
         DamagedCalibrationError: A file among them is damaged: which one is in force cannot be told.
     """
-    found = [load_calibration(path) for path in sorted(_folder(data, rig).glob("*.json"))]
+    found = _loaded(sorted(_folder(data, rig).glob("*.json")), ignored)
     return max(found, key=lambda c: (c.calibration.recorded_utc_us, c.hash), default=None)
+
+
+def _loaded(
+    paths: Iterable[Path], ignored: Callable[[UnusableCalibration], None] | None
+) -> Iterator[StoredCalibration]:
+    for path in paths:
+        try:
+            yield load_calibration(path)
+        except (CalibrationNotFoundError, DamagedCalibrationError) as error:
+            if ignored is None:
+                raise
+            ignored(error)
 
 
 def _folder(data: Path, rig: str) -> Path:

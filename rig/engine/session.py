@@ -18,7 +18,7 @@ from rig.errors import DiskSpaceError, PlanError
 from rig.forecast import Forecast, forecast, require_runnable
 from rig.plan import CapturePlan
 from rig.profile import RigProfile
-from rig.session import SessionRecorder
+from rig.session import SessionRecorder, resume_command
 from rig.storage import storing
 
 SIZE_RESERVE = 1.2
@@ -38,6 +38,8 @@ class SessionOrder:
     """The session to go on with, None for a new one."""
     calibration: str | None = None
     """Hash of the calibration that a new session names, None where the rig has none."""
+    warnings: tuple[str, ...] = ()
+    """What was passed over to make it, in plain words."""
 
     @classmethod
     def new(
@@ -59,13 +61,14 @@ class SessionOrder:
             calibration: Hash or path of the calibration the session shall name; None for the rig's newest.
 
         Raises:
-            CalibrationNotFoundError, DamagedCalibrationError: The calibration cannot be had.
+            CalibrationNotFoundError, DamagedCalibrationError: The calibration asked for cannot be had.
             EnvelopeError, PlanError: The plan violates a limit of the rig.
             DiskSpaceError: The forecast does not fit on the disk.
             StorageError: The data folder cannot be made.
         """
-        named = _calibration_hash(calibration, data=data, rig=profile.name)
-        order = cls(plan, profile, data / "sessions", photos, calibration=named)
+        ignored: list[str] = []
+        named = _calibration_hash(calibration, data=data, rig=profile.name, ignored=ignored.append)
+        order = cls(plan, profile, data / "sessions", photos, calibration=named, warnings=tuple(ignored))
         require_runnable(order.forecast)
         with storing(data):
             make_folder(order.sessions)
@@ -90,7 +93,7 @@ class SessionOrder:
         if profile is not None and profile.name != own.name:
             raise PlanError(
                 f"session {record.session} was begun on rig '{own.name}', not on '{profile.name}'",
-                next_step=f"rig record --session {record.session}",
+                next_step=resume_command(folder.path),
             )
         plan = CapturePlan.model_validate(record.plan)
         return cls(plan, profile or own, folder.path.parent, _photos_of(folder), folder)
@@ -131,6 +134,7 @@ class SessionOrder:
             "homed" if homed else "not homed: it homes first",
             f"about {expected.duration_s / 60:.1f} min, {expected.size_gb:.2f} GB of {free_gb:.1f} GB free",
             f"conditions to set meanwhile: {', '.join(asked) or 'none'}",
+            *(f"warning: {text}" for text in self.warnings),
         )
 
 
@@ -144,10 +148,15 @@ def _require_room(folder: Path, needed_gb: float) -> None:
         )
 
 
-def _calibration_hash(name_or_path: str | None, *, data: Path, rig: str) -> str | None:
-    """Name the calibration in force: the one asked for, or the rig's newest; one given by path is stored as well."""
+def _calibration_hash(
+    name_or_path: str | None, *, data: Path, rig: str, ignored: Callable[[str], None]
+) -> str | None:
+    """Name the calibration in force: the one asked for, or the rig's newest; one given by path is stored as well.
+
+    A damaged file nobody asked for does not keep a session from beginning: ``ignored`` hears of it.
+    """
     if name_or_path is None:
-        newest = newest_calibration(data, rig)
+        newest = newest_calibration(data, rig, ignored=lambda error: ignored(f"ignored {error.message}"))
         return None if newest is None else newest.hash
     return store_calibration(find_calibration(name_or_path, data=data, rig=rig).calibration, data).hash
 

@@ -20,9 +20,10 @@ from rig.engine.devices import POLL_INTERVAL_S, DeviceOwner, JogPermit, Stage, j
 from rig.engine.progress import ProgressTracker
 from rig.engine.session import SessionOrder
 from rig.errors import DeviceError, MotionStoppedError
-from rig.events import ActEnded, AnyEvent, Choice, EngineMode, OperatorCard, Stopped
+from rig.events import ActEnded, AnyEvent, Choice, EngineMode, OperatorCard, Stopped, Warned
 from rig.profile import RigProfile
 from rig.runner import SessionRunner
+from rig.session import SessionRecorder
 
 HOMING_TIMEOUT_S = 120.0
 CAMERA_PATIENCE_S = 30.0
@@ -171,9 +172,16 @@ class RigWork:
         with order.open(rig, announce=self._announce) as recorder:
             if order.resumed is None:
                 recorder.note("devices", rail=rig.rail.identity)
+                self._pass_on(order, recorder)
             self.tracker = ProgressTracker(order, recorder.folder)
             SessionRunner(rig, recorder, emit=self._observe, control=self.control, operator=self.cards).run()
             return recorder.folder
+
+    def _pass_on(self, order: SessionOrder, recorder: SessionRecorder) -> None:
+        """Tell, and keep, what was passed over to make the order."""
+        for text in order.warnings:
+            recorder.note("warned", text=text)
+            self._emit(Warned(t_host_s=self.clock.now(), round=order.plan.rounds[0].name, text=text))
 
     def _await_cameras(self) -> None:
         """Give cameras the time to close what an earlier session broke off; the runner says if one does not."""

@@ -30,7 +30,7 @@ from alignment.datum import Datum
 from alignment.errors import CalibrationNotFoundError, DamagedCalibrationError, NothingToCalibrateError
 from alignment.photometry import standard_tone_curve
 from alignment.tracking import ReferenceTracks, Target, TargetTrack
-from benchmarks.calibration_rig import RenderedRig, RigTruth, planned_round, simulation
+from benchmarks.rendered_session import LARGE_BOARDS, RenderedSession, RigTruth, planned_round, simulation
 from rig.sim.optics import Pinhole as SimulatedLens
 
 SIZE = (480, 272)
@@ -92,16 +92,16 @@ def test_a_calibration_that_is_not_there_names_the_plan_that_records_one(tmp_pat
 
 
 @pytest.fixture(scope="module")
-def ladder(tmp_path_factory: pytest.TempPathFactory) -> RenderedRig:
+def ladder(tmp_path_factory: pytest.TempPathFactory) -> RenderedSession:
     """Standstills only: an exposure ladder and two ISO settings of a camera that codes sRGB and says BT.709."""
-    truth = RigTruth(simulation(width=SIZE[0], height=SIZE[1], movie_crf=0), transfer="srgb")
+    truth = RigTruth(simulation(width=SIZE[0], height=SIZE[1], movie_crf=0), LARGE_BOARDS, transfer="srgb")
     rounds = [
         planned_round(1, "gt", "gt"),
         *(planned_round(2 + k, f"ladder-{k}", exposure_s=s) for k, s in enumerate(LADDER_S)),
         planned_round(8, "iso400", iso=400, exposure_s=0.00125),
         planned_round(9, "iso1600", iso=1600, exposure_s=0.0003125),
     ]
-    rig = RenderedRig(tmp_path_factory.mktemp("ladder"), truth, rounds)
+    rig = RenderedSession(tmp_path_factory.mktemp("ladder"), rounds, truth=truth)
     for seed, round_ in enumerate(rounds[1:], start=2):
         rig.take(round_.name, seed=seed, rest_s=0.6, sweep=False)
     rig.close()
@@ -109,7 +109,7 @@ def ladder(tmp_path_factory: pytest.TempPathFactory) -> RenderedRig:
 
 
 @pytest.fixture(scope="module")
-def from_ladder(ladder: RenderedRig) -> Calibration:
+def from_ladder(ladder: RenderedSession) -> Calibration:
     return calibrate_session(ladder.folder)
 
 
@@ -149,7 +149,7 @@ def test_what_standstills_cannot_tell_is_listed_with_what_to_record(from_ladder:
 
 
 def test_the_command_stores_the_calibration_and_prints_its_hash(
-    ladder: RenderedRig, from_ladder: Calibration
+    ladder: RenderedSession, from_ladder: Calibration
 ):
     result = CliRunner().invoke(app, ["calibrate", "rendered", "--data", str(ladder.data), "--json"])
 
@@ -160,7 +160,8 @@ def test_the_command_stores_the_calibration_and_prints_its_hash(
 
 
 def test_a_session_without_a_readable_take_names_the_plan(tmp_path):
-    rig = RenderedRig(tmp_path, RigTruth(simulation(width=320, height=184)), [planned_round(1, "gt", "gt")])
+    truth = RigTruth(simulation(width=320, height=184), LARGE_BOARDS)
+    rig = RenderedSession(tmp_path, [planned_round(1, "gt", "gt")], truth=truth)
     rig.close()
 
     with pytest.raises(NothingToCalibrateError, match=r"calibration\.yaml --profile sim"):
@@ -386,3 +387,25 @@ def test_a_new_session_names_the_newest_calibration_of_its_rig(tmp_path: Path):
 
     assert SessionOrder.new(plan, profile, data=tmp_path).calibration == new.hash
     assert SessionOrder.new(plan, profile, data=tmp_path, calibration=old.hash[:10]).calibration == old.hash
+
+
+def test_a_damaged_calibration_is_passed_over_with_a_warning_unless_it_is_asked_for(tmp_path: Path):
+    from rig.engine.session import SessionOrder
+    from rig.plan import CapturePlan
+    from rig.profile import RigProfile
+
+    old = store_calibration(some_calibration(), tmp_path)
+    new = store_calibration(some_calibration(recorded_utc_us=1_800_000_000_000_000), tmp_path)
+    new.path.write_text("{}")
+    plan = CapturePlan.load(Path(__file__).parents[2] / "hardware" / "plans" / "calibration.yaml")
+    profile = RigProfile.load("sim")
+
+    order = SessionOrder.new(plan, profile, data=tmp_path)
+
+    assert order.calibration == old.hash
+    assert order.warnings == (f"ignored {new.path}: the bytes are not those of the name",)
+    assert f"warning: {order.warnings[0]}" in order.card_lines(homed=True)
+    with pytest.raises(DamagedCalibrationError, match="not those of the name"):
+        SessionOrder.new(plan, profile, data=tmp_path, calibration=new.hash[:10])
+    with pytest.raises(DamagedCalibrationError):
+        newest_calibration(tmp_path, "sim")
