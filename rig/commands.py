@@ -6,20 +6,21 @@ import importlib
 import inspect
 import os
 import select
+import shlex
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from catalog.console import Console
+from catalog.console import Console, data_option
 from catalog.errors import ExitCode
 from rig.errors import RigError, SessionInterruptedError, UnknownCodeError
-from rig.forecast import PARALLAX_TOLERANCE_PX, Forecast, forecast
+from rig.forecast import PARALLAX_TOLERANCE_PX, Forecast, board_warnings, forecast
 from rig.plan import CapturePlan
 from rig.profile import RigProfile, shipped_profiles
 
@@ -39,6 +40,7 @@ def show_plan(console: Console, plan_path: Path, profile_name: str) -> None:
     """Print what a plan will do; raises its first violation after printing all."""
     plan, profile = CapturePlan.load(plan_path), RigProfile.load(profile_name)
     expected = forecast(plan, profile)
+    expected = replace(expected, warnings=(*expected.warnings, *board_warnings(profile)))
     if console.json:
         console.put_json(_forecast_document(expected))
     else:
@@ -128,7 +130,8 @@ def resume(console: Console, session: str, *, arm: str | None, yes_conditions: b
     """Record what a session still lacks."""
     from rig.engine.signals import EndingSignals
 
-    with EndingSignals(_not_begun(f"rig record --session {session}"), last=True) as signals:
+    again = f"rig record --session {shlex.quote(session)}{data_option(console.data)}"
+    with EndingSignals(_not_begun(again), last=True) as signals:
         from catalog.session_folder import SessionFolder
         from rig.display import SessionDisplay
         from rig.record import require_armed, resume_session
@@ -309,6 +312,8 @@ def serve_simulation(console: Console, profile_name: str, *, photos: Path | None
             f"rig '{profile.name}' is real",
             next_step="give a profile with simulated: true, e.g. --profile sim",
         )
+    for warning in board_warnings(profile):
+        console.say(f"▲ {warning}")
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())

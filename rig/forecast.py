@@ -105,6 +105,22 @@ def forecast(plan: CapturePlan, profile: RigProfile) -> Forecast:
     )
 
 
+def board_warnings(profile: RigProfile) -> Iterator[str]:
+    """Name the boards of a simulated rig that stand too far away for their size; a real one's are measured."""
+    from alignment.board_plan import LEAST_MODULE_PX, View, reach_mm, readings  # loads OpenCV
+
+    depths_mm = () if profile.simulation is None else profile.simulation.board_depths_mm
+    for number, (board, depth_mm) in enumerate(zip(profile.boards, depths_mm, strict=False), start=1):
+        view = View(profile.name, profile.focal_px, (depth_mm,))
+        reading = readings(board, view)[0]
+        if not reading.readable:
+            yield (
+                f"board {number}: its modules cover {reading.module_px:.1f} px at {depth_mm:.0f} mm, fewer than "
+                f"{LEAST_MODULE_PX:g}; blurred and dark rounds may lose it: set it within {reach_mm(board, view):.0f} "
+                "mm (simulation.board_depths_mm), or make it larger"
+            )
+
+
 def parallax_limit_mm(profile: RigProfile) -> float:
     """Return the position gap at which the nearest and farthest thing part by a quarter pixel, mm."""
     near_mm, far_mm = profile.lens.scene_depth_mm

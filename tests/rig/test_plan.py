@@ -7,7 +7,7 @@ import pytest
 from catalog.errors import InvalidDocumentError
 from catalog.yaml_document import parse_yaml
 from rig.errors import EnvelopeError, PlanError
-from rig.forecast import forecast, require_runnable
+from rig.forecast import board_warnings, forecast, require_runnable
 from rig.plan import CapturePlan
 from rig.profile import RigProfile
 
@@ -169,6 +169,22 @@ def test_a_round_that_comes_out_brighter_is_pointed_out():
         "round iso6400: 6.0 EV brighter than the base; compensate with exposure_s or iso",
     )
     assert on_purpose.warnings == ()
+
+
+def test_a_simulated_board_too_small_for_its_distance_is_pointed_out():
+    """A marker of 4x4 bits has 6 modules: 45 and 60 mm are modules of 7.5 and 10 mm.
+
+    At 1247.9 px of focal length they reach 1247.9·7.5/6 = 1560 and 2080 mm; at 1900 mm 7.5 mm cover 4.93 px.
+    """
+    profile = RigProfile.load("sim")
+    assert profile.simulation is not None
+    near = profile.simulation.model_copy(update={"board_depths_mm": (1900.0, 2000.0)})
+
+    warnings = list(board_warnings(profile.model_copy(update={"simulation": near})))
+
+    assert len(warnings) == 1
+    assert warnings[0].startswith("board 1: its modules cover 4.9 px at 1900 mm, fewer than 6")
+    assert "within 1560 mm" in warnings[0]
 
 
 def test_travel_counts_the_ways_back():
