@@ -22,7 +22,7 @@ from catalog.session_folder import ExposureSettings, replace_file
 from rig.assembly import Rig
 from rig.devices.camera import Camera
 from rig.devices.gphoto2_errors import camera_holder
-from rig.errors import RigError
+from rig.errors import DeviceError, RigError
 from rig.profile import RigProfile
 
 MIN_FREE_GB = 10.0
@@ -36,6 +36,9 @@ DISK_RESERVE = 2.0
 _CLOCK_TEST_S = 0.2
 _RATE_TEST_S = 2.0
 _MOVIE_S = 1.5
+_VIEW_ATTEMPTS = 3
+_WAKE_S = 30.0
+"""How long a camera that missed a frame may take to be found again."""
 _DISK_TEST_BYTES = 64 << 20
 _HOMING_TIMEOUT_S = 120.0
 SAFETY_FILE = "safety.json"
@@ -279,7 +282,8 @@ def _view(name: str, camera: Camera, profile: RigProfile) -> Iterator[Finding]:
 
     from alignment.markers import MarkerBoard
 
-    picture = np.asarray(Image.open(io.BytesIO(camera.preview())).convert("RGB"))
+    jpeg = _first_view(camera)
+    picture = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
     clipped_percent = 100 * float((picture == 255).any(axis=2).mean())
     yield _judged(
         f"camera {name} exposure",
@@ -302,6 +306,20 @@ def _view(name: str, camera: Camera, profile: RigProfile) -> Iterator[Finding]:
         "bring a printed board into view, lit and flat (`alignment markers` prints one)",
         otherwise="warning",
     )
+
+
+def _first_view(camera: Camera) -> bytes:
+    """Return a frame of live view. A body that is still waking up, or a busy simulator, may miss the first times.
+
+    Raises:
+        DeviceError: It shows none for good, or refuses to.
+    """
+    for _ in range(_VIEW_ATTEMPTS - 1):
+        try:
+            return camera.preview()
+        except DeviceError:
+            camera.reconnect(timeout_s=_WAKE_S)
+    return camera.preview()
 
 
 def _movie(name: str, camera: Camera, rig: Rig) -> Finding:

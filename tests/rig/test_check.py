@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from small_rig import run_rig, write_profile
 
@@ -98,6 +99,18 @@ def test_faults_named_in_the_profile_happen(tmp_path):
     assert findings["camera main battery"]["mend"] == "charge it, or use mains power"
     assert findings["rail"]["level"] == "problem"
     assert "switch" in findings["rail"]["text"]
+
+
+@pytest.mark.timeout(150)
+def test_a_camera_whose_first_frame_is_late_is_looked_at_again(tmp_path):
+    """The body is frozen for 9 s; the library gives a frame up after 7.5 s (three times 2.5 s)."""
+    profile = write_profile(tmp_path, camera_faults={"freezes_at": "preview", "freeze_s": 9})
+
+    findings = {f.what: f for f in check(RigProfile.load(str(profile)), data=tmp_path)}
+
+    assert [f for f in findings.values() if not f.ok] == []
+    assert "boards in view" in findings["markers"].text
+    assert "recorded, fetched, deleted" in findings["camera main movie"].text
 
 
 def test_a_fault_that_there_is_not_is_named(tmp_path):
