@@ -11,6 +11,7 @@ import argparse
 import json
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,17 @@ from alignment.calibration.measure import calibrate_session
 from alignment.calibration.store import store_calibration
 from alignment.pairing import align_session
 from alignment.photometry import standard_tone_curve
-from benchmarks.calibration_rig import RenderedRig, RigTruth, planned_round, simulation
 from benchmarks.pair_truth import pair_errors
+from benchmarks.rendered_session import LARGE_BOARDS, RenderedSession, RigTruth, planned_round, simulation
 from rig.sim.carriage import Carriage
 
 RESULTS = Path(__file__).parent / "results" / "calibration.json"
-K1, READOUT_S, MM_PER_MM = -0.05, 0.015, 1.002
+K1, READOUT_S, MM_PER_MM, CLOCK_OFFSET_S = -0.05, 0.015, 1.002, 0.35
 LADDER_S = (0.000625, 0.00125, 0.0025, 0.005, 0.01, 0.02)
 ISOS = (400, 1600, 6400)
 
 
-def calibration_session(data: Path, truth: RigTruth, *, seed: int) -> RenderedRig:
+def calibration_session(data: Path, truth: RigTruth, *, seed: int) -> RenderedSession:
     """Record what the shipped calibration plan asks for, shortened."""
     travel = {"start_mm": 60.0, "end_mm": 240.0}
     sweeps = [
@@ -48,7 +49,7 @@ def calibration_session(data: Path, truth: RigTruth, *, seed: int) -> RenderedRi
         planned_round(10 + k, f"iso{iso}", iso=iso, exposure_s=0.5 / iso, degradations=("noise",))
         for k, iso in enumerate(ISOS)
     ]
-    rig = RenderedRig(data, truth, [*sweeps, *ladder, *isos], name="calibration")
+    rig = RenderedSession(data, [*sweeps, *ladder, *isos], truth=truth, name="calibration")
     for k, round_ in enumerate(sweeps):
         rig.take(round_.name, seed=10 * seed + k)
     for k, round_ in enumerate([*ladder, *isos]):
@@ -134,7 +135,7 @@ def session_errors(
             3, "noise", velocity_mm_s=40.0, iso=1600, exposure_s=0.0003125, degradations=("noise",)
         ),
     ]
-    rig = RenderedRig(data, truth, rounds, name=name, scene="desk-07", calibration=calibration)
+    rig = RenderedSession(data, rounds, truth=truth, name=name, scene="desk-07", calibration=calibration)
     for k, round_ in enumerate(rounds):
         rig.take(round_.name, seed=100 + 10 * seed + k)
     rig.close()
@@ -167,7 +168,10 @@ def one_seed(seed: int, *, width: int) -> dict[str, Any]:
     """Calibrate one rig and use it."""
     height = width * 9 // 16 // 8 * 8
     common = {"width": width, "height": height, "distortion_k1": K1, "readout_s": READOUT_S, "seed": seed}
-    truth = RigTruth(simulation(**common, movie_crf=0), mm_per_mm=MM_PER_MM, transfer="srgb")
+    rig_truth = partial(
+        RigTruth, boards=LARGE_BOARDS, mm_per_mm=MM_PER_MM, transfer="srgb", clock_offset_s=CLOCK_OFFSET_S
+    )
+    truth = rig_truth(simulation(**common, movie_crf=0))
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         rig = calibration_session(data, truth, seed=seed)
@@ -175,7 +179,7 @@ def one_seed(seed: int, *, width: int) -> dict[str, Any]:
         found = calibrate_session(rig.folder)
         cpu_s = time.process_time() - before
         stored = store_calibration(found, data)
-        used = RigTruth(simulation(**common), mm_per_mm=MM_PER_MM, transfer="srgb")
+        used = rig_truth(simulation(**common))
         return {
             "seed": seed,
             "calibrate_cpu_s": cpu_s,

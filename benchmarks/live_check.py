@@ -16,11 +16,11 @@ from collections import Counter
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
-sys.path += [str(REPOSITORY / "tests" / "rig")]
+sys.path += [str(REPOSITORY), str(REPOSITORY / "tests" / "rig")]
 
-from rendered_session import RenderedSession  # noqa: E402
 from test_live_check import FAULTS, ROUNDS  # noqa: E402
 
+from benchmarks.rendered_session import RenderedSession  # noqa: E402
 from rig.guards import TakeReport  # noqa: E402
 from rig.live_check import LiveChecker  # noqa: E402
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rendered_session import RenderedSession, movie_round
 
 from alignment.pairing import align_session
+from benchmarks.rendered_session import RenderedSession, planned_round
 from catalog.session_folder import SessionFolder
 
 
@@ -14,9 +14,9 @@ from catalog.session_folder import SessionFolder
 def test_a_second_pass_of_ground_truth_brings_its_frames_nearer(tmp_path):
     """The first pass has a frame every 1.5 mm, so gaps average 0.375 mm; a second one at 1 mm can only shorten them."""
     rounds = (
-        movie_round(1, "gt", "gt", velocity_mm_s=30),
-        movie_round(2, "gt-2", "gt", velocity_mm_s=20),
-        movie_round(3, "plain", "internal"),
+        planned_round(1, "gt", "gt", velocity_mm_s=30),
+        planned_round(2, "gt-2", "gt", velocity_mm_s=20),
+        planned_round(3, "plain", "internal"),
     )
     session = RenderedSession(tmp_path, rounds)
     session.take("gt", seed=1)

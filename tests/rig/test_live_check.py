@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from rendered_session import CLEAN, RenderedSession, Wrong, movie_round
 
+from benchmarks.rendered_session import CLEAN, RenderedSession, Wrong, planned_round
 from catalog.records import Degradation
 from catalog.session_folder import ExposureSettings
 from rig.guards import TakeReport
@@ -19,15 +19,15 @@ from rig.live_check import LiveChecker
 NOISY = ExposureSettings(iso=6400, f_number=8, exposure_s=0.00008, focus_m=2.0)
 BLURRED = ExposureSettings(iso=100, f_number=8, exposure_s=0.005, focus_m=0.9)
 ROUNDS = (
-    movie_round(1, "gt", "gt", velocity_mm_s=20),
-    movie_round(2, "plain", "internal"),
-    movie_round(3, "noise", "internal", settings=NOISY, degradations=(Degradation.NOISE,)),
-    movie_round(4, "defocus", "internal", settings=BLURRED, degradations=(Degradation.DEFOCUS_BLUR,)),
-    movie_round(5, "rain", "external", conditions={"rain": "moderate"}, degradations=(Degradation.RAIN,)),
-    movie_round(6, "dark", "external", conditions={"light": "blocked"}, degradations=(Degradation.LOW_LIGHT,)),
-    movie_round(7, "haze", "external", conditions={"haze": "moderate"}, degradations=(Degradation.HAZE,)),
-    movie_round(8, "drops", "external", conditions={"raindrop": "moderate"}, degradations=(Degradation.RAINDROP,)),
-    movie_round(9, "gt-close", "gt", velocity_mm_s=20),
+    planned_round(1, "gt", "gt", velocity_mm_s=20),
+    planned_round(2, "plain", "internal"),
+    planned_round(3, "noise", "internal", settings=NOISY, degradations=(Degradation.NOISE,)),
+    planned_round(4, "defocus", "internal", settings=BLURRED, degradations=(Degradation.DEFOCUS_BLUR,)),
+    planned_round(5, "rain", "external", conditions={"rain": "moderate"}, degradations=(Degradation.RAIN,)),
+    planned_round(6, "dark", "external", conditions={"light": "blocked"}, degradations=(Degradation.LOW_LIGHT,)),
+    planned_round(7, "haze", "external", conditions={"haze": "moderate"}, degradations=(Degradation.HAZE,)),
+    planned_round(8, "drops", "external", conditions={"raindrop": "moderate"}, degradations=(Degradation.RAINDROP,)),
+    planned_round(9, "gt-close", "gt", velocity_mm_s=20),
 )  # fmt: skip
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from rendered_session import CLEAN, RenderedSession, movie_round
 from session_checker import violations
 from small_rig import run_rig, write_plan, write_profile
 
 from alignment.pairing import align_session
 from alignment.takes import TakeSource
+from benchmarks.rendered_session import CLEAN, RenderedSession, planned_round
 from catalog.evidence import PairRecord
 from catalog.records import Degradation
 from catalog.session_folder import ExposureSettings, SessionFolder, Take
@@ -52,8 +52,8 @@ def mapped(matrix: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[
 def test_stills_are_ground_truth_for_a_movie(tmp_path):
     """33 stops 1.25 mm apart at 0.33 px/mm: parallax over half a gap is 0.16 px, inside the limit of 0.25 px."""
     rounds = (
-        movie_round(1, "gt", "gt", stops_mm=STOPS_MM),
-        movie_round(2, "noise", "internal", settings=NOISY, degradations=(Degradation.NOISE,)),
+        planned_round(1, "gt", "gt", stops_mm=STOPS_MM),
+        planned_round(2, "noise", "internal", settings=NOISY, degradations=(Degradation.NOISE,)),
     )
     session = RenderedSession(tmp_path, rounds)
     session.take("gt", seed=1)
@@ -76,8 +76,8 @@ def test_stills_are_ground_truth_for_a_movie(tmp_path):
 @pytest.mark.timeout(300)
 def test_degraded_stills_pair_with_a_movie(tmp_path):
     rounds = (
-        movie_round(1, "gt", "gt", velocity_mm_s=20),
-        movie_round(2, "defocus", "internal", settings=CLEAN.model_copy(update={"focus_m": 1.4}),
+        planned_round(1, "gt", "gt", velocity_mm_s=20),
+        planned_round(2, "defocus", "internal", settings=CLEAN.model_copy(update={"focus_m": 1.4}),
                     stops_mm=STOPS_MM[::4], degradations=(Degradation.DEFOCUS_BLUR,)),
     )  # fmt: skip
     session = RenderedSession(tmp_path, rounds)
