@@ -92,12 +92,13 @@ def _dask_executor(address: str) -> Iterator[Executor]:
 def ordered(executor: Executor, job: Callable[[T], R], items: Iterable[T], *, ahead: int = 64) -> Iterator[R]:
     """Run a job on every item and yield results in the items' order, with at most ``ahead`` jobs handed out.
 
-    Unlike `Executor.map`, a million items do not become a million pending jobs.
+    A result is yielded as soon as those before it are. Unlike `Executor.map`, a million items do not become a
+    million pending jobs.
     """
     running: deque[Future[Any]] = deque()
     for item in items:
         running.append(executor.submit(job, item))
-        if len(running) >= ahead:
+        while running and (len(running) >= ahead or running[0].done()):
             yield running.popleft().result()
     while running:
         yield running.popleft().result()

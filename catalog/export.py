@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -21,9 +20,10 @@ from typing import BinaryIO
 from sqlalchemy import Connection, RowMapping, delete, select, update
 
 from catalog.database import SCHEMA_VERSION, Database
-from catalog.errors import CatalogError, DamagedDataError, ExitCode
-from catalog.executors import InlineExecutor, ordered
-from catalog.export_files import clear_folder, new_file, private_folder, publish, put_in_place, sync_file
+from catalog.errors import CatalogError, ExitCode
+from catalog.executors import InlineExecutor
+from catalog.export_far import FarPlace
+from catalog.export_files import new_file, private_folder, sync_file
 from catalog.export_formats import FORMATS, ExportFormat
 from catalog.export_list import (
     ExportItemRow,
@@ -36,17 +36,16 @@ from catalog.export_list import (
     left_out_counts,
     manifest_line,
 )
-from catalog.export_shards import ShardCheck, ShardJob, ShardPair, check_shard, run_shard_job
+from catalog.export_places import ExportInterruptedError, ExportPlace, FolderPlace
+from catalog.export_privacy import SourceFiles
+from catalog.export_shards import ShardJob, ShardPair, ShardPicture
 from catalog.manifest import MANIFEST_NAME, ManifestRow, read_manifest, write_manifest
 from catalog.session_folder import file_sha256
 from catalog.splits import split_rule
-from catalog.stored_files import FolderRoot, png_size
 
 EXPORTS_FOLDER = "exports"
 SUMS_FILE = "SHA256SUMS"
 EXPORT_FILE = "export.json"
-SHARDS_AHEAD = 8
-"""Shards handed out at a time, so that a million pairs need no more memory than some thousands."""
 Advance = Callable[[float], None]
 
 
@@ -57,19 +56,15 @@ class ExportExistsError(CatalogError, FileExistsError):
     exit_code = ExitCode.INVALID_INPUT
 
 
-class ExportInterruptedError(CatalogError):
-    """An interrupted export stands in the way."""
-
-    code = "CAT-EXP-004"
-    exit_code = ExitCode.INVALID_INPUT
-
-
 @dataclass(frozen=True)
 class ExportReport:
     """What was exported, or with a dry run would be."""
 
     name: str
-    folder: Path
+    folder: Path | None
+    """None for an export to a store."""
+    address: str
+    """Path of the folder, or its URL in the store."""
     format: str
     pairs: int
     classes: dict[str, dict[str, int]]
@@ -88,53 +83,47 @@ class Exporter:
         database: An open catalog.
         data: The data folder; exports go below it and places of sessions are relative to it.
         request: What to export.
-        executor: Where shards are written; formats of single files do not use it.
+        executor: Where shards are written and files are sent from; files in the data folder do not need it.
     """
 
     def __init__(
         self, database: Database, data: Path, request: ExportRequest, *, executor: Executor | None = None
     ) -> None:
-        self._executor = executor or InlineExecutor()
-        self._shard_sums: dict[str, str] = {}
         self._database = database
-        self._data = data
         self._request = request
-        self.folder = data / EXPORTS_FOLDER / request.name
-        self._part = self.folder.with_name(f"{request.name}.part")
+        self._part = data / EXPORTS_FOLDER / f"{request.name}.part"
+        self._sources = SourceFiles(data)
+        self._place = self._placed(executor or InlineExecutor())
         self._layout: ExportFormat = FORMATS[request.format](request.name)
-        self._roots: dict[str, FolderRoot] = {}
+        self._shard_sums: dict[str, str] = {}
+
+    def _placed(self, executor: Executor) -> ExportPlace:
+        if self._request.to is None:
+            return FolderPlace(self._part.with_suffix(""), self._part, self._sources, executor)
+        return FarPlace(f"{self._request.to}/{self._request.name}", self._part, self._sources, executor)
 
     def preview(self) -> ExportReport:
         """Count what would be exported now; changes nothing."""
         with self._database.read() as connection:
             tally = Tally.of(choose(connection, self._request))
             left_out = left_out_counts(connection, self._request)
-        return ExportReport(
-            name=self._request.name,
-            folder=self.folder,
-            format=self._request.format,
-            pairs=tally.pairs,
-            classes=tally.classes(),
-            left_out=left_out,
-            manifest_sha256="",
-        )
+        return self._report(tally, left_out, manifest_sha256="")
 
     def run(self, *, check: bool, restart: bool, advance: Advance) -> ExportReport:
         """Export, or finish an interrupted export of the same request; see `Catalog.export`."""
-        if os.path.lexists(self.folder):
+        if self._place.stands():
             return self._acknowledge_published()
         with private_folder(self._part):
             frozen, resumed = self._claim(restart=restart)
-            if not resumed:
-                clear_folder(self._part)
+            self._place.begin(frozen["manifest_sha256"], resumed=resumed, restart=restart)
             with self._database.read() as connection:
                 if resumed:
                     self._check_frozen(connection, frozen)
-                with closing(frozen_items(connection, frozen["id"])) as chosen:
+                with closing(self._frozen_items(connection, frozen["id"])) as chosen:
                     self._fill(chosen, check=check, advance=advance)
                 report = self._describe(connection, frozen, resumed=resumed)
             self._validate(frozen["n_items"])
-            publish(self._part, self.folder)
+            self._place.publish()
             self._mark_complete(frozen["id"])
         return report
 
@@ -153,7 +142,7 @@ class Exporter:
                 )
             if known is not None:
                 connection.execute(delete(exports).where(exports.c.id == known["id"]))
-            freeze(connection, self._request)
+            freeze(connection, self._request, self._sources.look)
             return _require(self._known(connection)), False
 
     def _acknowledge_published(self) -> ExportReport:
@@ -162,19 +151,20 @@ class Exporter:
             known = self._known(connection)
             if known is None or not self._is_published(known):
                 raise ExportExistsError(
-                    f"{self.folder}: stands there already, and an export is never overwritten",
-                    kept="the folder, untouched",
-                    next_step="choose another name, or remove the folder",
+                    f"{self._place.address}: stands there already, and an export is never overwritten",
+                    kept="it, untouched",
+                    next_step="choose another name, or remove it",
                 )
             tally = Tally.of(frozen_items(connection, known["id"]))
+        with private_folder(self._part):
+            self._place.tidy()
         self._mark_complete(known["id"])
-        return self._report(tally, known, resumed=True)
+        return self._reported(tally, known, resumed=True)
 
     def _is_published(self, known: RowMapping) -> bool:
         """Tell whether the folder is what a frozen list of this request was to become."""
-        manifest = self.folder / MANIFEST_NAME
         asked = (known["state"], known["request"]) == ("running", self._request.as_text())
-        return asked and manifest.is_file() and file_sha256(manifest) == known["manifest_sha256"]
+        return asked and self._place.published_manifest() == known["manifest_sha256"]
 
     def _known(self, connection: Connection) -> RowMapping | None:
         named = select(exports).where(exports.c.name == self._request.name)
@@ -188,7 +178,7 @@ class Exporter:
         """Make sure that the catalog still says about every pair of the list what it said then."""
         digest = hashlib.sha256()
         for item in frozen_items(connection, frozen["id"]):
-            digest.update(manifest_line(item.row))
+            digest.update(manifest_line(self._sources.look(item).row))
         self._require_same_list(digest.hexdigest(), frozen)
 
     def _require_same_list(self, manifest_sha256: str, frozen: RowMapping) -> None:
@@ -199,16 +189,19 @@ class Exporter:
                 next_step="repeat the command with --restart",
             )
 
+    def _frozen_items(self, connection: Connection, key: int) -> Generator[ExportItemRow]:
+        with closing(frozen_items(connection, key)) as items:
+            yield from map(self._sources.as_exported, items)
+
     def _fill(self, chosen: Iterator[ExportItemRow], *, check: bool, advance: Advance) -> None:
-        if self._layout.shards is not None:
-            for done in ordered(self._executor, run_shard_job, self._shard_jobs(chosen), ahead=SHARDS_AHEAD):
-                folder = done.target.relative_to(self._part).parent
-                self._shard_sums.update({str(folder / name): sha for name, sha in done.sha256.items()})
-                advance(done.pairs)
+        if self._layout.shards is None:
+            for pairs in self._place.put_files(chosen, check=check):
+                advance(pairs)
             return
-        for item in chosen:
-            self._place(item, check=check)
-            advance(1)
+        for done in self._place.put_shards(self._shard_jobs(chosen), check=check):
+            folder = done.target.relative_to(self._part).parent
+            self._shard_sums.update({str(folder / name): sha for name, sha in done.sha256.items()})
+            advance(done.pairs)
 
     def _shard_jobs(self, chosen: Iterator[ExportItemRow]) -> Iterator[ShardJob]:
         kind, numbered = self._layout.shards, enumerate(chosen, start=1)
@@ -223,24 +216,11 @@ class Exporter:
             )
 
     def _shard_pair(self, ordinal: int, item: ExportItemRow) -> ShardPair:
-        gt, lq, *mask = (self._root(source.location).path(source.relpath) for source in item.sources)
-        sha256_mask = item.sources[2].sha256 if mask else None
-        return ShardPair(ordinal, item.row, gt, lq, mask[0] if mask else None, sha256_mask)
-
-    def _place(self, item: ExportItemRow, *, check: bool) -> None:
-        for source in item.sources:
-            put_in_place(
-                self._root(source.location).path(source.relpath),
-                self._part / source.target,
-                sha256=source.sha256,
-                nbytes=source.nbytes,
-                check=check,
-            )
-
-    def _root(self, location: str) -> FolderRoot:
-        if location not in self._roots:
-            self._roots[location] = FolderRoot(self._data / location)
-        return self._roots[location]
+        pictures = (
+            ShardPicture(side, self._sources.path(source), source.sha256, source.bare_sha256)
+            for side, source in zip(("gt", "lq", "mask"), item.sources, strict=False)
+        )
+        return ShardPair(ordinal, item.row, tuple(pictures))
 
     def _describe(self, connection: Connection, frozen: RowMapping, *, resumed: bool) -> ExportReport:
         """Write list files, manifest, record and sums of what is in place."""
@@ -248,11 +228,11 @@ class Exporter:
         (self._part / MANIFEST_NAME).unlink(missing_ok=True)
         with ExitStack() as stack:
             files = {n: stack.enter_context(new_file(self._part / n)) for n in (*names, SUMS_FILE)}
-            described = self._described(frozen_items(connection, frozen["id"]), files, tally)
+            described = self._described(self._frozen_items(connection, frozen["id"]), files, tally)
             write_manifest(self._part, described)
         sync_file(self._part / MANIFEST_NAME)
         self._require_same_list(file_sha256(self._part / MANIFEST_NAME), frozen)
-        report = self._report(tally, frozen, resumed=resumed)
+        report = self._reported(tally, frozen, resumed=resumed)
         with new_file(self._part / EXPORT_FILE) as file:
             file.write(self._record(connection, frozen, report))
         with (self._part / SUMS_FILE).open("ab") as sums:
@@ -270,13 +250,14 @@ class Exporter:
         for item in chosen:
             tally.add(item.row)
             for source in item.sources if self._layout.shards is None else ():
-                files[SUMS_FILE].write(f"{source.sha256}  {source.target}\n".encode())
+                files[SUMS_FILE].write(f"{source.exported_sha256}  {source.target}\n".encode())
             for name, line in self._layout.list_lines(item.row):
                 files[name].write(f"{line}\n".encode())
             yield item.row
 
     def _record(self, connection: Connection, frozen: RowMapping, report: ExportReport) -> bytes:
         request = json.loads(frozen["request"])
+        request.pop("to", None)  # the same bytes wherever they go
         document = {
             "schema": 1,
             **request,
@@ -292,44 +273,39 @@ class Exporter:
 
     def _validate(self, expected: int) -> None:
         """Read the export back as training code would."""
-        parts: dict[str, str] = {}
-        count = 0
-        for row in read_manifest(self._part):
-            count += 1
-            if parts.setdefault(row.scene, row.split) != row.split:
-                raise CatalogError(f"scene {row.scene} stands in two parts", kept=f"{self._part}")
-            for path in (row.gt, row.lq) if self._layout.shards is None else ():
-                self._check_image(path, row)
-        for _ in ordered(self._executor, check_shard, self._shard_checks(), ahead=SHARDS_AHEAD):
-            pass
+        count = self._require_one_part_per_scene()
         if count != expected:
             raise CatalogError(f"{self._part}: {count} pairs instead of {expected}", kept=f"{self._part}")
+        if self._layout.shards is None:
+            self._place.check_files(read_manifest(self._part))
+        else:
+            self._place.check_shards(self._layout.shards, read_manifest(self._part))
 
-    def _shard_checks(self) -> Iterator[ShardCheck]:
-        kind = self._layout.shards
-        if kind is None:
-            return
-        for shard, rows in groupby(read_manifest(self._part), key=lambda row: row.gt):
-            yield ShardCheck(kind, self._part / shard, tuple(row.id for row in rows))
+    def _require_one_part_per_scene(self) -> int:
+        """Return the number of pairs."""
+        parts: dict[str, str] = {}
+        count = 0
+        for count, row in enumerate(read_manifest(self._part), start=1):  # noqa: B007
+            if parts.setdefault(row.scene, row.split) != row.split:
+                raise CatalogError(f"scene {row.scene} stands in two parts", kept=f"{self._part}")
+        return count
 
-    def _check_image(self, path: str, row: ManifestRow) -> None:
-        size = png_size(self._part / path)
-        if size != (row.width, row.height):
-            raise DamagedDataError(
-                f"pair {row.id}: {path} is not a PNG of {row.width} x {row.height} pixels",
-                kept=f"{self._part}",
-                next_step="catalog verify, then export again with --restart",
-            )
+    def _reported(self, tally: Tally, frozen: RowMapping, *, resumed: bool) -> ExportReport:
+        left_out = json.loads(frozen["left_out"])
+        return self._report(tally, left_out, manifest_sha256=frozen["manifest_sha256"], resumed=resumed)
 
-    def _report(self, tally: Tally, frozen: RowMapping, *, resumed: bool) -> ExportReport:
+    def _report(
+        self, tally: Tally, left_out: dict[str, int], *, manifest_sha256: str, resumed: bool = False
+    ) -> ExportReport:
         return ExportReport(
             name=self._request.name,
-            folder=self.folder,
+            folder=self._place.folder,
+            address=self._place.address,
             format=self._request.format,
             pairs=tally.pairs,
             classes=tally.classes(),
-            left_out=json.loads(frozen["left_out"]),
-            manifest_sha256=frozen["manifest_sha256"],
+            left_out=left_out,
+            manifest_sha256=manifest_sha256,
             resumed=resumed,
         )
 

@@ -24,6 +24,13 @@ def export(
     ],
     *,
     where: WhereOption = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Write to a store as URL/NAME, s3://bucket/prefix say, not in the data folder.",
+        ),
+    ] = None,
     split: SplitOption = "default",
     balance: Annotated[int | None, typer.Option(min=1, help="At most so many pairs of each class.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
@@ -44,7 +51,7 @@ def export(
     """
     from catalog.export_list import ExportRequest
 
-    request = ExportRequest(name, layout, where, split, balance, codec)
+    request = ExportRequest(name, layout, where, split, balance, codec, to=to and to.rstrip("/"))
     with open_catalog(console, catalog) as opened, console.progress("export", None) as advance:
         report = opened.export(
             request,
@@ -56,10 +63,12 @@ def export(
             advance=advance,
         )
     if console.json:
-        console.put_json({**asdict(report), "folder": str(report.folder), "dry_run": dry_run})
+        console.put_json(
+            {**asdict(report), "folder": report.folder and str(report.folder), "dry_run": dry_run}
+        )
         return
     put_lines(console, listing.export_lines(report))
-    console.say(f"{'would be written to' if dry_run else 'written to'} {report.folder}")
+    console.say(f"{'would be written to' if dry_run else 'written to'} {report.address}")
 
 
 def push(

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from catalog.bare_png import bare_png
 from catalog.errors import CatalogError, DamagedDataError
 from catalog.session_folder import sync_folder
 from catalog.stored_files import content_sha256, look_at, open_no_follow
@@ -52,6 +53,32 @@ def put_in_place(source: Path, target: Path, *, sha256: str, nbytes: int | None,
     if check and content_sha256(target) != sha256:
         target.unlink()
         raise _damaged(source, "its content is not what was recorded")
+
+
+def put_bare(source: Path, target: Path, *, sha256: str, bare_sha256: str) -> None:
+    """Write a copy of a PNG without private metadata; one that stands there already is left alone.
+
+    Raises:
+        DamagedDataError: The source is missing, is a link, or is not what the catalog recorded.
+    """
+    if look_at(target, expected_nbytes=None).state == "present" and content_sha256(target) == bare_sha256:
+        return
+    target.unlink(missing_ok=True)
+    with _whole_file(target) as writing:
+        writing.write(bare_content(source, sha256))
+    _make_read_only(target)
+
+
+def bare_content(source: Path, sha256: str) -> bytes:
+    """Return the bytes of a recorded PNG without private metadata; raises DamagedDataError as `put_bare`."""
+    try:
+        with open_no_follow(source) as reading:
+            content = reading.read()
+    except OSError as error:
+        raise _damaged(source, f"cannot be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise _damaged(source, "its content is not what was recorded")
+    return bare_png(content)
 
 
 @contextmanager
@@ -113,17 +140,9 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def durable_file(target: Path) -> Iterator[BinaryIO]:
-    """Write a file that is durable before it gets its name; nothing of it stays when the block fails."""
-    part = target.with_name(f"{target.name}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    part.rename(target)
+    """Write a file that is durable, and so is its name; nothing of it stays when the block fails."""
+    with _whole_file(target) as file:
+        yield file
     sync_folder(target.parent)
 
 
@@ -154,20 +173,30 @@ def _make_read_only(path: Path) -> None:
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = target.with_name(_COPY_PREFIX + target.name)
-    part.unlink(missing_ok=True)
     digest = hashlib.sha256()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with open_no_follow(source) as reading, os.fdopen(os.open(part, flags, 0o644), "wb") as writing:
+    with open_no_follow(source) as reading, _whole_file(target) as writing:
         while block := reading.read(_COPY_BYTES):
             digest.update(block)
             writing.write(block)
-        writing.flush()
-        os.fsync(writing.fileno())
-    if digest.hexdigest() != sha256:
-        part.unlink()
-        raise _damaged(source, "its content is not what was recorded")
+        if digest.hexdigest() != sha256:
+            raise _damaged(source, "its content is not what was recorded")
+
+
+@contextmanager
+def _whole_file(target: Path) -> Iterator[BinaryIO]:
+    """Write a file that is durable before it gets its name; nothing of it stays when the block fails."""
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = target.with_name(_COPY_PREFIX + target.name)
+    part.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    try:
+        with os.fdopen(os.open(part, flags, 0o644), "wb") as writing:
+            yield writing
+            writing.flush()
+            os.fsync(writing.fileno())
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     part.rename(target)
 
 

@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -39,7 +39,7 @@ from catalog.records import Degradation, degradation_key
 from catalog.selection import PairSource, pair_source, pairs, rounds, scenes, sessions
 from catalog.splits import DEFAULT_SPLIT
 from catalog.tables import Asset, Export, ExportItem, table_of
-from catalog.tile_pack import Codec
+from catalog.tile_format import Codec
 
 ROWS_AT_ONCE = 1_000
 exports, items = table_of(Export), table_of(ExportItem)
@@ -80,6 +80,8 @@ class ExportRequest:
     """Of the tiles of format ``crops``."""
     tile_px: int = 64
     """Side of these tiles."""
+    to: str | None = None
+    """URL of a store that receives it as ``<to>/<name>``; None for the data folder."""
 
     def __post_init__(self) -> None:
         if re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", self.name) is None or self.name.endswith(".part"):
@@ -90,9 +92,16 @@ class ExportRequest:
 
     def as_text(self) -> str:
         """Render the request as canonical JSON."""
-        fields = {"format": self.format, "where": self.where, "split": self.split, "balance": self.balance}
+        fields: dict[str, Any] = {
+            "format": self.format,
+            "where": self.where,
+            "split": self.split,
+            "balance": self.balance,
+        }
         if self.format == "crops":
             fields |= {"codec": self.codec, "tile_px": self.tile_px}
+        if self.to is not None:
+            fields["to"] = self.to
         return json.dumps({"name": self.name, **fields}, sort_keys=True)
 
 
@@ -107,6 +116,13 @@ class ExportSource:
     nbytes: int | None
     target: str
     """Relative to the export folder."""
+    bare_sha256: str | None = None
+    """Of the file without private metadata, where it carries any."""
+
+    @property
+    def exported_sha256(self) -> str:
+        """Of the file that the export holds."""
+        return self.bare_sha256 or self.sha256
 
 
 @dataclass(frozen=True)
@@ -151,8 +167,15 @@ def _placement(ordinal: int, row: RowMapping) -> Placement:
     )
 
 
-def freeze(connection: Connection, request: ExportRequest) -> int:
+def freeze(
+    connection: Connection, request: ExportRequest, look: Callable[[ExportItemRow], ExportItemRow]
+) -> int:
     """Write the list of a new export into the catalog; returns its key.
+
+    Args:
+        connection: In a transaction that writes.
+        request: What the export is to hold.
+        look: Looks at a pair's files and returns it as it will be written.
 
     Raises:
         EmptyExportError: No accepted pair passes the filter.
@@ -171,7 +194,7 @@ def freeze(connection: Connection, request: ExportRequest) -> int:
     }
     key = int(connection.execute(insert(exports).returning(exports.c.id), row).scalar_one())
     digest, count = hashlib.sha256(), 0
-    chosen = iter(choose(connection, request))
+    chosen = map(look, choose(connection, request))
     while some := list(islice(chosen, ROWS_AT_ONCE)):
         for item in some:
             digest.update(manifest_line(item.row))

@@ -13,12 +13,13 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.bare_png import bare_png
 from catalog.errors import DamagedDataError, MissingExtraError
 from catalog.export_files import durable_file
 from catalog.export_formats import ShardKind
@@ -26,11 +27,24 @@ from catalog.manifest import ManifestRow
 from catalog.records import degradation_key
 from catalog.session_folder import file_sha256
 from catalog.stored_files import open_no_follow
-from catalog.tile_pack import Codec, Samples, TileShard
+from catalog.tile_format import Codec, Samples
+from catalog.tile_pack import TileShard
 from catalog.tile_pack_writer import PackPair, write_shard
 
 ROW_GROUP_BYTES = 64 << 20
 """Parquet readers take a row group at a time."""
+
+
+@dataclass(frozen=True)
+class ShardPicture:
+    """One picture of a pair and where it is."""
+
+    side: str
+    """``gt``, ``lq`` or ``mask``."""
+    path: Path
+    sha256: str
+    bare_sha256: str | None = None
+    """Of the file without private metadata, where it carries any."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +53,7 @@ class ShardPair:
 
     ordinal: int
     row: ManifestRow
-    gt: Path
-    lq: Path
-    mask: Path | None
-    sha256_mask: str | None
+    pictures: tuple[ShardPicture, ...]
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,12 @@ class ShardJob:
     pairs: tuple[ShardPair, ...]
     codec: Codec
     tile_px: int
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Names of the shard's files, without their folder."""
+        beside = (self.target.with_suffix(".index").name,) if self.kind == "crops" else ()
+        return (self.target.name, *beside)
 
 
 @dataclass(frozen=True)
@@ -89,10 +106,7 @@ def run_shard_job(job: ShardJob) -> ShardDone:
     job.target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not job.target.exists():
         _WRITERS[job.kind](job)
-    names = [job.target.name]
-    if job.kind == "crops":
-        names.append(job.target.with_suffix(".index").name)
-    sums = {name: file_sha256(job.target.with_name(name)) for name in names}
+    sums = {name: file_sha256(job.target.with_name(name)) for name in job.file_names}
     return ShardDone(job.target, sums, len(job.pairs))
 
 
@@ -238,12 +252,10 @@ def _write_tiles(job: ShardJob) -> None:
 
 
 def _decoded(pair: ShardPair) -> PackPair:
-    pictures = {name.split(".")[0]: content for name, content in _pictures(pair)}
-    mask = (
-        None if pair.mask is None else np.ascontiguousarray(decode_rgb(pictures["mask"], pair.mask)[..., 0])
-    )
+    rgb = {p.side: decode_rgb(_content(p), p.path) for p in pair.pictures}
+    mask = rgb.get("mask")
     return PackPair(
-        pair.row.id, decode_rgb(pictures["gt"], pair.gt), decode_rgb(pictures["lq"], pair.lq), mask
+        pair.row.id, rgb["gt"], rgb["lq"], None if mask is None else np.ascontiguousarray(mask[..., 0])
     )
 
 
@@ -270,23 +282,21 @@ def _read_tiles(path: Path) -> Iterator[str]:
 
 
 def _pictures(pair: ShardPair) -> Iterator[tuple[str, bytes]]:
-    """Yield the pair's pictures as ``gt.png``, ``lq.png`` and perhaps ``mask.png``, each hash compared."""
-    files = (("gt", pair.gt, pair.row.sha256_gt), ("lq", pair.lq, pair.row.sha256_lq))
-    for side, path, sha256 in files:
-        yield f"{side}{PurePosixPath(path).suffix}", _content(path, sha256)
-    if pair.mask is not None:
-        yield f"mask{PurePosixPath(pair.mask).suffix}", _content(pair.mask, pair.sha256_mask)
+    """Yield the pair's pictures as ``gt.png``, ``lq.png`` and perhaps ``mask.png``."""
+    for picture in pair.pictures:
+        yield f"{picture.side}{picture.path.suffix}", _content(picture)
 
 
-def _content(path: Path, sha256: str | None) -> bytes:
+def _content(picture: ShardPicture) -> bytes:
+    """Read a picture, compare it with what was recorded, and leave out what is private."""
     try:
-        with open_no_follow(path) as file:
+        with open_no_follow(picture.path) as file:
             content = file.read()
     except OSError as error:
-        raise _damaged(path, f"cannot be read: {error.strerror}") from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise _damaged(path, "its content is not what was recorded")
-    return content
+        raise _damaged(picture.path, f"cannot be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != picture.sha256:
+        raise _damaged(picture.path, "its content is not what was recorded")
+    return content if picture.bare_sha256 is None else bare_png(content)
 
 
 def _damaged(path: Path, problem: str) -> DamagedDataError:

@@ -12,9 +12,7 @@ import hashlib
 import os
 import re
 import shutil
-import struct
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from catalog.audit import AuditPair, AuditRecord
+from catalog.bare_png import SIGNATURE, bare_png
 from catalog.errors import CatalogError, ExitCode
 from catalog.evidence import BlurRecord, PairFrame, PairHashes, PairRecord
 from catalog.executors import ordered
@@ -53,10 +52,6 @@ from catalog.yaml_document import Document
 
 ORIGINS_FILE = "imported.jsonl"
 """In the session folder: where each picture came from."""
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_KEPT_CHUNKS = frozenset(
-    {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB", b"cICP"}
-)
 _IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 Advance = Callable[[float], object]
@@ -363,7 +358,7 @@ class _Picture:
 
     def _is_plain_png(self) -> bool:
         """Tell whether the file is a PNG of 8 or 16 bits of RGB, as the product writes them."""
-        return self.content.startswith(_PNG_SIGNATURE) and self.content[24:26] in {b"\x08\x02", b"\x10\x02"}
+        return self.content.startswith(SIGNATURE) and self.content[24:26] in {b"\x08\x02", b"\x10\x02"}
 
     def _encoded(self) -> bytes:
         import cv2
@@ -372,29 +367,6 @@ class _Picture:
         if not done:
             raise ValueError("the picture cannot be written as PNG")
         return png.tobytes()
-
-
-def bare_png(content: bytes) -> bytes:
-    """Return a PNG without text, EXIF, times and private chunks; pixels and colour stay byte for byte.
-
-    Raises:
-        ValueError: Not a whole PNG.
-    """
-    kept, at = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
-    while at < len(content):
-        if len(content) - at < 12:
-            raise ValueError("the PNG is cut short")
-        length, kind = struct.unpack_from(">I4s", content, at)
-        end = at + 12 + length
-        chunk = content[at:end]
-        if len(chunk) != 12 + length or zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
-            raise ValueError("the PNG is damaged")
-        if kind in _KEPT_CHUNKS:
-            kept.append(chunk)
-        at = end
-        if kind == b"IEND":
-            break
-    return b"".join(kept)
 
 
 def _is_sane(content: bytes) -> bool:

@@ -1,133 +1,43 @@
-"""Tile packs: pairs cut into small tiles, so that a random crop costs one positioned read a tile row.
+"""Read tile packs: random crops of pairs, from this machine or from a store; `catalog.tile_format` describes the bytes.
 
-A pack is a run of shards, each ``NAME.tiles`` with ``NAME.index`` beside it::
-
-    NAME.tiles   magic, JSON header, padding to 4096 bytes │ tiles │ the bytes of NAME.index │ footer
-    NAME.index   magic, JSON header │ entries │ tile offsets │ digests of tile rows │ thumbnails
-
-A tile holds both images of a pair (and its mask) row by row: ``tile_px`` samples of ground truth, of the degraded
-image, of the mask. One read and one decompression therefore bring all that a crop needs. Tiles at the right and
-lower edge are filled up by repeating the last column and row. Tiles lie in reading order, pair after pair, so a
-crop's tiles of one row are neighbours. All numbers are little-endian.
-
-Codec ``zstd``: every row but the first is replaced by its difference to the row above, modulo the sample's range
-(16-bit samples are then split into low and high bytes), and compressed with zstandard, whose own checksum finds
-damage. Codec ``raw``: the samples as they are; `verify_shard` compares the digests. Both are lossless.
+From a store a crop is some ranged reads that are asked for at once; the index is kept here, in memory that processes
+share.
 """
 
 from __future__ import annotations
 
-import json
 import mmap
-import os
-import struct
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
 
-from catalog.errors import DamagedDataError
-from catalog.yaml_document import Document
+from catalog.byte_source import ByteSource, FarFile, LocalFile
+from catalog.export_reader import near_copy
+from catalog.far_store import FarStore, is_url
+from catalog.tile_format import (
+    CHANNELS,
+    FOOTER,
+    HEADER_BYTES,
+    INDEX_HEAD,
+    MAGIC,
+    Samples,
+    ShardTables,
+    TileGeometry,
+    TilePackError,
+    padded,
+    read_header,
+    row_digest,
+    undo_differences,
+)
 
 if TYPE_CHECKING:
     from zstandard import ZstdDecompressor
-
-MAGIC = b"cleanplate-tiles"
-HEADER_BYTES = 4096
-FOOTER = struct.Struct("<Q16s")
-"""Where the index begins in the shard, and the magic."""
-INDEX_HEAD = struct.Struct("<16sQ")
-"""Magic and length of the JSON header that follows."""
-ENTRY = np.dtype(
-    [
-        ("first_tile", "<u8"),
-        ("first_row", "<u8"),
-        ("width", "<u4"),
-        ("height", "<u4"),
-        ("bits", "<u2"),
-        ("masked", "<u2"),
-        ("reserved", "<u4"),
-    ]
-)
-DIGEST_BYTES = 16
-THUMBNAIL_PX = 32
-_THUMBNAIL_BYTES = THUMBNAIL_PX * THUMBNAIL_PX * 3
-_CHANNELS = 3
-
-Codec = Literal["raw", "zstd"]
-Samples = NDArray[Any]
-"""uint8 or uint16."""
-
-
-class TilePackError(DamagedDataError):
-    """A tile pack is damaged, cut short or not one of ours."""
-
-    code = "CAT-TIL-001"
-
-
-class ShardHeader(Document):
-    """What stands at the beginning of a shard and of its index."""
-
-    schema_: Literal[1] = Field(default=1, alias="schema")
-    tile_px: int = Field(ge=16, le=1024)
-    codec: Codec
-    ids: tuple[str, ...]
-    """The pairs of this shard, in order."""
-    tiles: int = Field(ge=0)
-    rows: int = Field(ge=0)
-    """Tile rows of all pairs."""
-
-    def as_bytes(self) -> bytes:
-        """Give the canonical JSON text."""
-        return json.dumps(self.model_dump(by_alias=True), separators=(",", ":"), ensure_ascii=False).encode()
-
-    @property
-    def index_bytes(self) -> int:
-        """Bytes of the four tables that follow the header in the index."""
-        tables = len(self.ids) * (ENTRY.itemsize + _THUMBNAIL_BYTES)
-        return tables + (self.tiles + 1) * 8 + self.rows * DIGEST_BYTES
-
-
-@dataclass(frozen=True)
-class TileGeometry:
-    """How one pair's tiles are laid out."""
-
-    width: int
-    height: int
-    bits: int
-    masked: bool
-    tile_px: int
-
-    @property
-    def columns(self) -> int:
-        """Tiles side by side."""
-        return -(-self.width // self.tile_px)
-
-    @property
-    def rows(self) -> int:
-        """Tile rows."""
-        return -(-self.height // self.tile_px)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Sample type."""
-        return np.dtype("<u2" if self.bits == 16 else "u1")
-
-    @property
-    def row_samples(self) -> int:
-        """Samples of one pixel row of a tile: ground truth, degraded image, mask."""
-        return self.tile_px * (2 * _CHANNELS + int(self.masked))
-
-    @property
-    def tile_bytes(self) -> int:
-        """Bytes of a tile before compression."""
-        return self.tile_px * self.row_samples * self.dtype.itemsize
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,47 +49,6 @@ class TileCrop:
     lq: Samples
     mask: NDArray[np.uint8] | None
     """``(H, W)``, 255 where the pair is to be trusted; None where all of it is."""
-
-
-class ByteSource(Protocol):
-    """A file that is read in pieces; several threads may read at once."""
-
-    nbytes: int
-
-    def read(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Return the bytes of every ``(begin, end)``."""
-
-
-class LocalFile:
-    """A `ByteSource` on this machine, read without disturbing the page cache's read-ahead."""
-
-    def __init__(self, path: Path) -> None:
-        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.nbytes = os.fstat(self._handle).st_size
-        os.posix_fadvise(self._handle, 0, 0, os.POSIX_FADV_RANDOM)
-
-    def read(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Return the bytes of every ``(begin, end)``."""
-        return [os.pread(self._handle, end - begin, begin) for begin, end in ranges]
-
-    def __del__(self) -> None:
-        if hasattr(self, "_handle"):
-            os.close(self._handle)
-
-
-class StoredFile:
-    """A `ByteSource` in a store that fsspec reaches; the ranges of one crop are asked for at once."""
-
-    def __init__(self, url: str) -> None:
-        import fsspec
-
-        self._files, self._path = fsspec.core.url_to_fs(url)
-        self.nbytes = int(self._files.size(self._path))
-
-    def read(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Return the bytes of every ``(begin, end)``."""
-        begins, ends = [r[0] for r in ranges], [r[1] for r in ranges]
-        return list(self._files.cat_ranges([self._path] * len(ranges), begins, ends))
 
 
 class TileShard:
@@ -196,8 +65,8 @@ class TileShard:
         self._location = str(location)
         self._own = threading.local()
         self._source, index = _open(self._location)
-        self.header, body = _read_header(index, self._location)
-        tables = _Tables.within(memoryview(index)[body:], self.header, self._location)
+        self.header, body = read_header(index, self._location)
+        tables = ShardTables.within(memoryview(index)[body:], self.header, self._location)
         self._entries, self._offsets, self._thumbnails = tables.entries, tables.offsets, tables.thumbnails
         self._digests = tables.digests
         self._require_same_index()
@@ -227,22 +96,25 @@ class TileShard:
         Raises:
             ValueError: The window leaves the picture.
             TilePackError: The tiles are damaged.
+            StoreError: The store that holds them does not answer.
         """
+        return self.crops(entry, [(top, left)], height, width)[0]
+
+    def crops(
+        self, entry: int, corners: Sequence[tuple[int, int]], height: int, width: int
+    ) -> list[TileCrop]:
+        """Read windows of one size at several ``(top, left)``, asking for all their bytes at once; raises as `crop`."""
         of = self.geometry(entry)
-        if (
-            min(top, left) < 0
-            or top + height > of.height
-            or left + width > of.width
-            or min(height, width) < 1
-        ):
-            raise ValueError(
-                f"window {width}x{height}+{left}+{top} leaves a picture of {of.width}x{of.height}"
-            )
         side = of.tile_px
-        rows = range(top // side, (top + height - 1) // side + 1)
-        columns = range(left // side, (left + width - 1) // side + 1)
-        tiles = self._decoded(entry, of, rows, columns)
-        return _assemble(tiles, of, top - rows.start * side, left - columns.start * side, (height, width))
+        blocks = [_tiles_of(of, top, left, height, width) for top, left in corners]
+        spans = [[self._spans(entry, of, row, columns) for row in rows] for rows, columns in blocks]
+        parts = iter(self._read([(row[0], row[-1]) for block in spans for row in block]))
+        crops = []
+        for (top, left), (rows, columns), block in zip(corners, blocks, spans, strict=True):
+            tiles = self._decoded(of, len(columns), block, [next(parts) for _ in rows])
+            corner = (top - rows.start * side, left - columns.start * side)
+            crops.append(_assemble(tiles, of, corner, (height, width)))
+        return crops
 
     def whole(self, entry: int) -> TileCrop:
         """Read a pair as a whole."""
@@ -280,19 +152,19 @@ class TileShard:
             raise self._damaged("it was cut short")
         return parts
 
-    def _decoded(self, entry: int, of: TileGeometry, rows: range, columns: range) -> Samples:
+    def _decoded(
+        self, of: TileGeometry, columns: int, spans: Sequence[list[int]], parts: Sequence[bytes]
+    ) -> Samples:
         """Return tiles as ``(rows, columns, tile_px, row_samples)``."""
-        spans = [self._spans(entry, of, row, columns) for row in rows]
-        parts = self._read([(s[0], s[-1]) for s in spans])
-        shape = (len(rows), len(columns), of.tile_px, of.row_samples)
+        shape = (len(parts), columns, of.tile_px, of.row_samples)
         if self.header.codec == "raw":
-            if any(s[-1] - s[0] != len(columns) * of.tile_bytes for s in spans):
+            if any(span[-1] - span[0] != columns * of.tile_bytes for span in spans):
                 raise self._damaged("a tile has not its size")
             return np.frombuffer(b"".join(parts), of.dtype).reshape(shape)
-        packed = np.empty((len(rows), len(columns), of.tile_bytes), np.uint8)
+        packed = np.empty((len(parts), columns, of.tile_bytes), np.uint8)
         for into, part, span in zip(packed, parts, spans, strict=True):
             self._decompress(into, memoryview(part), span)
-        return _undo_differences(packed, of, shape)
+        return undo_differences(packed, of, shape)
 
     def _decompress(self, into: NDArray[np.uint8], part: memoryview, span: list[int]) -> None:
         import zstandard
@@ -318,7 +190,7 @@ class TileShard:
     def _require_same_index(self) -> None:
         end = self._source.nbytes
         footer, head = self._read([(max(end - FOOTER.size, 0), end), (0, min(HEADER_BYTES, end))])
-        index_bytes = INDEX_HEAD.size + len(_padded(self.header.as_bytes())) + self.header.index_bytes
+        index_bytes = INDEX_HEAD.size + len(padded(self.header.as_bytes())) + self.header.index_bytes
         if len(footer) != FOOTER.size or FOOTER.unpack(footer) != (end - FOOTER.size - index_bytes, MAGIC):
             raise self._damaged("its end is not that of a shard with this index")
         if not head.startswith(MAGIC):
@@ -327,29 +199,6 @@ class TileShard:
     def _damaged(self, what: str) -> TilePackError:
         return TilePackError(
             f"{self._location}: {what}", kept="the shard, untouched", next_step="export the pack again"
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Tables:
-    entries: NDArray[Any]
-    offsets: NDArray[np.uint64]
-    digests: NDArray[np.uint8]
-    thumbnails: NDArray[np.uint8]
-
-    @classmethod
-    def within(cls, body: memoryview, header: ShardHeader, name: str) -> _Tables:
-        pairs = len(header.ids)
-        if len(body) != header.index_bytes:
-            raise TilePackError(f"{name}: the index has {len(body)} bytes instead of {header.index_bytes}")
-        at = pairs * ENTRY.itemsize
-        offsets_end = at + (header.tiles + 1) * 8
-        digests_end = offsets_end + header.rows * DIGEST_BYTES
-        return cls(
-            entries=np.frombuffer(body[:at], ENTRY),
-            offsets=np.frombuffer(body[at:offsets_end], "<u8"),
-            digests=np.frombuffer(body[offsets_end:digests_end], np.uint8).reshape(-1, DIGEST_BYTES),
-            thumbnails=np.frombuffer(body[digests_end:], np.uint8).reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX, 3),
         )
 
 
@@ -396,37 +245,21 @@ class TilePack:
         return shard.crop(entry, top, left, height, width)
 
 
-def row_digest(tile_row: bytes) -> bytes:
-    """Return the first 16 bytes of the sha256 of a tile row's bytes."""
-    import hashlib
-
-    return hashlib.sha256(tile_row).digest()[:DIGEST_BYTES]
-
-
-def differences(tile: Samples) -> bytes:
-    """Replace every row of ``(tile_px, row_samples)`` but the first by its difference to the row above."""
-    steps = tile.copy()
-    steps[1:] -= tile[:-1]
-    if steps.itemsize == 1:
-        return steps.tobytes()
-    return np.ascontiguousarray(steps.view(np.uint8).reshape(-1, 2).T).tobytes()
+def _tiles_of(of: TileGeometry, top: int, left: int, height: int, width: int) -> tuple[range, range]:
+    """Return the rows and the columns of tiles that a window touches."""
+    inside = min(top, left) >= 0 and top + height <= of.height and left + width <= of.width
+    if not inside or min(height, width) < 1:
+        raise ValueError(f"window {width}x{height}+{left}+{top} leaves a picture of {of.width}x{of.height}")
+    side = of.tile_px
+    rows = range(top // side, (top + height - 1) // side + 1)
+    return rows, range(left // side, (left + width - 1) // side + 1)
 
 
-def _undo_differences(packed: NDArray[np.uint8], of: TileGeometry, shape: tuple[int, ...]) -> Samples:
-    if of.bits == 16:
-        low_high = packed.reshape(*packed.shape[:2], 2, -1)
-        packed = np.ascontiguousarray(low_high.swapaxes(2, 3))
-    tiles = packed.view(of.dtype).reshape(shape)
-    for row in range(1, of.tile_px):
-        above, here = tiles[:, :, row - 1], tiles[:, :, row]
-        np.add(above, here, out=here)
-    return tiles
-
-
-def _assemble(tiles: Samples, of: TileGeometry, top: int, left: int, size: tuple[int, int]) -> TileCrop:
-    colours = of.tile_px * _CHANNELS
+def _assemble(tiles: Samples, of: TileGeometry, corner: tuple[int, int], size: tuple[int, int]) -> TileCrop:
+    top, left = corner
+    colours = of.tile_px * CHANNELS
     gt, lq = (
-        _plane(tiles[..., k * colours : (k + 1) * colours], of.tile_px, top, left, (*size, _CHANNELS))
+        _plane(tiles[..., k * colours : (k + 1) * colours], of.tile_px, top, left, (*size, CHANNELS))
         for k in range(2)
     )
     mask = _plane(tiles[..., 2 * colours :], of.tile_px, top, left, (*size, 1)) if of.masked else None
@@ -447,37 +280,19 @@ def _plane(tiles: Samples, side: int, top: int, left: int, shape: tuple[int, int
     return out.reshape(shape)
 
 
-def _padded(text: bytes) -> bytes:
-    return text + b" " * (-len(text) % 8)
-
-
-def index_head(header: ShardHeader) -> bytes:
-    """Give the beginning of an index: magic and header, so long that the tables after it are aligned."""
-    text = _padded(header.as_bytes())
-    return INDEX_HEAD.pack(MAGIC, len(text)) + text
-
-
-def _open(location: str) -> tuple[ByteSource, bytes | mmap.mmap]:
-    index = location.removesuffix(".tiles") + ".index"
+def _open(location: str) -> tuple[ByteSource, mmap.mmap]:
+    """Open a shard and map its index into memory."""
     try:
-        if "://" in location:
-            source = StoredFile(index)
-            return StoredFile(location), source.read([(0, source.nbytes)])[0]
-        with Path(index).open("rb") as file:
-            return LocalFile(Path(location)), mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if is_url(location):
+            folder, _, name = location.rpartition("/")
+            far = FarStore(folder)
+            source: ByteSource = FarFile(far, name)
+            index = near_copy(far, Path(name).with_suffix(".index").name)
+        else:
+            source, index = LocalFile(Path(location)), Path(location).with_suffix(".index")
+        with index.open("rb") as file:
+            return source, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         raise TilePackError(
             f"{location}: cannot be opened ({error})", next_step="export the pack again"
         ) from error
-
-
-def _read_header(index: bytes | mmap.mmap, name: str) -> tuple[ShardHeader, int]:
-    """Return the header and where the tables begin."""
-    try:
-        magic, nbytes = INDEX_HEAD.unpack(index[: INDEX_HEAD.size])
-        if magic != MAGIC:
-            raise ValueError("not a tile index")
-        end = INDEX_HEAD.size + nbytes
-        return ShardHeader.model_validate_json(index[INDEX_HEAD.size : end]), end
-    except (struct.error, ValueError, ValidationError, OverflowError) as error:
-        raise TilePackError(f"{name}: its index cannot be read: {error}") from error

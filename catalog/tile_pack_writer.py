@@ -1,4 +1,4 @@
-"""Write the shards of a tile pack; `catalog.tile_pack` describes the format. The same pairs give the same bytes."""
+"""Write the shards of a tile pack; `catalog.tile_format` describes the format. The same pairs give the same bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.session_folder import replace_file, sync_folder
-from catalog.tile_pack import (
+from catalog.tile_format import (
     ENTRY,
     FOOTER,
     HEADER_BYTES,

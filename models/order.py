@@ -84,8 +84,9 @@ class CropOrder:
         return np.random.default_rng([self._seed, _CROP_STREAM, slot.decode, slot.crop])
 
     def _list_slots(self, block: int) -> list[CropSlot]:
-        first = (block * self._world + self._rank) * self._decodes_per_block
-        order = self._shuffled(_BLOCK_STREAM, self._rank, block, self.block_size)
+        number = block * self._world + self._rank
+        first = number * self._decodes_per_block
+        order = self._shuffled(_BLOCK_STREAM, 0, number, self.block_size)
         turns = (divmod(int(i), self.crops_per_decode) for i in order)
         return [CropSlot(first + turn, crop) for turn, crop in turns]
 

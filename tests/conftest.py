@@ -55,6 +55,15 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """Address of an empty bucket on moto's server, reached as any S3 is."""
+    from moto_server import running_s3
+
+    with running_s3() as url:
+        yield url
+
+
 _CLUSTER = """
 from distributed import LocalCluster
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def test_a_changed_picture_stops_the_export_and_names_it(filled, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_interrupted_export_keeps_its_finished_shards(filled, monkeypatch, kind):
-    from catalog import export as module
+    from catalog import export_places as module
 
     job = module.run_shard_job
 

@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner
 
 from catalog.audit import AuditPair, AuditRecord, PairMeasurement
+from catalog.bare_png import bare_png
 from catalog.cli import app
 from catalog.evidence import BlurRecord
 from catalog.executors import InlineExecutor
@@ -21,7 +22,6 @@ from catalog.import_pairs import (
     ImportedPairsExistError,
     ImportOptions,
     NothingToImportError,
-    bare_png,
     import_pairs,
 )
 from catalog.manifest import read_manifest

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.tile_pack import THUMBNAIL_PX, TilePack, TilePackError, TileShard
+from catalog.tile_format import THUMBNAIL_PX, TilePackError
+from catalog.tile_pack import TilePack, TileShard
 from catalog.tile_pack_writer import PackPair, write_shard
 
 HEIGHT, WIDTH = 150, 211

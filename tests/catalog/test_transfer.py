@@ -1,7 +1,6 @@
 """Sessions off the rig PC and back: a local path, and S3 spoken to moto's server."""
 
 import json
-import os
 import threading
 from pathlib import Path
 
@@ -68,31 +67,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.fixture(scope="module")
-def s3() -> "object":
-    """The address of a bucket on moto's server."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    wanted = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }  # fmt: skip
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    boto3.client("s3").create_bucket(Bucket="rig")
-    yield "s3://rig/sessions"
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-    server.stop()
-
-
 @pytest.fixture(params=["path", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "nas") if request.param == "path" else request.getfixturevalue("s3")
+    return str(tmp_path / "nas") if request.param == "path" else request.getfixturevalue("s3") + "/sessions"
 
 
 @pytest.fixture(autouse=True)
@@ -274,7 +251,7 @@ def test_a_store_that_cannot_be_reached_is_named(session, s3, monkeypatch):
 
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     with pytest.raises(StoreError, match="s3://rig/sessions/shelf-1"):
-        push(session, s3)
+        push(session, f"{s3}/sessions")
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 

@@ -62,6 +62,17 @@ def test_processes_take_different_blocks_and_together_all_of_them():
     assert decodes[1] == {4, 5, 6, 7, 12, 13, 14, 15}
 
 
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_block_by_block_give_the_order_of_one(world):
+    """Block n of the order of one belongs to process n mod world; a block holds 4 decodes of 2 crops."""
+    alone = _order()
+    ranks = [_order(rank=rank, world=world) for rank in range(world)]
+
+    together = [ranks[n % world].slot_at(8 * (n // world) + i) for n in range(6) for i in range(8)]
+
+    assert together == [alone.slot_at(i) for i in range(48)]
+
+
 def test_decodes_are_listed_in_the_order_in_which_they_are_needed():
     order = _order()
 
