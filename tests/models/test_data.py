@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -10,9 +16,9 @@ import torch
 
 from catalog.errors import ExitCode
 from catalog.manifest import ManifestError, write_manifest
-from catalog.tile_pack import Codec
+from catalog.tile_format import Codec
 from catalog.tile_pack_writer import PackPair, write_shard
-from models.data import Crop, CropLoader, PairDataset, collate, evenly
+from models.data import Crop, CropLoader, HostBatch, PairDataset, collate, evenly, export_digest
 from models.errors import DamagedImageError, NoPairsError, UnfitPairError
 from models.order import CropOrder
 
@@ -221,7 +227,7 @@ def test_a_tile_pack_gives_the_very_crops_of_the_files(
         assert one.picture.shape == two.picture.shape
 
 
-def first_crops(export: Path, count: int) -> list[Crop]:
+def first_crops(export: Path | str, count: int) -> list[Crop]:
     dataset = PairDataset(export, "train")
     order = CropOrder(dataset.classes, seed=5, balanced=True, crops_per_decode=3, decodes_per_block=4)
     with CropLoader(dataset, order, batch=count, patch_px=40, workers=2) as loader:
@@ -235,3 +241,163 @@ def test_whole_pairs_come_out_of_a_pack(make_export) -> None:
         assert np.array_equal(files[i].gt, tiles[i].gt)
         assert np.array_equal(files[i].lq, tiles[i].lq)
         assert np.array_equal(files[i].mask, tiles[i].mask)
+
+
+def in_a_store(export: Path, s3: str) -> str:
+    """Put an export into the bucket as it is; answers its URL."""
+    import fsspec
+
+    url = f"{s3}/{export.name}"
+    files, root = fsspec.core.url_to_fs(url)
+    files.invalidate_cache()
+    if files.exists(root):
+        files.rm(root, recursive=True)
+    files.put(f"{export}/", f"{root}/", recursive=True)
+    return url
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("kind", ["files", "raw", "zstd"])
+def test_a_store_gives_the_very_crops_of_the_folder(make_export, s3, cache, kind):
+    export = make_export(masked=True)
+    if kind != "files":
+        export = packed(export, kind)
+
+    url = in_a_store(export, s3)
+
+    for here, there in zip(first_crops(export, 24), first_crops(url, 24), strict=True):
+        assert _same(here, there)
+        assert np.array_equal(here.mask, there.mask)
+        assert np.array_equal(here.picture, there.picture)
+    assert export_digest(url) == export_digest(export)
+
+
+def test_indexes_are_fetched_once_and_crops_by_the_bytes_they_need(make_export, s3, cache, monkeypatch):
+    """A second reader finds manifest and index here; a window of one tile moves that tile, 6 KB."""
+    from catalog.far_store import FarStore
+
+    export = packed(make_export(classes=["noise"], size=(256, 192)), "raw")
+    url = in_a_store(export, s3)
+    PairDataset(url, "train")[0]
+    fetched: list[str] = []
+    moved: list[int] = []
+    get, read = FarStore.get, FarStore.read_ranges
+    monkeypatch.setattr(FarStore, "get", lambda s, name, t, **k: fetched.append(name) or get(s, name, t, **k))
+    monkeypatch.setattr(
+        FarStore,
+        "read_ranges",
+        lambda s, name, ranges: moved.extend(e - b for b, e in ranges) or read(s, name, ranges),
+    )
+
+    dataset = PairDataset(url, "train")
+    found = dataset.open(0)
+    opening = len(moved)
+    window = found.windows([(32, 64)], 32)[0]
+
+    assert fetched == []
+    assert moved[opening:] == [32 * 32 * 3 * 2]
+    assert np.array_equal(window.gt, PairDataset(export, "train")[0].gt[32:64, 64:96])
+
+
+def test_an_export_that_was_written_anew_under_its_old_name_is_read_anew(make_export, s3, cache):
+    first = in_a_store(packed(make_export(seed=1), "zstd"), s3)
+    before = first_crops(first, 8)
+    other = packed(make_export("other", seed=2), "zstd")
+    shutil.rmtree(other.with_name("export-zstd"))
+    second = in_a_store(other.rename(other.with_name("export-zstd")), s3)
+
+    after = first_crops(second, 8)
+
+    assert first == second
+    assert not any(np.array_equal(a.gt, b.gt) for a, b in zip(before, after, strict=True))
+
+
+def test_a_store_without_an_export_says_so(s3, cache):
+    with pytest.raises(ManifestError, match=r"s3://rig/nothing: no manifest\.jsonl"):
+        PairDataset(f"{s3}/nothing", "train")
+
+
+def test_a_file_missing_in_the_store_is_named(make_export, s3, cache):
+    from catalog.far_store import FarStore, StoreError
+
+    url = in_a_store(make_export(), s3)
+    FarStore(url).remove("gt/001.png")
+
+    with pytest.raises(StoreError, match=r"gt/001\.png"):
+        PairDataset(url, "train")[1]
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_stacked_batches_are_the_collated_ones(make_export, ahead):
+    export = make_export(masked=True, deep=True)
+    dataset = PairDataset(export, "train")
+    order = CropOrder(dataset.classes, seed=5, balanced=True, crops_per_decode=3, decodes_per_block=4)
+    with CropLoader(dataset, order, batch=4, patch_px=24, workers=2, ahead=ahead) as loader:
+        made = [batch.to(CPU) for batch in islice(loader.host_batches(8), 3)]
+        crops = list(islice(loader.batches(8), 3))
+
+    for batch, expected in zip(made, (collate(c, CPU) for c in crops), strict=True):
+        assert batch.ids == expected.ids
+        for name in ("lq", "gt", "mask", "picture", "intensity"):
+            assert torch.equal(getattr(batch, name), getattr(expected, name))
+
+
+def test_pixels_stay_bytes_until_they_are_on_the_device(make_export):
+    """Of 8 bits a batch of 4 crops of 24 px is 4 * 24 * 24 * 3 bytes to hand over, of 16 bits twice that."""
+    flat = HostBatch.of(_batches(make_export(), 1)[0])
+    deep = HostBatch.of(_batches(make_export("deep", deep=True), 1)[0])
+
+    assert (flat.gt.dtype, flat.gt.nbytes) == (torch.uint8, 4 * 24 * 24 * 3)
+    assert (deep.gt.dtype, deep.gt.nbytes) == (torch.uint16, 2 * 4 * 24 * 24 * 3)
+
+
+_SHARE = """
+import hashlib, json, sys
+from itertools import islice
+from models.data import CropLoader, PairDataset
+from models.order import CropOrder
+import torch.distributed as dist
+
+dist.init_process_group("gloo")
+rank, world = dist.get_rank(), dist.get_world_size()
+dataset = PairDataset(sys.argv[1], "train")
+order = CropOrder(
+    dataset.classes, seed=5, balanced=True, crops_per_decode=3, decodes_per_block=4, rank=rank, world=world
+)
+with CropLoader(dataset, order, batch=6, patch_px=24, workers=1 + rank, ahead=True) as loader:
+    own = [
+        [crop.row.id, hashlib.sha256(crop.lq.tobytes() + crop.gt.tobytes()).hexdigest()]
+        for batch in islice(loader.batches(0), 4) for crop in batch
+    ]
+shares = [None] * world
+dist.all_gather_object(shares, own)
+if rank == 0:
+    print(json.dumps(shares))
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_see_their_shares_and_together_the_order_of_one(make_export, tmp_path):
+    """Under torchrun with gloo: blocks of 12 crops, in turn; the first process has one thread, the second two."""
+    export = packed(make_export(), "zstd")
+    program = tmp_path / "share.py"
+    program.write_text(_SHARE)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+
+    told = subprocess.run(
+        [sys.executable, *torchrun, str(program), str(export)],
+        capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=55, check=False,
+    )  # fmt: skip
+
+    assert told.returncode == 0, told.stderr[-2000:]
+    one, two = json.loads(told.stdout)
+    together = one[:12] + two[:12] + one[12:] + two[12:]
+    alone = [crop for batch in _batches(export, 8, batch=6) for crop in batch]
+    digests = [hashlib.sha256(c.lq.tobytes() + c.gt.tobytes()).hexdigest() for c in alone]
+    assert together == [[c.row.id, digest] for c, digest in zip(alone, digests, strict=True)]
