@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,7 +102,10 @@ def read_info(path: Path) -> CheckpointInfo:
             f"{path}: holds no description of ours, so it was not written by `models train`",
             next_step="`models convert` reads official releases",
         )
-    return CheckpointInfo.model_validate_json(header["info"])
+    try:
+        return CheckpointInfo.model_validate_json(header.get("info", ""))
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: its description of itself is damaged: {error}") from error
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -175,14 +179,23 @@ def unpickle(path: Path, what: str) -> Any:
             warnings.simplefilter("ignore")  # torch's remarks on foreign pickles; they fail below anyway
             return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not readable as {what}: {reason}") from error
+        raise CheckpointError(f"{path}: not readable as {what}: {_reason(error)}") from error
 
 
 def config_document(config: RunConfig[Any]) -> dict[str, Any]:
     """Return a configuration as the plain values that a checkpoint carries."""
     document: dict[str, Any] = json.loads(config.model_dump_json(by_alias=True))
     return document
+
+
+def _reason(error: Exception) -> str:
+    """Say what is wrong with a pickle; torch's own text goes on to advise reading it without protection."""
+    foreign = re.search(r"GLOBAL (\S+)", str(error))
+    if foreign:
+        return f"it asks for {foreign[1]}, which is neither a tensor nor a plain value; nothing was executed"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds what is neither a tensor nor a plain value, or is damaged; nothing was executed"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _first_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from torch import Tensor
+
 from catalog.session_folder import file_sha256
 from models.checkpoint import CheckpointInfo, config_document, fill, save_weights
 from models.config import build_config, override
+from models.errors import RunExistsError, StorageError
 from models.registry import find_model
 from models.released import read_released
 from models.run_folder import RunFolder, RunRecord, SavedStep
@@ -41,6 +44,7 @@ def convert(path: Path, run: RunFolder, *, assignments: Sequence[str] = ()) -> C
     Raises:
         CheckpointError: Damaged, foreign, or its weights do not fit the network they seem to be of.
         RunExistsError: There is a run already.
+        StorageError: The disk refused a write.
     """
     released = read_released(path)
     steps = {"steps": max(1, released.step)}
@@ -55,9 +59,7 @@ def convert(path: Path, run: RunFolder, *, assignments: Sequence[str] = ()) -> C
         export_digest="",
         source=f"{path.name} sha256 {digest}",
     )
-    run.create(config, RunRecord(export="", export_digest="", version=version("cleanplate")))
-    save_weights(run.weights_path(released.step), network.state_dict(), info)
-    run.commit(SavedStep(step=released.step, psnr_db=None), keep_last=1, keep_best=0)
+    _write(run, info, network.state_dict())
     return Conversion(
         run=str(run.path),
         checkpoint=str(run.weights_path(released.step)),
@@ -66,3 +68,19 @@ def convert(path: Path, run: RunFolder, *, assignments: Sequence[str] = ()) -> C
         step=released.step,
         source_sha256=digest,
     )
+
+
+def _write(run: RunFolder, info: CheckpointInfo, weights: Mapping[str, Tensor]) -> None:
+    record = RunRecord(export="", export_digest="", version=version("cleanplate"))
+    try:
+        run.create(build_config(info.config), record)
+        save_weights(run.weights_path(info.step), weights, info)
+        run.commit(SavedStep(step=info.step, psnr_db=None), keep_last=1, keep_best=0)
+    except RunExistsError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{run.path}: the converted weights could not be written: {error.strerror or error}",
+            kept="the released file",
+            next_step=f"make room, remove {run.path} and convert again",
+        ) from error

@@ -63,6 +63,10 @@ def test_a_checkpoint_says_what_it_is(run):
         (lambda path: path.write_bytes(path.read_bytes()[:100]), "not readable as safetensors"),
         (lambda path: path.write_bytes(b"PK\3\4 something else"), "not readable as safetensors"),
         (lambda path: save_file(load_file(path), path), "not written by `models train`"),
+        (
+            lambda path: save_file(load_file(path), path, metadata={"format": "cleanplate"}),
+            "description of itself is damaged",
+        ),
     ],
 )
 def test_damaged_and_foreign_checkpoints_are_refused(run, damage, message):

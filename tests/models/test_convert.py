@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import re
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -24,8 +26,9 @@ from models.backbones.swinir import SwinIR
 from models.checkpoint import read_info
 from models.cli import app
 from models.convert import convert
-from models.errors import CheckpointError, RunExistsError
+from models.errors import CheckpointError, RunExistsError, StorageError
 from models.foundir import FoundirConfig, FoundirRestorer
+from models.images import plain_picture, read_pixels, write_png
 from models.inspection import inspect_checkpoint
 from models.released import read_released
 from models.run_folder import RunFolder
@@ -217,7 +220,9 @@ def test_a_malicious_pickle_executes_nothing(tmp_path, protocol, zipped):
         path.write_bytes(pickle.dumps({"ema": Malicious()}, protocol=protocol))
 
     for read in (read_released, inspect_checkpoint, lambda p: convert(p, RunFolder(tmp_path / "run"))):
-        with pytest.raises(CheckpointError, match="not readable as a released checkpoint"):
+        with pytest.raises(
+            CheckpointError, match=r"neither a tensor nor a plain value.*; nothing was executed"
+        ):
             read(path)
     assert not trap.exists()
 
@@ -239,6 +244,39 @@ def test_commands_convert_and_inspect_ours_and_theirs(tmp_path):
         assert document["parameters"] == parameters
         assert document["config"]["model"]["dim"] == 8
     assert ours["source"].endswith(theirs["sha256"])
+
+
+def test_a_full_disk_is_said_and_the_source_kept(tmp_path, monkeypatch):
+    _foundir_file(tmp_path / "model-2000.pt")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("models.checkpoint.replace_file", full)
+    with pytest.raises(StorageError, match=r"No space left.*kept: the released file.*make room"):
+        convert(tmp_path / "model-2000.pt", RunFolder(tmp_path / "run"))
+
+
+def test_a_converted_run_restores_from_the_command_line_with_tiles_seed_and_precision(tmp_path):
+    _foundir_file(tmp_path / "model-2000.pt")
+    run = RunFolder(tmp_path / "run")
+    convert(tmp_path / "model-2000.pt", run, assignments=("model.sampling_steps=2",))
+    picture = np.random.default_rng(1).integers(0, 256, (40, 90, 3), dtype=np.uint8)
+    write_png(tmp_path / "a.png", plain_picture(picture))
+
+    def restored(*options: str) -> np.ndarray:
+        arguments = ["restore", str(run.path), str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), *options]
+        result = CliRunner().invoke(app, [*arguments, "--tile-px", "64", "--overlap-px", "16"])
+        assert result.stdout.split() == [str(tmp_path / "out" / "a.png")]
+        return read_pixels(tmp_path / "out" / "a.png").astype(int)
+
+    first, again, other, half = (
+        restored(*options) for options in ((), (), ("--seed", "3"), ("--precision", "bf16"))
+    )
+
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert 0 < np.abs(first - half).mean() < np.abs(first - picture).mean() / 10
 
 
 def test_weights_in_safetensors_are_read_too(tmp_path):
