@@ -23,7 +23,7 @@ class Processes:
     """This process among those that train together. A context manager.
 
     `torchrun` tells each process its place through the environment; without it there is one process and
-    nothing here does anything.
+    nothing here does anything. A group that the caller made is used and left as it is.
 
     Args:
         device: Where to compute; ``cuda`` gives each process of a machine a device of its own.
@@ -40,16 +40,17 @@ class Processes:
         """Where this process computes."""
         self.sharded = self.world > 1 and parallel == "fsdp"
         """Whether weights are spread over the processes, so that to use or save them takes all of them."""
+        self._makes_group = self.world > 1 and not dist.is_initialized()
 
     def __enter__(self) -> Self:
-        if self.world > 1:
+        if self._makes_group:
             if self.device.type == "cuda":
                 torch.cuda.set_device(self.device)
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.world > 1:
+        if self._makes_group:
             dist.destroy_process_group()
 
     @property
@@ -67,7 +68,7 @@ class Processes:
         if self.world == 1:
             return module
         if self.sharded:
-            shard(module)
+            shard(module, world=self.world)
             return module
         return DistributedDataParallel(module)
 

@@ -19,17 +19,20 @@ _LEAST_SHARE = 64
 """Blocks with less than this part of all parameters are gathered together with what holds them."""
 
 
-def shard(objective: nn.Module) -> None:
+def shard(objective: nn.Module, *, world: int) -> None:
     """Spread the parameters of a module, block by block, over all processes.
 
     The module's ``forward`` and ``restore`` gather what they need and let go of it again.
     """
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    least = sum(p.numel() for p in objective.parameters()) // _LEAST_SHARE
-    for block in _blocks(objective, least):
-        fully_shard(block)
-    fully_shard(objective, reshard_after_forward=True)  # kept whole, the weights would not be the optimiser's
+    parameters = list(objective.parameters())
+    mesh = init_device_mesh(parameters[0].device.type, (world,))
+    for block in _blocks(objective, least=sum(p.numel() for p in parameters) // _LEAST_SHARE):
+        fully_shard(block, mesh=mesh)
+    # Kept whole after a forward pass, the weights would not be those that the optimiser knows.
+    fully_shard(objective, mesh=mesh, reshard_after_forward=True)
     register_fsdp_forward_method(objective, "restore")
 
 
@@ -72,10 +75,10 @@ def load_whole_state(optimiser: Optimizer, document: Mapping[str, Any]) -> None:
     optimiser.load_state_dict({**document, "state": state})
 
 
-def _blocks(module: nn.Module, least: int) -> Iterator[nn.Module]:
+def _blocks(module: nn.Module, *, least: int) -> Iterator[nn.Module]:
     """Yield the members of lists and sequences that are large enough, inner ones first."""
     for child in module.children():
-        yield from _blocks(child, least)
+        yield from _blocks(child, least=least)
         listed = isinstance(module, nn.ModuleList | nn.Sequential)
         if (
             listed

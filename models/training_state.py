@@ -53,7 +53,8 @@ class TrainingState:
     def __init__(self, config: RunConfig[Any], processes: Processes) -> None:
         self._settings, self._processes = config.training, processes
         torch.manual_seed(self._settings.seed)
-        layout = torch.channels_last if self._settings.channels_last else torch.contiguous_format
+        last = self._settings.channels_last and not processes.sharded  # weights can be cut only as they are
+        layout = torch.channels_last if last else torch.contiguous_format
         network = find_model(config.name).build(config.model).to(processes.device)
         self.model = network.to(memory_format=layout)  # type: ignore[call-overload]  # missing in torch's stub
         if self._settings.compile:
