@@ -7,14 +7,18 @@ quarantines the pair, and is never repaired in silence: a file that is whole aga
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from sqlalchemy import Connection, RowMapping, case, func, select
 
 from catalog.database import Database
 from catalog.errors import DamagedDataError, SessionFolderError, SessionNotFoundError
+from catalog.executors import InlineExecutor, ordered
 from catalog.journal import read_journal
 from catalog.observations import Observation, record_observations
 from catalog.session_folder import ALIGNMENT_FILE, PAIRS_FILE
@@ -22,6 +26,11 @@ from catalog.stored_files import AssetState, FolderRoot, content_sha256, look_at
 from catalog.tables import Asset, Session, table_of
 
 FILES_AT_ONCE = 200
+"""Whose states are stored by one transaction."""
+_FILES_PER_JOB = 64
+_BYTES_PER_JOB = 64 << 20
+"""A job is worth handing to another machine, and a budget is overrun by some jobs at most."""
+_JOBS_AHEAD = 16
 Advance = Callable[[float], None]
 assets, sessions = table_of(Asset), table_of(Session)
 
@@ -50,6 +59,33 @@ class VerifyReport:
     findings: tuple[Finding, ...]
 
 
+@dataclass(frozen=True)
+class FileCheck:
+    """A recorded file that is to be looked at, by whoever sees the data folder."""
+
+    asset_id: int
+    session: str
+    root: Path
+    """The session's folder."""
+    relpath: str
+    kind: str
+    pair_id: int | None
+    sha256: str
+    nbytes: int | None
+    before: AssetState
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a file was found to be."""
+
+    check: FileCheck
+    state: AssetState
+    problem: str = ""
+    other_sha256: str | None = None
+    """What its content is instead, where it has another."""
+
+
 class Verifier:
     """Looks at the files of a catalog.
 
@@ -57,25 +93,33 @@ class Verifier:
         database: An open catalog.
         data: The data folder, to which places of sessions are relative.
         session: Look at this session only; None for all.
+        executor: Where files are read.
     """
 
-    def __init__(self, database: Database, data: Path, *, session: str | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        data: Path,
+        *,
+        session: str | None = None,
+        executor: Executor | None = None,
+    ) -> None:
         self._database = database
         self._data = data
         self._session = session
+        self._executor = executor or InlineExecutor()
 
     def run(self, *, budget_s: float | None, advance: Advance) -> VerifyReport:
         """Compare files with their recorded hashes until all are done or the time is up."""
         started = time.monotonic()
         self._database.require_whole()
         waiting = self._by_age()
+        jobs = self._jobs(waiting, None if budget_s is None else started + budget_s)
+        looks = self._looks(jobs, advance)
         checked = nbytes = recovered = 0
         findings: list[Finding] = []
-        while checked < len(waiting) and (budget_s is None or time.monotonic() - started < budget_s):
-            batch = waiting[checked : checked + FILES_AT_ONCE]
-            seen = list(self._look(batch, None if budget_s is None else started + budget_s, advance))
-            with self._database.write() as connection:
-                record_observations(connection, seen)
+        while some := list(islice(looks, FILES_AT_ONCE)):
+            seen = self._stored(some)
             checked += len(seen)
             nbytes += sum(o.nbytes or 0 for o in seen)
             recovered += sum(o.before != "present" and o.state == "present" for o in seen)
@@ -108,63 +152,108 @@ class Verifier:
             )
         return str(name)
 
-    def _look(self, batch: Sequence[int], deadline: float | None, advance: Advance) -> Iterator[Observation]:
-        columns = select(assets, sessions.c.name.label("session"), sessions.c.location)
-        query = columns.join_from(assets, sessions).where(assets.c.id.in_(batch))
-        with self._database.read() as connection:
-            rows = {row["id"]: row for row in connection.execute(query).mappings()}
-            for key in batch:
-                if deadline is not None and time.monotonic() > deadline:
-                    return
-                yield self._look_at(connection, rows[key])
-                advance(1)
+    def _jobs(self, waiting: Sequence[int], deadline: float | None) -> Iterator[tuple[FileCheck, ...]]:
+        """Divide files into jobs until the time is up."""
+        job: list[FileCheck] = []
+        nbytes = 0
+        for check in self._checks(waiting):
+            if job and (len(job) == _FILES_PER_JOB or nbytes + (check.nbytes or 0) > _BYTES_PER_JOB):
+                yield tuple(job)
+                job, nbytes = [], 0
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+            job.append(check)
+            nbytes += check.nbytes or 0
+        if job:
+            yield tuple(job)
 
-    def _look_at(self, connection: Connection, row: RowMapping) -> Observation:
-        state, problem = self._compare(connection, row)
-        return Observation(
+    def _looks(self, jobs: Iterable[tuple[FileCheck, ...]], advance: Advance) -> Iterator[Look]:
+        for looks in ordered(self._executor, look_at_files, jobs, ahead=_JOBS_AHEAD):
+            for look in looks:
+                advance(1)
+                yield look
+
+    def _checks(self, waiting: Sequence[int]) -> Iterator[FileCheck]:
+        columns = select(assets, sessions.c.name.label("session"), sessions.c.location)
+        for i in range(0, len(waiting), FILES_AT_ONCE):
+            batch = waiting[i : i + FILES_AT_ONCE]
+            query = columns.join_from(assets, sessions).where(assets.c.id.in_(batch))
+            with self._database.read() as connection:
+                rows = {row["id"]: row for row in connection.execute(query).mappings()}
+            yield from (self._check(rows[key]) for key in batch if key in rows)
+
+    def _check(self, row: RowMapping) -> FileCheck:
+        same = ("session", "relpath", "kind", "pair_id", "sha256", "nbytes")
+        return FileCheck(
             asset_id=row["id"],
-            session=row["session"],
-            relpath=row["relpath"],
-            pair_id=row["pair_id"],
-            sha256=row["sha256"],
+            root=self._data / row["location"],
             before=row["state"],
-            state=state,
-            nbytes=row["nbytes"],
+            **{name: row[name] for name in same},
+        )
+
+    def _stored(self, looks: Sequence[Look]) -> list[Observation]:
+        """Store what was seen; damage quarantines its pair."""
+        with self._database.write() as connection:
+            seen = [self._observation(connection, look) for look in looks]
+            record_observations(connection, seen)
+        return seen
+
+    def _observation(self, connection: Connection, look: Look) -> Observation:
+        check, problem = look.check, look.problem
+        if look.other_sha256 is not None:
+            problem = _explain(connection, check, look.other_sha256)
+        return Observation(
+            asset_id=check.asset_id,
+            session=check.session,
+            relpath=check.relpath,
+            pair_id=check.pair_id,
+            sha256=check.sha256,
+            before=check.before,
+            state=look.state,
+            nbytes=check.nbytes,
             problem=problem,
             verified_at_us=time.time_ns() // 1000,
         )
 
-    def _compare(self, connection: Connection, row: RowMapping) -> tuple[AssetState, str]:
-        try:
-            path = FolderRoot(self._data / row["location"]).path(row["relpath"])
-            if row["kind"] == "journal":
-                return _compare_journal(path, row)
-            sighting = look_at(path, expected_nbytes=row["nbytes"])
-            if sighting.state != "present":
-                return sighting.state, sighting.problem
-            found = content_sha256(path)
-        except OSError as error:
-            return "quarantined", f"cannot be read: {error.strerror}"
-        except (DamagedDataError, SessionFolderError) as error:
-            return "quarantined", error.message
-        if found == row["sha256"]:
-            return "present", ""
-        return "quarantined", self._explain(connection, row, found)
 
-    def _explain(self, connection: Connection, row: RowMapping, found: str) -> str:
-        if row["kind"] == "record" and row["relpath"] in {PAIRS_FILE, ALIGNMENT_FILE}:
-            return f"not what was added; after another alignment: catalog add {row['session']}"
-        of_whom = select(sessions.c.name, assets.c.relpath).join_from(assets, sessions)
-        other = connection.execute(of_whom.where(assets.c.sha256 == found).limit(1)).one_or_none()
-        return "its content changed" if other is None else f"holds the content of {other[0]}:{other[1]}"
+def look_at_files(checks: Iterable[FileCheck]) -> list[Look]:
+    """Read files and compare them with what was recorded; needs no catalog."""
+    root_of = cache(FolderRoot)
+    return [_look_at(check, root_of(check.root)) for check in checks]
 
 
-def _compare_journal(path: Path, row: RowMapping) -> tuple[AssetState, str]:
+def _look_at(check: FileCheck, root: FolderRoot) -> Look:
+    try:
+        path = root.path(check.relpath)
+        if check.kind == "journal":
+            return Look(check, *_compare_journal(path, check))
+        sighting = look_at(path, expected_nbytes=check.nbytes)
+        if sighting.state != "present":
+            return Look(check, sighting.state, sighting.problem)
+        found = content_sha256(path)
+    except OSError as error:
+        return Look(check, "quarantined", f"cannot be read: {error.strerror}")
+    except (DamagedDataError, SessionFolderError) as error:
+        return Look(check, "quarantined", error.message)
+    if found == check.sha256:
+        return Look(check, "present")
+    return Look(check, "quarantined", other_sha256=found)
+
+
+def _explain(connection: Connection, check: FileCheck, found: str) -> str:
+    if check.kind == "record" and check.relpath in {PAIRS_FILE, ALIGNMENT_FILE}:
+        return f"not what was added; after another alignment: catalog add {check.session}"
+    of_whom = select(sessions.c.name, assets.c.relpath).join_from(assets, sessions)
+    other = connection.execute(of_whom.where(assets.c.sha256 == found).limit(1)).one_or_none()
+    return "its content changed" if other is None else f"holds the content of {other[0]}:{other[1]}"
+
+
+def _compare_journal(path: Path, check: FileCheck) -> tuple[AssetState, str]:
     """Compare the rows that were read; more may have been appended since, each chained to the last."""
     sighting = look_at(path, expected_nbytes=None)
     if sighting.state != "present":
         return sighting.state, sighting.problem
     read_journal(path)
-    if content_sha256(path, first_nbytes=row["nbytes"]) != row["sha256"]:
+    if content_sha256(path, first_nbytes=check.nbytes) != check.sha256:
         return "quarantined", "rows that were read before are changed or gone"
     return "present", ""
