@@ -47,7 +47,8 @@ class TrainingConfig(Document):
     balanced: bool = True
     """Draw every degradation class equally often; otherwise every pair."""
     stages: tuple[Stage, ...] = ()
-    """Let degradation classes join one stage after the other; without stages all are drawn from the first step on."""
+    """Let degradation classes join one stage after the other; without stages all are drawn from the first step on.
+    Stages are shares of `steps`: a `budget_s` that runs out first cuts the last ones off."""
     learning_rate: float = Field(default=1e-3, gt=0)
     final_learning_rate: float = Field(default=1e-6, ge=0)
     """Where the cosine ends."""
