@@ -82,13 +82,22 @@ def list_pairs(
     ] = "id",
     limit: Annotated[int, typer.Option(help="Pairs in the page.")] = 50,
     after: Annotated[str | None, typer.Option(help="Last pair of the page before.")] = None,
+    each: Annotated[
+        int | None, typer.Option(min=1, help="Draw so many accepted pairs of each class instead of a page.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of --each: another seed draws other pairs.")] = 0,
     split: SplitOption = "default",
     catalog: CatalogOption = None,
 ) -> None:
-    """List pairs, page by page."""
+    """List pairs, page by page, or draw so many of each class, the same ones while the catalog grows."""
+    if each is not None and after is not None:
+        raise UsageError("--after pages through all pairs, --each draws some; one of the two")
     with open_catalog(console, catalog) as opened:
-        pairs = opened.find(where, order=order, limit=limit, after=after, split=split)
-    following = pairs[-1].id if len(pairs) == limit else None
+        if each is not None:
+            pairs = opened.sample(each, where, seed=seed, split=split)
+        else:
+            pairs = opened.find(where, order=order, limit=limit, after=after, split=split)
+    following = pairs[-1].id if each is None and len(pairs) == limit else None
     if console.json:
         console.put_json({"pairs": [listing.pair_json(pair) for pair in pairs], "next": following})
         return
@@ -115,15 +124,30 @@ def show(
 @verb(app)
 def stats(
     console: Console,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="Accepted pairs by degradation, level and scene instead.")
+    ] = False,
     catalog: CatalogOption = None,
 ) -> None:
-    """Count pairs by class, scene and reject reason."""
+    """Count pairs by class, scene and reject reason, or show what is covered and what is missing."""
+    if coverage:
+        _put_coverage(console, catalog)
+        return
     with open_catalog(console, catalog) as opened:
         statistics = opened.stats()
     if console.json:
         console.put_json(asdict(statistics))
     else:
         put_lines(console, listing.statistics_lines(statistics))
+
+
+def _put_coverage(console: Console, catalog: str | None) -> None:
+    with open_catalog(console, catalog) as opened:
+        covered = opened.coverage()
+    if console.json:
+        console.put_json(listing.coverage_json(covered))
+    else:
+        put_lines(console, listing.coverage_lines(covered))
 
 
 @verb(app)

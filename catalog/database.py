@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from catalog.errors import CatalogError, DamagedDataError, ExitCode
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Number of the newest migration."""
 BUSY_TIMEOUT_S = 20.0
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, RowMapping, Select, exists, func, select, upd
 
 from catalog.errors import CatalogError, ExitCode
 from catalog.events import Batch, as_json
-from catalog.status import recount, set_status
+from catalog.status import recount_pairs, set_status
 from catalog.tables import Asset, Event, Pair, Session, table_of
 
 Decision = Literal["accepted", "rejected"]
@@ -172,4 +172,4 @@ def _apply(
             chosen = pairs.c.uid.in_(some)
             connection.execute(update(pairs).where(chosen).values(decision=decision))
             set_status(connection, chosen)
-    recount(connection, {row["scene_id"] for row in found.values()})
+    recount_pairs(connection, {row["round_id"] for row in found.values()})

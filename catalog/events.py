@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
+from catalog.bulk import bulk_insert
 from catalog.tables import Event, table_of
 
 
@@ -48,9 +49,8 @@ class Batch:
             "after": None,
             "undoes": None,
         }
-        rows = [{**common, "subject": name, "session": session, **more} for name, session, more in subjects]
-        if rows:
-            connection.execute(insert(table_of(Event)), rows)
+        rows = ({**common, "subject": name, "session": session, **more} for name, session, more in subjects)
+        bulk_insert(connection, table_of(Event), rows)
 
 
 def as_json(value: Mapping[str, Any]) -> str:

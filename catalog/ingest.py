@@ -6,13 +6,13 @@ the events, and files that did not change keep what verification found out about
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Literal
 
-from sqlalchemy import Connection, RowMapping, Table, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
+from catalog.bulk import bulk_insert
 from catalog.decisions import Decision, effective_decisions
 from catalog.errors import CatalogError, DamagedDataError, ExitCode
 from catalog.events import Batch, as_json
@@ -21,7 +21,7 @@ from catalog.pair_rows import alignment_row, degradation_rows, metric_rows, pair
 from catalog.records import degradation_key
 from catalog.session_content import KnownFile, SessionContent, TakeKey
 from catalog.splits import default_part, extend_splits
-from catalog.status import recount
+from catalog.status import recount_files, recount_pairs
 from catalog.stored_files import AssetState, FolderRoot, Sighting, look_at
 from catalog.tables import (
     Alignment,
@@ -37,7 +37,6 @@ from catalog.tables import (
     table_of,
 )
 
-ROWS_AT_ONCE = 5_000
 Outcome = Literal["added", "updated", "unchanged"]
 
 scenes, sessions, rounds, takes = table_of(Scene), table_of(Session), table_of(Round), table_of(Take)
@@ -194,11 +193,12 @@ def _replace(
             content.pairs, pair_rows(content, take_ids=take_ids, round_ids=round_ids), strict=True
         )
     )
-    _insert(connection, pairs, rows)
+    bulk_insert(connection, pairs, rows)
     pair_ids = _pair_ids(connection, session_id)
     _insert_evidence(connection, content, pair_ids)
-    _insert(connection, assets, (_asset_row(content, seen, session_id, pair_ids) for seen in files))
-    recount(connection, {scene_id})
+    bulk_insert(connection, assets, (_asset_row(content, seen, session_id, pair_ids) for seen in files))
+    recount_pairs(connection, round_ids.values())
+    recount_files(connection, {session_id})
     extend_splits(connection)
 
 
@@ -255,7 +255,7 @@ def _insert_rounds(connection: Connection, content: SessionContent, session_id: 
         }
         for round_ in content.record.rounds
     ]
-    _insert(connection, rounds, rows)
+    bulk_insert(connection, rounds, rows)
     found = connection.execute(select(rounds.c.name, rounds.c.id).where(rounds.c.session_id == session_id))
     return {row.name: row.id for row in found}
 
@@ -273,7 +273,7 @@ def _insert_takes(
         }
         for (name, number), found in content.takes.items()
     ]
-    _insert(connection, takes, rows)
+    bulk_insert(connection, takes, rows)
     names = {key: name for name, key in round_ids.items()}
     stored = connection.execute(select(takes).where(takes.c.round_id.in_(names)))
     return {(names[row.round_id], row.number): row.id for row in stored}
@@ -283,14 +283,14 @@ def _insert_evidence(connection: Connection, content: SessionContent, pair_ids: 
     vocabulary = table_of(DegradationName)
     degradation_ids = {row.name: row.id for row in connection.execute(select(vocabulary))}
     keyed = [(pair, pair_ids[pair_uid(content.record.session, pair.pair)]) for pair in content.pairs]
-    _insert(connection, table_of(Alignment), (alignment_row(pair, key) for pair, key in keyed))
-    _insert(connection, table_of(PairMetric), (r for pair, key in keyed for r in metric_rows(pair, key)))
+    bulk_insert(connection, table_of(Alignment), (alignment_row(pair, key) for pair, key in keyed))
+    bulk_insert(connection, table_of(PairMetric), (r for pair, key in keyed for r in metric_rows(pair, key)))
     degradations = (
         row
         for pair, key in keyed
         for row in degradation_rows(content, pair, key, degradation_ids=degradation_ids)
     )
-    _insert(connection, table_of(PairDegradation), degradations)
+    bulk_insert(connection, table_of(PairDegradation), degradations)
 
 
 def _asset_row(
@@ -307,13 +307,6 @@ def _asset_row(
         "state": seen.state,
         "verified_at_us": seen.verified_at_us,
     }
-
-
-def _insert(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Insert rows some thousand at a time, so that a long list never stands in memory twice."""
-    remaining = iter(rows)
-    while some := list(islice(remaining, ROWS_AT_ONCE)):
-        connection.execute(insert(table), some)
 
 
 def _pair_ids(connection: Connection, session_id: int) -> dict[str, int]:

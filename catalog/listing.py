@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from catalog.coverage import Coverage
     from catalog.export import ExportReport
     from catalog.ingest import AddReport
     from catalog.pair_details import PairDetails
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from catalog.verify import VerifyReport
 
 MAX_FINDINGS_SHOWN = 20
+_MAX_SCENES_NAMED = 3
 
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
@@ -58,7 +60,7 @@ def pair_lines(pairs: Sequence[PairRow]) -> Iterator[str]:
 
 def pair_json(pair: PairRow) -> dict[str, Any]:
     """Return a pair with the names that filters use."""
-    fields = asdict(pair)
+    fields = pair._asdict()
     return {("class" if name == "degradation_class" else name): value for name, value in fields.items()}
 
 
@@ -94,6 +96,40 @@ def statistics_lines(statistics: Statistics) -> Iterator[str]:
     if statistics.reasons:
         yield ""
         yield from columns(("rejected because of", "pairs"), statistics.reasons.items())
+
+
+def coverage_lines(coverage: Coverage) -> Iterator[str]:
+    """Show one line per degradation and level: pairs, and the scenes that lack it."""
+    levels: dict[tuple[str, str], list[int]] = {}
+    for cell in coverage.cells:
+        counts = levels.setdefault((cell.degradation, cell.level), [0, 0, 0])
+        for i, more in enumerate((cell.isolated, cell.coupled, 1)):
+            counts[i] += more
+    header = ("degradation", "level", "isolated", "coupled", "scenes", "missing in")
+    yield from columns(
+        header, ((*level, *n, _named(coverage.missing(*level))) for level, n in levels.items())
+    )
+    yield f"{len(coverage.scenes)} scenes"
+
+
+def _named(scenes: Sequence[str]) -> str:
+    """Name the first of some scenes and say how many more there are."""
+    more = len(scenes) - _MAX_SCENES_NAMED
+    return ", ".join(scenes[:_MAX_SCENES_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def coverage_json(coverage: Coverage) -> dict[str, Any]:
+    """Return every cell, and the scenes that lack a level."""
+    levels = dict.fromkeys((cell.degradation, cell.level) for cell in coverage.cells)
+    return {
+        "scenes": list(coverage.scenes),
+        "cells": [{**asdict(cell), "pairs": cell.pairs} for cell in coverage.cells],
+        "missing": [
+            {"degradation": name, "level": level, "scenes": list(scenes)}
+            for name, level in levels
+            if (scenes := coverage.missing(name, level))
+        ],
+    }
 
 
 def add_line(report: AddReport) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from catalog.events import Batch, as_json
-from catalog.status import recount, set_status
+from catalog.status import recount_files, recount_pairs, set_status
 from catalog.stored_files import AssetState
 from catalog.tables import Asset, Pair, table_of
 
@@ -43,6 +43,7 @@ def record_observations(connection: Connection, seen: Sequence[Observation]) -> 
     ):
         Batch().record(connection, kind, [_subject(o) for o in some])
     _update_pairs(connection, sorted({o.pair_id for o in changed if o.pair_id is not None}))
+    _update_file_counts(connection, [o.asset_id for o in changed])
 
 
 def _store_states(connection: Connection, seen: Sequence[Observation]) -> None:
@@ -79,9 +80,17 @@ def _subject(seen: Observation) -> tuple[str, str, dict[str, str]]:
 
 
 def _update_pairs(connection: Connection, pair_ids: Sequence[int]) -> None:
-    scene_ids: set[int] = set()
+    round_ids: set[int] = set()
     for i in range(0, len(pair_ids), _IDS_AT_ONCE):
         chosen = pairs.c.id.in_(pair_ids[i : i + _IDS_AT_ONCE])
         set_status(connection, chosen)
-        scene_ids.update(connection.execute(select(pairs.c.scene_id).where(chosen).distinct()).scalars())
-    recount(connection, scene_ids)
+        round_ids.update(connection.execute(select(pairs.c.round_id).where(chosen).distinct()).scalars())
+    recount_pairs(connection, round_ids)
+
+
+def _update_file_counts(connection: Connection, asset_ids: Sequence[int]) -> None:
+    session_ids: set[int] = set()
+    for i in range(0, len(asset_ids), _IDS_AT_ONCE):
+        chosen = assets.c.id.in_(asset_ids[i : i + _IDS_AT_ONCE])
+        session_ids.update(connection.execute(select(assets.c.session_id).where(chosen).distinct()).scalars())
+    recount_files(connection, session_ids)

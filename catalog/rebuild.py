@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
+from catalog.bulk import ROWS_AT_ONCE, bulk_insert
 from catalog.database import DamagedDatabaseError, Database
 from catalog.session_folder import list_sessions
 from catalog.tables import Event, Export, ExportItem, Session, Split, SplitMember, table_of
 
-ROWS_AT_ONCE = 5_000
 _CARRIED = tuple(table_of(entity) for entity in (Event, Split, SplitMember, Export, ExportItem))
 Advance = Callable[[float], None]
 
@@ -57,9 +57,8 @@ def carry_over(old: Database, new: Database) -> None:
     """Copy decisions, splits and export lists; they refer to pairs and scenes by name."""
     with old.read() as reading, new.write() as writing:
         for table in _CARRIED:
-            result = reading.execute(select(table), execution_options={"yield_per": ROWS_AT_ONCE})
-            for rows in result.mappings().partitions():
-                writing.execute(insert(table), [dict(row) for row in rows])
+            rows = reading.execute(select(table), execution_options={"yield_per": ROWS_AT_ONCE})
+            bulk_insert(writing, table, (dict(row) for row in rows.mappings()))
         new.restart_keys(writing)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy import ColumnElement, Connection, FromClause, RowMapping, Select, and_, func, select, tuple_
 
@@ -20,6 +20,7 @@ sessions, members = table_of(Session), table_of(SplitMember)
 ORDERS = ("id", "iso", "residual_px", "predicted_epe_px", "position_gap_mm", "mu", "sigma")
 MAX_PAGE = 100_000
 _BEYOND = 1e300
+_ROWS_AT_ONCE = 5_000
 
 
 class OrderError(CatalogError, ValueError):
@@ -29,9 +30,15 @@ class OrderError(CatalogError, ValueError):
     exit_code = ExitCode.INVALID_INPUT
 
 
-@dataclass(frozen=True)
-class PairRow:
-    """A pair as `Catalog.find` returns it."""
+class ColumnError(CatalogError, ValueError):
+    """Pairs have no such column."""
+
+    code = "CAT-QRY-004"
+    exit_code = ExitCode.INVALID_INPUT
+
+
+class PairRow(NamedTuple):
+    """A pair as `Catalog.find` returns it; a tuple, since a listing may hold a hundred thousand."""
 
     id: str
     """``<session>/<pair>``."""
@@ -62,7 +69,7 @@ class PairRow:
     @classmethod
     def from_row(cls, row: RowMapping) -> Self:
         """Take the columns of the same names."""
-        return cls(**{field.name: row[field.name] for field in fields(cls)})
+        return cls(*(row[name] for name in cls._fields))
 
 
 @dataclass(frozen=True)
@@ -73,10 +80,10 @@ class PairSource:
     columns: Mapping[str, ColumnElement[Any]]
 
     def select(self, *more: ColumnElement[Any]) -> Select[Any]:
-        """Select the columns of `PairRow`, and more."""
+        """Select the columns of `PairRow` in their order, and more."""
         own = [
-            self.columns["class" if field.name == "degradation_class" else field.name].label(field.name)
-            for field in fields(PairRow)
+            self.columns["class" if name == "degradation_class" else name].label(name)
+            for name in PairRow._fields
         ]
         return select(*own, *more).select_from(self.table)
 
@@ -141,8 +148,22 @@ def find_pairs(
         position = tuple_(*_position(connection, key, after))
         query = query.where(tuple_(*key) < position if descending else tuple_(*key) > position)
     ordered = [part.desc() if descending else part for part in key]
-    rows = connection.execute(query.order_by(*ordered).limit(limit)).mappings()
-    return [PairRow.from_row(row) for row in rows]
+    return list(map(PairRow._make, connection.execute(query.order_by(*ordered).limit(limit))))
+
+
+def stream_columns(
+    connection: Connection, source: PairSource, names: Sequence[str], *, where: str | None
+) -> Iterator[tuple[Any, ...]]:
+    """Yield some columns of every pair that passes a filter; raises as `Catalog.stream`."""
+    valid = [name for name, field in FIELDS.items() if field.kind != "degradation"]
+    for name in names:
+        if name not in valid:
+            raise ColumnError(f"no column {name!r}{nearest(name, valid)}")
+    query = select(*(source.columns[name] for name in names)).select_from(source.table)
+    query = query.where(source.where(where)).order_by(pairs.c.id)
+    with connection.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE}) as result:
+        for rows in result.partitions():
+            yield from map(tuple, rows)
 
 
 def _order_key(order: str) -> tuple[list[ColumnElement[Any]], bool]:

@@ -288,7 +288,7 @@ class SessionFolder:
     """Read access to one session folder."""
 
     def __init__(self, path: Path) -> None:
-        if not (path / SESSION_FILE).is_file():
+        if not _is_file(path / SESSION_FILE):
             raise SessionNotFoundError(
                 f"{path}: no {SESSION_FILE}, so this is not a session folder",
                 next_step="give a session's name in the data folder, or the path of its folder",
@@ -440,3 +440,10 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in problem["loc"])
     return f"{where}: {problem['msg']}"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file system would take
+        return False

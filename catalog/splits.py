@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 DEFAULT_SPLIT = "default"
 """The split that needs no making: 80, 10 and 10 % by a hash of the scene group."""
 _DEFAULT_SALT = "cleanplate-default-split"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 scenes, splits, members = table_of(Scene), table_of(Split), table_of(SplitMember)
 
@@ -103,8 +105,14 @@ def create_split(connection: Connection, name: str, rule: SplitRule) -> dict[str
     """Make a split of all scenes known now; returns the part of each group.
 
     Raises:
-        SplitError: The name is taken, or a scene of the rule is unknown or at odds with its group.
+        SplitError: The name will not do or is taken, or a scene of the rule is unknown or at odds with its group.
     """
+    if re.fullmatch(_NAME, name) is None:
+        raise SplitError(
+            f"split name {name!r}: letters, digits, '.', '_' and '-' only, at most 64",
+            kept="the catalog, unchanged",
+            next_step="choose another name",
+        )
     if name == DEFAULT_SPLIT or connection.execute(select(splits.c.id).where(splits.c.name == name)).scalar():
         raise SplitError(
             f"split {name!r} exists, and a split never changes once made",

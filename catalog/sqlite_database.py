@@ -173,6 +173,8 @@ class SqliteDatabase(Database):
                 yield
         except sqlite3.DatabaseError as error:
             raise explained(self.name, error) from error
+        except UnicodeDecodeError as error:  # the driver's own words, of a schema that is damaged
+            raise explained(self.name, sqlite3.DatabaseError(f"malformed text: {error.reason}")) from error
 
 
 def check_file_system(folder: Path) -> None:

@@ -1,15 +1,18 @@
-"""Counts for a first look at a catalog, from the table that is kept up to date for them."""
+"""Counts for a first look at a catalog, from the tables that are kept up to date for them."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, func, select
 
-from catalog.tables import Asset, Pair, PairCount, Scene, Session, table_of
+from catalog.tables import FileCount, PairCount, Round, Scene, Session, table_of
 
-pairs, counts, scenes = table_of(Pair), table_of(PairCount), table_of(Scene)
+pair_counts, file_counts = table_of(PairCount), table_of(FileCount)
+rounds, sessions, scenes = table_of(Round), table_of(Session), table_of(Scene)
 
 
 @dataclass(frozen=True)
@@ -33,45 +36,59 @@ class Statistics:
 
 def collect_statistics(connection: Connection) -> Statistics:
     """Count everything once."""
-    cells = connection.execute(select(scenes.c.name, counts).join_from(counts, scenes)).all()
+    cells = count_cells(connection, scenes.c.name, *pair_counts.c["degr_key", "iso", "status"])
     statuses: Counter[str] = Counter()
     classes: dict[str, Counter[str]] = {}
     for cell in cells:
-        statuses[cell.status] += cell.n
-        classes.setdefault(cell.degr_key, Counter())[cell.status] += cell.n
-    accepted = [cell for cell in cells if cell.status == "accepted"]
+        statuses[cell["status"]] += cell["n"]
+        classes.setdefault(cell["degr_key"], Counter())[cell["status"]] += cell["n"]
     return Statistics(
-        sessions=connection.execute(select(func.count()).select_from(table_of(Session))).scalar_one(),
+        sessions=connection.execute(select(func.count()).select_from(sessions)).scalar_one(),
         pairs=dict(sorted(statuses.items())),
         classes={name: dict(sorted(count.items())) for name, count in sorted(classes.items())},
-        levels=[
-            {"scene": cell.name, "class": cell.degr_key, "iso": cell.iso, "pairs": cell.n}
-            for cell in sorted(accepted, key=lambda c: (c.name, c.degr_key, c.iso))
-        ],
-        scenes=_scenes(connection),
+        levels=_levels(cells),
+        scenes=_scenes(connection, cells),
         reasons=_reasons(connection),
         files=_files(connection),
     )
 
 
-def _scenes(connection: Connection) -> dict[str, dict[str, int | str]]:
-    named = {row.name: row.part for row in connection.execute(select(scenes).order_by(scenes.c.name))}
-    result: dict[str, dict[str, int | str]] = {name: {"part": part} for name, part in named.items()}
-    summed = select(scenes.c.name, counts.c.status, func.sum(counts.c.n).label("pairs"))
-    grouped = summed.join_from(counts, scenes).group_by(scenes.c.name, counts.c.status)
-    for row in connection.execute(grouped.order_by(counts.c.status)):
-        result[row.name][row.status] = row.pairs
+def count_cells(connection: Connection, *by: ColumnElement[Any]) -> Sequence[RowMapping]:
+    """Sum the counts of pairs by some columns of counts, rounds, sessions and scenes; the sum is ``n``."""
+    joined = pair_counts.join(rounds).join(sessions).join(scenes)
+    summed = select(*by, func.sum(pair_counts.c.n).label("n")).select_from(joined).group_by(*by).order_by(*by)
+    return connection.execute(summed).mappings().all()
+
+
+def _levels(cells: Sequence[RowMapping]) -> list[dict[str, str | int]]:
+    return [
+        {"scene": cell["name"], "class": cell["degr_key"], "iso": cell["iso"], "pairs": cell["n"]}
+        for cell in cells
+        if cell["status"] == "accepted"
+    ]
+
+
+def _scenes(connection: Connection, cells: Sequence[RowMapping]) -> dict[str, dict[str, int | str]]:
+    result: dict[str, dict[str, int | str]] = {
+        row.name: {"part": row.part} for row in connection.execute(select(scenes).order_by(scenes.c.name))
+    }
+    summed: Counter[tuple[str, str]] = Counter()
+    for cell in cells:
+        summed[cell["name"], cell["status"]] += cell["n"]
+    for (name, status), count in sorted(summed.items()):
+        result[name][status] = count
     return result
 
 
 def _reasons(connection: Connection) -> dict[str, int]:
-    said = select(pairs.c.reasons, func.count()).where(pairs.c.reasons != "").group_by(pairs.c.reasons)
     reasons: Counter[str] = Counter()
-    for joined, count in connection.execute(said):
-        reasons.update(dict.fromkeys(joined.split(","), count))
+    for cell in count_cells(connection, pair_counts.c.reasons):
+        for reason in filter(None, cell["reasons"].split(",")):
+            reasons[reason] += cell["n"]
     return dict(reasons.most_common())
 
 
 def _files(connection: Connection) -> dict[str, int]:
-    state = table_of(Asset).c.state
-    return {row[0]: row[1] for row in connection.execute(select(state, func.count()).group_by(state))}
+    state = file_counts.c.state
+    summed = select(state, func.sum(file_counts.c.n)).group_by(state)
+    return {row[0]: row[1] for row in connection.execute(summed)}

@@ -1,14 +1,30 @@
-"""What counts for a pair, and how many there are of each kind."""
+"""What counts for a pair, and how many pairs and files there are of each kind."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, delete, exists, func, insert, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Table,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 
-from catalog.tables import Asset, Pair, PairCount, table_of
+from catalog.tables import Asset, FileCount, Pair, PairCount, table_of
 
-pairs, assets, counts = table_of(Pair), table_of(Asset), table_of(PairCount)
+_KEYS_AT_ONCE = 500
+pairs, assets = table_of(Pair), table_of(Asset)
+pair_counts, file_counts = table_of(PairCount), table_of(FileCount)
 
 
 def set_status(connection: Connection, condition: ColumnElement[bool]) -> None:
@@ -20,13 +36,30 @@ def set_status(connection: Connection, condition: ColumnElement[bool]) -> None:
     connection.execute(update(pairs).where(condition).values(status=status))
 
 
-def recount(connection: Connection, scene_ids: set[int]) -> None:
-    """Bring the counts of some scenes up to date; belongs into the transaction that changed them."""
-    if not scene_ids:
-        return
-    connection.execute(delete(counts).where(counts.c.scene_id.in_(scene_ids)))
+def recount_pairs(connection: Connection, round_ids: Collection[int]) -> None:
+    """Bring the counts of some rounds up to date; belongs into the transaction that changed their pairs."""
     iso = func.coalesce(pairs.c.iso, 0)
-    kind = (pairs.c.scene_id, pairs.c.degr_key, iso, pairs.c.status)
-    counted = select(*kind, func.count()).where(pairs.c.scene_id.in_(scene_ids)).group_by(*kind)
-    columns = ["scene_id", "degr_key", "iso", "status", "n"]
-    connection.execute(insert(counts).from_select(columns, counted))
+    kind = (pairs.c.round_id, pairs.c.degr_key, iso, pairs.c.status, pairs.c.reasons)
+    _recount(connection, pair_counts, kind, round_ids)
+
+
+def recount_files(connection: Connection, session_ids: Collection[int]) -> None:
+    """Bring the counts of some sessions up to date; belongs into the transaction that changed their files."""
+    _recount(connection, file_counts, (assets.c.session_id, assets.c.state), session_ids)
+
+
+def _recount(
+    connection: Connection, counts: Table, kind: tuple[ColumnElement[Any], ...], owners: Collection[int]
+) -> None:
+    """Count anew by ``kind``, whose first column is the owner that the table of counts begins with."""
+    owner: Column[Any] = next(iter(counts.c))
+    for some in _portions(owners):
+        connection.execute(delete(counts).where(owner.in_(some)))
+        counted = select(*kind, func.count()).where(kind[0].in_(some)).group_by(*kind)
+        connection.execute(insert(counts).from_select([column.name for column in counts.c], counted))
+
+
+def _portions(keys: Collection[int]) -> Iterator[list[int]]:
+    waiting = iter(sorted(keys))
+    while some := list(islice(waiting, _KEYS_AT_ONCE)):
+        yield some

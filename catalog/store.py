@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from catalog import decisions, rebuild, splits
 from catalog.content_hash import content_hash
+from catalog.coverage import Coverage, collect_coverage
 from catalog.database import Database, DatabaseUrlError, open_database
 from catalog.decisions import DecisionReport
 from catalog.errors import CatalogError
@@ -23,7 +24,8 @@ from catalog.ingest import AddReport, write_session
 from catalog.manifest import Split as Part
 from catalog.pair_details import PairDetails, pair_details
 from catalog.rebuild import RebuildReport
-from catalog.selection import PairRow, find_pairs, pair_source
+from catalog.sampling import draw_pairs
+from catalog.selection import PairRow, find_pairs, pair_source, stream_columns
 from catalog.session_content import read_session
 from catalog.session_folder import SessionFolder
 from catalog.splits import DEFAULT_SPLIT, SplitRule
@@ -146,6 +148,53 @@ class Catalog:
             source = pair_source(connection, split=split)
             return find_pairs(connection, source, where=where, order=order, limit=limit, after=after)
 
+    def stream(
+        self, names: Sequence[str], where: str | None = None, *, split: str = DEFAULT_SPLIT
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield some columns of every pair, however many there are, from one state of the catalog.
+
+        >>> for uid, iso in catalog.stream(("id", "iso"), "class = noise"):  # doctest: +SKIP
+        ...     print(uid, iso)
+
+        Args:
+            names: Names of the filter language; ``class`` stands for the degradations.
+            where: A filter in the same language; every pair by default.
+            split: The split that ``split`` refers to.
+
+        Raises:
+            ColumnError: There is no such column.
+            QueryError: The filter does not fit the language.
+            SplitError: No such split.
+        """
+        self.database.require_current()
+        with self.database.read() as connection:
+            source = pair_source(connection, split=split)
+            yield from stream_columns(connection, source, names, where=where)
+
+    def sample(
+        self, of_each: int, where: str | None = None, *, seed: int = 0, split: str = DEFAULT_SPLIT
+    ) -> list[PairRow]:
+        """Draw accepted pairs, so many of each class, in an order that growth never reshuffles.
+
+        Args:
+            of_each: Pairs of each class, fewer where a class has fewer.
+            where: A filter in the language of `catalog.query`.
+            seed: Another seed draws other pairs; 0 draws those of an export's ``balance``.
+            split: The split that ``split`` refers to.
+
+        Returns:
+            Pairs by class; within a class in the order drawn, so that its first ones are a smaller draw.
+
+        Raises:
+            SampleError: ``of_each`` is out of range.
+            QueryError: The filter does not fit the language.
+            SplitError: No such split.
+        """
+        self.database.require_current()
+        with self.database.read() as connection:
+            source = pair_source(connection, split=split)
+            return list(draw_pairs(connection, source, where=where, of_each=of_each, seed=seed))
+
     def show(self, pair: str) -> PairDetails:
         """Return all that is known of a pair, back to the shutter release.
 
@@ -161,6 +210,12 @@ class Catalog:
         self.database.require_current()
         with self.database.read() as connection:
             return collect_statistics(connection)
+
+    def coverage(self) -> Coverage:
+        """Count accepted pairs by degradation, level and scene."""
+        self.database.require_current()
+        with self.database.read() as connection:
+            return collect_coverage(connection)
 
     def accept(self, pairs: Sequence[str], *, reason: str = "") -> DecisionReport:
         """Accept pairs by hand, whatever alignment said.

@@ -273,16 +273,28 @@ class PairDegradation(Base):
 
 
 class PairCount(Base):
-    """How many pairs of each kind there are, kept in the transaction that changes them."""
+    """How many pairs of each kind a round gave, kept in the transaction that changes them."""
 
     __tablename__ = "pair_counts"
-    __table_args__ = (PrimaryKeyConstraint("scene_id", "degr_key", "iso", "status"),)
+    __table_args__ = (PrimaryKeyConstraint("round_id", "degr_key", "iso", "status", "reasons"),)
 
-    scene_id: Mapped[int] = mapped_column(_owned_by("scenes.id"))
+    round_id: Mapped[int] = mapped_column(_owned_by("rounds.id"))
     degr_key: Mapped[str]
     iso: Mapped[int]
     """0 where the ISO is not known."""
     status: Mapped[str]
+    reasons: Mapped[str]
+    n: Mapped[int]
+
+
+class FileCount(Base):
+    """How many files of a session are in each state, kept like `PairCount`."""
+
+    __tablename__ = "file_counts"
+    __table_args__ = (PrimaryKeyConstraint("session_id", "state"),)
+
+    session_id: Mapped[int] = mapped_column(_owned_by("sessions.id"))
+    state: Mapped[str]
     n: Mapped[int]
 
 

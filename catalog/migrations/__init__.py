@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 _one_at_a_time = Lock()  # alembic keeps its context in globals
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring the schema to the newest revision inside the caller's transaction."""
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Bring the schema to a revision, the newest by default, inside the caller's transaction."""
     with _one_at_a_time:
-        command.upgrade(_config(connection), "head")
+        command.upgrade(_config(connection), revision)
 
 
 def check(connection: Connection) -> None:

@@ -75,6 +75,7 @@ RAIN = RoundRecord(
 )
 SNOW = RoundRecord(number=4, name="snow", role="external", degradations=(Degradation.SNOW,))
 GT = RoundRecord(number=1, name="gt", role="gt", settings=ExposureSettings(iso=100, exposure_s=0.002))
+ROUNDS = (GT, NOISE, RAIN, SNOW)
 
 
 @dataclass
@@ -83,7 +84,7 @@ class SessionWriter:
 
     folder: Path
     scene: str
-    rounds: Sequence[RoundRecord] = (GT, NOISE, RAIN, SNOW)
+    rounds: Sequence[RoundRecord] = ROUNDS
     last_line: bytes | None = None
     seq: int = 0
     pairs: list[PairRecord] = field(default_factory=list)
@@ -232,7 +233,12 @@ def data(tmp_path: Path) -> Path:
 
 class MakeSession(Protocol):
     def __call__(
-        self, name: str = ..., *, scene: str = ..., counts: Mapping[str, int] | None = ...
+        self,
+        name: str = ...,
+        *,
+        scene: str = ...,
+        counts: Mapping[str, int] | None = ...,
+        rounds: Sequence[RoundRecord] = ...,
     ) -> SessionWriter: ...
 
 
@@ -241,9 +247,13 @@ def make_session(data: Path) -> MakeSession:
     """Write a captured and aligned session: three noise pairs and two rain pairs, one rejected of each."""
 
     def make(
-        name: str = "s1", *, scene: str = "shelf", counts: Mapping[str, int] | None = None
+        name: str = "s1",
+        *,
+        scene: str = "shelf",
+        counts: Mapping[str, int] | None = None,
+        rounds: Sequence[RoundRecord] = ROUNDS,
     ) -> SessionWriter:
-        writer = SessionWriter(data / "sessions" / name, scene).capture()
+        writer = SessionWriter(data / "sessions" / name, scene, rounds).capture()
         return writer.align({"iso6400": 3, "rain": 2} if counts is None else counts)
 
     return make

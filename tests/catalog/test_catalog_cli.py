@@ -89,6 +89,34 @@ def test_paging_tells_how_to_go_on(run):
     assert error == "more: --after s1/iso6400-000001\n"
 
 
+def test_a_draw_lists_so_many_of_each_class_and_does_not_page(run):
+    run("add", "s1", "s2")
+
+    drawn = parsed(run("list", "--each", "1", "--seed", "4", "--json"))
+
+    assert [pair["class"] for pair in drawn["pairs"]] == ["noise", "rain", "snow"]
+    assert drawn["next"] is None
+    assert parsed(run("list", "--each", "1", "--seed", "4", "--json")) == drawn
+    assert run("list", "--each", "1", "--after", "s1/rain-000000")[0] == 2
+
+
+def test_coverage_shows_levels_and_the_scenes_that_lack_them(run):
+    """Session s1 has noise at ISO 6400 and light rain on the shelf, s2 rain and snow on the desk."""
+    run("add", "s1", "s2")
+
+    code, out, _ = run("stats", "--coverage")
+
+    assert code == 0
+    assert [line.split() for line in out.splitlines()] == [
+        ["degradation", "level", "isolated", "coupled", "scenes", "missing", "in"],
+        ["noise", "ISO", "6400", "3", "0", "1", "desk"],
+        ["rain", "light", "3", "0", "2", "-"],
+        ["snow", "-", "1", "0", "1", "shelf"],
+        ["2", "scenes"],
+    ]
+    assert len(parsed(run("stats", "--coverage", "--json"))["cells"]) == 4
+
+
 def test_decisions_may_be_made_by_filter_and_need_one_way_of_naming(run):
     run("add", "s1")
 
