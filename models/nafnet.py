@@ -46,6 +46,8 @@ class NafnetConfig(Document):
     """Blocks of each decoder stage, lowest resolution first."""
     norm_eps: float = Field(default=1e-6, gt=0)
     loss: PixelLoss = "psnr"
+    shift_px: int = Field(default=0, ge=0, le=8)
+    """Forgive the references a shift of so many pixels, for pairs that are not aligned."""
     unshuffle: int = Field(default=1, ge=1, le=4)
     """Side of the blocks of pixels that the network sees as one position."""
     light: bool = False
@@ -98,7 +100,7 @@ class NafnetRestorer(nn.Module):
 
     def __init__(self, config: NafnetConfig) -> None:
         super().__init__()
-        self.loss_kind = config.loss
+        self.loss_kind, self.shift_px = config.loss, config.shift_px
         self.unshuffle = config.unshuffle
         self.light = LightBranch() if config.light else None
         self.network = NAFNet(
@@ -124,7 +126,7 @@ class NafnetRestorer(nn.Module):
         """Mean pixel loss over the batch; the light branch learns from a loss of its own."""
         lit = self._lit(batch.lq, batch.picture)
         restored = self(lit.detach()).float()
-        detail = pixel_loss(self.loss_kind, restored, batch.gt, batch.mask).mean()
+        detail = pixel_loss(self.loss_kind, restored, batch.gt, batch.mask, shift_px=self.shift_px).mean()
         if self.light is None:
             return {"loss": detail}
         light = pixel_loss("l1", lit, batch.gt, batch.mask).mean()
