@@ -18,7 +18,9 @@ from models.registry import REGISTRY
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-ExportOption = Annotated[str, typer.Option("--data", help="Export: a name in the data folder, or a path.")]
+ExportOption = Annotated[
+    str, typer.Option("--data", help="Export: a name in the data folder, a path, or s3://bucket/name.")
+]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 
 

@@ -19,7 +19,8 @@ class TrainingJob:
     """What to train, on what, and where to put it."""
 
     config: RunConfig[Any]
-    export: Path
+    export: Path | str
+    """Folder, or URL in a store."""
     run: RunFolder
     resume: bool = False
     init: Path | None = None
@@ -48,7 +49,7 @@ def plan_training(
 
     Args:
         model: Name of the model.
-        export: Name in the data folder, or a path.
+        export: Name in the data folder, a path, or a URL.
         data: Data folder.
         config: Size, or a YAML file; when resuming, None takes what the run began with.
         overrides: ``key=value`` changes to it.

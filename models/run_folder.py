@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from catalog.errors import InvalidDocumentError
+from catalog.far_store import is_url
 from catalog.session_folder import replace_file
 from catalog.yaml_document import Document, load_yaml
 from models.config import RunConfig, config_class, dump_config
@@ -200,8 +201,10 @@ def checkpoint_path(run: str | Path, data: Path) -> Path:
     return folder.weights_path(folder.latest_step())
 
 
-def find_export(name_or_path: str, data: Path) -> Path:
-    """Find an export by path or by its name in the data folder; the manifest's reader judges it."""
+def find_export(name_or_path: str, data: Path) -> Path | str:
+    """Find an export by URL, path or its name in the data folder; the manifest's reader judges it."""
+    if is_url(name_or_path):
+        return name_or_path
     path = Path(name_or_path)
     if path.is_dir() or os.sep in name_or_path:
         return path

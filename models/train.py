@@ -20,7 +20,7 @@ import torch
 
 from models.checkpoint import CheckpointInfo, config_document
 from models.config import TrainingConfig
-from models.data import Crop, CropLoader, PairDataset, collate, export_digest
+from models.data import CropLoader, HostBatch, PairDataset, export_digest
 from models.errors import DivergedError, StorageError, TrainingInterruptedError
 from models.job import TrainingJob
 from models.processes import Processes, StopRequest, gradient_kept_back
@@ -99,7 +99,8 @@ class Trainer:
         """Train to the last step, or until a signal asks to stop."""
         settings, state, self._started_s = self._settings, self.state, time.perf_counter()
         with self._loader() as loader, StopRequest() as stop, self._log(console) as log:
-            batches = loader.batches(state.step * settings.batch * settings.accumulate)
+            position = state.step * settings.batch * settings.accumulate
+            batches = loader.host_batches(position, pinned=self._processes.device.type == "cuda")
             last = self._progress() >= 1
             while not last:
                 self._advance(batches, log)
@@ -170,14 +171,14 @@ class Trainer:
         run = self._job.run if self._processes.leads else None
         return ProgressLog(run, console, first_step=self.state.step, processes=self._processes.world)
 
-    def _advance(self, batches: Iterator[list[Crop]], log: ProgressLog) -> None:
+    def _advance(self, batches: Iterator[HostBatch], log: ProgressLog) -> None:
         """Make one optimiser step of ``accumulate`` passes."""
         torch.manual_seed(self._step_seed())
         self.state.optimiser.zero_grad(set_to_none=True)
         passes = self._settings.accumulate
         for number in range(passes):
             asked_s = time.perf_counter()
-            batch = collate(next(batches), self._processes.device)
+            batch = next(batches).to(self._processes.device)
             waited_s = time.perf_counter() - asked_s
             with gradient_kept_back(self.state.objective, wanted=number < passes - 1):
                 parts = self.state.objective(batch)

@@ -38,7 +38,7 @@ class Validator:
         settings: How many pairs, and how much of each.
     """
 
-    def __init__(self, export: Path, settings: TrainingConfig) -> None:
+    def __init__(self, export: Path | str, settings: TrainingConfig) -> None:
         self._dataset = _pairs_to_watch(export)
         self._settings = settings
         self._pairs: list[Pair] = []
@@ -72,7 +72,7 @@ def restore_pixels(model: Restorer, lq: Pixels, device: torch.device) -> Pixels:
     return (restored * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
-def _pairs_to_watch(export: Path) -> PairDataset:
+def _pairs_to_watch(export: Path | str) -> PairDataset:
     try:
         return PairDataset(export, "val")
     except NoPairsError:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from catalog.errors import ExitCode
 from catalog.manifest import ManifestError, write_manifest
@@ -20,7 +21,9 @@ from catalog.tile_format import Codec
 from catalog.tile_pack_writer import PackPair, write_shard
 from models.data import Crop, CropLoader, HostBatch, PairDataset, collate, evenly, export_digest
 from models.errors import DamagedImageError, NoPairsError, UnfitPairError
+from models.job import plan_training
 from models.order import CropOrder
+from models.train import train
 
 CPU = torch.device("cpu")
 
@@ -401,3 +404,22 @@ def test_two_processes_see_their_shares_and_together_the_order_of_one(make_expor
     alone = [crop for batch in _batches(export, 8, batch=6) for crop in batch]
     digests = [hashlib.sha256(c.lq.tobytes() + c.gt.tobytes()).hexdigest() for c in alone]
     assert together == [[c.row.id, digest] for c, digest in zip(alone, digests, strict=True)]
+
+
+def test_a_run_is_trained_on_an_export_in_a_store(make_export, s3, cache, tmp_path, console):
+    """The same three steps from the folder and from the bucket end in the same weights."""
+    export = packed(make_export(size=(64, 64)), "zstd")
+    weights = []
+    for name, place in (("here", str(export)), ("there", in_a_store(export, s3))):
+        settings = (
+            "training.steps=3",
+            "training.patch_px=16",
+            "training.batch=2",
+            "training.validation_pairs=0",
+        )
+        job = plan_training("nafnet", place, data=tmp_path, config="tiny", overrides=settings, out=name)
+        weights.append(load_file(train(job, console).checkpoint))
+
+    here, there = weights
+    assert here.keys() == there.keys()
+    assert all(torch.equal(here[key], there[key]) for key in here)
