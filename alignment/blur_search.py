@@ -13,11 +13,12 @@ from alignment.blur import blur_light
 from alignment.camera_motion import Array, at_scale, inverted
 from alignment.level_pair import TILE_PX
 from alignment.picture import NO_BLUR, Picture, smooth
-from alignment.tiles import CentredPlane, TileGrid, tile_correlation
+from alignment.tiles import IN_PLACE, TileGrid, compare_tiles
 from catalog.evidence import BlurRecord
 
 _SCALE = 2
-_SMOOTHING_PX = 0.7
+_SMOOTHING_PX = 0.5
+"""Before tiles are sampled, which makes it 0.7 px."""
 Family = Literal["disc", "motion"]
 
 _SIZES_PX: dict[Family, tuple[float, ...]] = {
@@ -69,7 +70,7 @@ class BlurSearch:
         )
         lines = (whole.y0 + whole.tile_px * rows[:, None] + np.arange(whole.tile_px)).ravel()
         self._light = np.asarray(light[lines], np.float32)
-        self._lq = CentredPlane.of(self._grid.crop(smooth(lq_plane[lines], _SMOOTHING_PX)), self._grid)
+        self._lq = smooth(lq_plane[lines], _SMOOTHING_PX)
         self._known: dict[BlurRecord, float] = {}
 
     def score(self, blur: BlurRecord) -> float:
@@ -77,7 +78,8 @@ class BlurSearch:
         if blur not in self._known:
             light = blur_light(self._light, blur, scale=_SCALE)
             plane = smooth(self._tone.codes(light, exposure=self._exposure), _SMOOTHING_PX)
-            rho = tile_correlation(self._grid.crop(plane), self._lq, self._grid)[self._usable]
+            tiles = compare_tiles(plane, IN_PLACE, self._lq, IN_PLACE, self._grid)
+            rho = tiles.correlation[self._usable]
             gained = np.log1p(-(np.clip(rho, 0, _ALIKE) ** 2)).sum()
             self._known[blur] = float(-0.5 * gained / max(rho.size, 1))
         return self._known[blur]

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from alignment.camera_motion import Array, Pinhole, inverted, jacobian
 from alignment.local_map import LocalMap
-from alignment.photometry import Plane
 from alignment.robust_fit import Fit
-from alignment.tiles import TileGrid, TileStatistics
+from alignment.tiles import FineDetail, TileGrid, TileStatistics
 
 _BLOCK_TILES = 5
 """Side of the blocks between which errors are taken as independent, tiles."""
@@ -119,59 +117,29 @@ def predict_error(
 
 
 def bound_px(
-    truth: Plane,
-    lq: Plane,
-    tiles: TileStatistics,
-    fit: Fit,
-    grid: TileGrid,
-    *,
-    camera: Pinhole,
-    points_px: Array,
+    detail: FineDetail, tiles: TileStatistics, fit: Fit, *, camera: Pinhole, points_px: Array
 ) -> float:
     """Cramér-Rao bound of the model's displacement, root mean square over points, px.
 
     Args:
-        truth: Matched ground truth warped onto the tiles and not smoothed, codes.
-        lq: The degraded frame on the tiles and not smoothed, codes.
+        detail: Gradients and noise of both frames at the alignment found.
         tiles: Statistics at the same alignment, for the gains.
         fit: For its model, Jacobians and usable tiles.
-        grid: The tiles.
         camera: For the Jacobians at ``points_px``.
         points_px: ``(n, 2)`` over the picture.
     """
     gain = np.maximum(tiles.gain, 0.0)
-    moments = (
-        gradient_moments(truth, grid) * (gain**2 / _noise_variance(truth, lq, gain, grid))[:, None, None]
-    )
+    moments = detail.gradient_moments * (gain**2 / _noise_variance(detail, gain))[:, None, None]
     information = np.einsum(
-        "k,kip,kij,kjq->pq", fit.usable.astype(float), fit.jacobians, moments, fit.jacobians
+        "k,kip,kij,kjq->pq", fit.usable.astype(float), fit.jacobians, moments, fit.jacobians, optimize=True
     )
     covariance = np.linalg.pinv(information, hermitian=True)
     at_points = jacobian(fit.model, camera, points_px)
     return float(np.sqrt(np.einsum("nip,pq,niq->", at_points, covariance, at_points) / len(points_px)))
 
 
-def gradient_moments(plane: Plane, grid: TileGrid) -> Array:
-    """Sum of the outer products of the gradient over each tile, ``(K, 2, 2)`` codes² per px² of the full frame."""
-    gx = np.asarray(cv2.Sobel(plane, cv2.CV_32F, 1, 0, ksize=1, scale=0.5 / grid.scale), np.float32)
-    gy = np.asarray(cv2.Sobel(plane, cv2.CV_32F, 0, 1, ksize=1, scale=0.5 / grid.scale), np.float32)
-    xx, xy, yy = (grid.means(np.multiply(a, b)).ravel() for a, b in ((gx, gx), (gx, gy), (gy, gy)))
-    moments = np.stack([np.stack([xx, xy], -1), np.stack([xy, yy], -1)], -2)
-    return moments.astype(float) * grid.tile_px**2
-
-
-def noise_variance(plane: Plane, grid: TileGrid) -> Array:
-    """Noise of each tile by a difference that structure passes little of, ``(K,)`` codes².
-
-    References:
-        Immerkær, Fast noise variance estimation, 1996.
-    """
-    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
-    return grid.means(np.square(cv2.filter2D(plane, -1, mask))).ravel().astype(float)
-
-
-def _noise_variance(truth: Plane, lq: Plane, gain: Array, grid: TileGrid) -> Array:
+def _noise_variance(detail: FineDetail, gain: Array) -> Array:
     """Noise of both frames in codes² of the degraded one; fine structure that both show is taken out."""
-    in_truth = gain**2 * noise_variance(truth, grid)
-    own = np.maximum(noise_variance(lq, grid) - in_truth, _ROUNDING_VARIANCE)
+    in_truth = gain**2 * detail.gt_noise
+    own = np.maximum(detail.lq_noise - in_truth, _ROUNDING_VARIANCE)
     return np.asarray(own + np.minimum(in_truth, np.percentile(in_truth, 10)), np.float64)

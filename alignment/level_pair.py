@@ -18,10 +18,10 @@ from alignment.camera_motion import (
     motion_matrix,
     normalised,
 )
-from alignment.photometry import Mask, Plane
+from alignment.photometry import Mask
 from alignment.picture import MatchedTruth, Picture
 from alignment.robust_fit import Fit, Flags, fit_motion
-from alignment.tiles import CentredPlane, TileGrid, TileStatistics, compare_tiles
+from alignment.tiles import IN_PLACE, TileGrid, TileStatistics, compare_tiles
 
 TILE_PX = {1: 32, 2: 16, 4: 16}
 """Side of a tile by scale, px of the reduced frame."""
@@ -61,17 +61,16 @@ class ForwardPair:
         tile_px: int | None = None,
     ) -> None:
         self.grid = TileGrid.over(lq.size, scale=scale, tile_px=tile_px or TILE_PX[scale])
-        self._truth = truth.fine_level(scale)
-        self._truth_size = truth.size
-        self._lq = CentredPlane.of(self.grid.crop(lq.level(scale)), self.grid)
+        self._truth, self._truth_size = truth.level(scale), truth.size
+        self._lq = lq.level(scale)
         self._trusted = trusted_tiles(trust, self.grid)
 
     def linearise(self, homography: Array) -> tuple[TileStatistics, Flags]:
         """Warp the ground truth and compare."""
         back = inverted(homography)
         usable = self.grid.inside(back, self._truth_size, margin_px=2.0 * self.grid.scale)
-        warped = warp_onto_tiles(self._truth, at_scale(back, self.grid.scale), self.grid)
-        return compare_tiles(warped, self._lq, self.grid), usable & self._trusted
+        to_truth = at_scale(back, self.grid.scale)
+        return compare_tiles(self._truth, to_truth, self._lq, IN_PLACE, self.grid), usable & self._trusted
 
     @staticmethod
     def step(homography: Array, motion: Array) -> Array:
@@ -84,15 +83,14 @@ class BackwardPair:
 
     def __init__(self, truth: MatchedTruth, lq: Picture, *, scale: int) -> None:
         self.grid = TileGrid.over(truth.size, scale=scale, tile_px=TILE_PX[scale])
-        self._truth = self.grid.crop(truth.level(scale))
-        self._lq = lq.fine_level(scale)
-        self._lq_size = lq.size
+        self._truth = truth.level(scale)
+        self._lq, self._lq_size = lq.level(scale), lq.size
 
     def linearise(self, homography: Array) -> tuple[TileStatistics, Flags]:
         """Warp the degraded frame and compare."""
         usable = self.grid.inside(homography, self._lq_size, margin_px=2.0 * self.grid.scale)
-        warped = warp_onto_tiles(self._lq, at_scale(homography, self.grid.scale), self.grid)
-        return compare_tiles(self._truth.copy(), CentredPlane.of(warped, self.grid), self.grid), usable
+        to_lq = at_scale(homography, self.grid.scale)
+        return compare_tiles(self._truth, IN_PLACE, self._lq, to_lq, self.grid), usable
 
     @staticmethod
     def step(homography: Array, motion: Array) -> Array:
@@ -136,41 +134,6 @@ def refine(
         moved = float(np.abs(jacobians @ fit.parameters).max())
         iterations += 1
     return Refinement(pair, homography, fit, tiles, iterations, moved < tolerance_px)
-
-
-def warp_onto_tiles(fine_plane: Plane, to_plane: Array, grid: TileGrid) -> Plane:
-    """Sample a doubled plane, bilinearly, at every pixel of the tiles; ``to_plane`` maps reduced px."""
-    offset = np.array([[1, 0, grid.x0], [0, 1, grid.y0], [0, 0, 1.0]])
-    finer = np.diag([2.0, 2.0, 1.0])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(
-        cv2.warpPerspective(fine_plane, finer @ to_plane @ offset, (grid.width, grid.height), flags=flags),
-        np.float32,
-    )
-
-
-def pick_onto_tiles(plane: Plane, to_plane: Array, grid: TileGrid) -> Plane:
-    """Take the nearest pixel for every pixel of the tiles, noise and all; ``to_plane`` maps reduced px."""
-    offset = np.array([[1, 0, grid.x0], [0, 1, grid.y0], [0, 0, 1.0]])
-    flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-    return np.asarray(
-        cv2.warpPerspective(plane, to_plane @ offset, (grid.width, grid.height), flags=flags), np.float32
-    )
-
-
-def gradient_correlation(
-    truth: MatchedTruth, lq: Picture, homography: Array, *, scale: int, chosen: Flags
-) -> float:
-    """Correlate the gradients of both frames over the chosen tiles."""
-    grid = TileGrid.over(lq.size, scale=scale, tile_px=TILE_PX[scale])
-    back = at_scale(inverted(homography), scale)
-    planes = [warp_onto_tiles(truth.fine_level(scale), back, grid), grid.crop(lq.level(scale))]
-    moments = np.zeros(3)
-    for dx, dy in ((1, 0), (0, 1)):
-        g, l = (cv2.Sobel(plane, cv2.CV_32F, dx, dy, ksize=1) for plane in planes)
-        for index, product in enumerate((np.multiply(g, l), np.multiply(g, g), np.multiply(l, l))):
-            moments[index] += float(grid.means(product).ravel()[chosen].sum())
-    return float(moments[0] / max(np.sqrt(moments[1] * moments[2]), 1e-9))
 
 
 def trusted_tiles(trust: Mask | None, grid: TileGrid) -> Flags:

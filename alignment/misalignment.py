@@ -13,11 +13,10 @@ import numpy as np
 
 from alignment.camera_motion import Array, Pinhole, grid_points, inverted, map_points
 from alignment.errors import PictureFormatError
-from alignment.level_pair import warp_onto_tiles
 from alignment.photometry import Plane, Rgb, ToneCurve, standard_tone_curve
 from alignment.picture import Picture
 from alignment.registration import Registration, register
-from alignment.tiles import CentredPlane, TileGrid, tile_correlation
+from alignment.tiles import IN_PLACE, TileGrid, compare_tiles
 from catalog.evidence import BlurRecord
 
 _TYPICAL_FOCAL = 1.2
@@ -129,9 +128,8 @@ def _likeness(gt: Picture, lq: Picture, shift: tuple[int, int]) -> float:
     back = inverted(_shift_matrix(*shift))
     seen = grid.inside(back, gt.size, margin_px=0.0)
     at_scale = _shift_matrix(-shift[0] // _COARSE_SCALE, -shift[1] // _COARSE_SCALE)
-    warped = warp_onto_tiles(gt.fine_level(_COARSE_SCALE), at_scale, grid)
-    lq_tiles = CentredPlane.of(grid.crop(lq.level(_COARSE_SCALE)), grid)
-    return float(np.mean(tile_correlation(warped, lq_tiles, grid) * seen))
+    tiles = compare_tiles(gt.level(_COARSE_SCALE), at_scale, lq.level(_COARSE_SCALE), IN_PLACE, grid)
+    return float(np.mean(tiles.correlation * seen))
 
 
 def _shift_matrix(dx: float, dy: float) -> Array:

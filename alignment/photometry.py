@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.errors import PictureFormatError
+from alignment.kernels.tables import looked_up, looked_up_by_root, weighted_channels
 
 Rgb = NDArray[np.uint8] | NDArray[np.uint16]
 Plane = NDArray[np.float32]
 Mask = NDArray[np.uint8]
 
 _TABLE_SIZE = 65536
-_LUMA = np.array([[0.2126, 0.7152, 0.0722]], np.float32)
+_LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +41,8 @@ class ToneCurve:
 
     def light(self, codes: Plane) -> Plane:
         """Turn codes (any shape, float32, 0..255) into light, to 1/500 of a code."""
-        index = np.clip(codes * 257 + 0.5, 0, _TABLE_SIZE - 1).astype(np.uint16)
-        return np.asarray(self.light_by_code[index], np.float32)
+        flat = np.ascontiguousarray(codes, np.float32).ravel()
+        return looked_up(flat, self.light_by_code).reshape(codes.shape)
 
     def light_of(self, rgb: Rgb) -> Plane:
         """Turn stored pixels into light: ``(H, W, 3)`` uint8 or uint16 to float32."""
@@ -51,12 +52,8 @@ class ToneCurve:
 
     def codes(self, light: Plane, *, exposure: float = 1.0) -> Plane:
         """Turn light times ``exposure`` into codes, to 1/300 of a code; light outside 0..1 is clipped."""
-        root = np.clip(light * np.float32(exposure), 0, 1)
-        np.sqrt(root, out=root)
-        root *= _TABLE_SIZE - 1
-        root += 0.5
-        index = root.astype(np.uint16)
-        return np.asarray(self.code_by_root[index], np.float32)
+        flat = np.ascontiguousarray(light, np.float32).ravel()
+        return looked_up_by_root(flat, np.float32(exposure), self.code_by_root).reshape(light.shape)
 
     def pixels(self, light: Plane, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> Rgb:
         """Turn light into stored pixels of ``dtype``, rounded to the nearest code."""
@@ -133,5 +130,6 @@ def grey_codes(rgb: Rgb) -> Plane:
             f"an image of shape {rgb.shape} and type {rgb.dtype}",
             next_step="give RGB of 8 or 16 bits per channel",
         )
-    weights = _LUMA if rgb.dtype == np.uint8 else _LUMA / 257
-    return np.asarray(cv2.transform(rgb.astype(np.float32), weights), np.float32)
+    if rgb.dtype == np.uint8:
+        return weighted_channels(np.ascontiguousarray(rgb), _LUMA)
+    return np.asarray(cv2.transform(rgb.astype(np.float32), _LUMA[None] / 257), np.float32)

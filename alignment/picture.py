@@ -15,10 +15,9 @@ from catalog.evidence import BlurRecord
 NO_BLUR = BlurRecord(kind="none", size_px=0.0)
 DIMMED = 0.7
 """Below this ratio of light the ground truth is dimmed to match; above, gains and offsets absorb the rest."""
-_DOUBLING_VARIANCE = 0.25
-"""Variance of the 1-4-6-4-1 kernel that doubling interpolates with, px²."""
-SMOOTHING_PX = 1.0
-"""Sigma of the Gaussian before any bilinear warp: unsmoothed, bilinear interpolation pulls towards whole pixels."""
+SMOOTHING_PX = float(np.sqrt(0.75))
+"""Sigma of the Gaussian before tiles are sampled, whose own kernel makes it 1 px: unsmoothed, any interpolation
+between pixels moves the finest detail."""
 
 
 class Picture:
@@ -79,10 +78,6 @@ class Picture:
             self._levels[scale] = smooth(self.reduced(scale), SMOOTHING_PX)
         return self._levels[scale]
 
-    def fine_level(self, scale: int) -> Plane:
-        """Return `level` sampled twice as finely, for bilinear warps."""
-        return smooth_doubled(self.reduced(scale), SMOOTHING_PX)
-
 
 def reduce_plane(plane: Plane, scale: int) -> Plane:
     """Average squares of ``scale`` px; what does not fill a square at the right and the bottom is cut off."""
@@ -97,20 +92,6 @@ def smooth(plane: Plane, sigma_px: float) -> Plane:
     """Smooth by a Gaussian."""
     side = 2 * int(np.ceil(3 * sigma_px)) + 1
     return np.asarray(cv2.GaussianBlur(plane, (side, side), sigma_px), np.float32)
-
-
-def doubled(plane: Plane) -> Plane:
-    """Sample twice as finely: pixel ``(x, y)`` becomes ``(2x, 2y)``; smooths by a variance of 0.25 px².
-
-    Bilinear interpolation between samples one pixel apart moves detail by up to 0.01 px after a Gaussian of 1 px.
-    Half a pixel apart it moves a fifth of that (measured on Fourier-shifted photographs).
-    """
-    return np.asarray(cv2.pyrUp(plane), np.float32)
-
-
-def smooth_doubled(plane: Plane, sigma_px: float) -> Plane:
-    """Smooth by a Gaussian as `smooth` and sample twice as finely."""
-    return doubled(smooth(plane, float(np.sqrt(sigma_px**2 - _DOUBLING_VARIANCE))))
 
 
 class MatchedTruth:
@@ -129,6 +110,7 @@ class MatchedTruth:
         self.blur = blur
         self.exposure = exposure
         self._reduced: dict[int, Plane] = {}
+        self._levels: dict[int, Plane] = {}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -137,11 +119,11 @@ class MatchedTruth:
 
     def level(self, scale: int) -> Plane:
         """Return the matched frame reduced ``scale`` times and smoothed, as `Picture.level`."""
-        return self.gt.level(scale) if self._is_plain() else smooth(self.reduced(scale), SMOOTHING_PX)
-
-    def fine_level(self, scale: int) -> Plane:
-        """Return `level` sampled twice as finely, for bilinear warps."""
-        return smooth_doubled(self.reduced(scale), SMOOTHING_PX)
+        if self._is_plain():
+            return self.gt.level(scale)
+        if scale not in self._levels:
+            self._levels[scale] = smooth(self.reduced(scale), SMOOTHING_PX)
+        return self._levels[scale]
 
     def reduced(self, scale: int) -> Plane:
         """Return the matched frame reduced ``scale`` times, not smoothed."""

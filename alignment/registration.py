@@ -27,18 +27,17 @@ from alignment.camera_motion import (
 from alignment.errors import PictureFormatError
 from alignment.information import PredictedError, bound_px, parameter_covariance, predict_error
 from alignment.level_pair import (
+    TILE_PX,
     BackwardPair,
     ForwardPair,
     Refinement,
-    gradient_correlation,
-    pick_onto_tiles,
     refine,
 )
 from alignment.local_map import LocalMap, local_map
 from alignment.photometry import Mask
 from alignment.picture import DIMMED, NO_BLUR, MatchedTruth, Picture
-from alignment.robust_fit import Fit, fit_motion, information_criterion
-from alignment.tiles import TileStatistics
+from alignment.robust_fit import Fit, Flags, fit_motion, information_criterion
+from alignment.tiles import IN_PLACE, TileGrid, TileStatistics, fine_detail, gradient_products
 from alignment.window import WindowTrack, track_window
 from catalog.evidence import BlurRecord
 
@@ -57,6 +56,7 @@ _FINE_TOLERANCE_PX = 0.01
 """A step leaves a tenth of itself or less."""
 _STRONG_EVIDENCE = 10.0
 """Least gain in Schwarz's criterion at which a richer model is taken (Kass and Raftery, 1995)."""
+_DETAIL_SCALE = 2
 _MIDTONES = (64.0, 192.0)
 _CLIPPED = (1.5, 253.5)
 
@@ -294,7 +294,7 @@ def _describe(
         split_half_sigma_px=halves_sigma_px,
         forward_backward_px=float(np.hypot(*(there_and_back - corners).T).max()),
         ncc=float(np.median(tiles.correlation[good])),
-        gradient_ncc=gradient_correlation(truth, lq, forward.homography, scale=2, chosen=good),
+        gradient_ncc=_gradient_correlation(truth, lq, forward.homography, good),
         gain=GainStatistics(*(float(np.percentile(tiles.gain[good], p)) for p in (50, 10, 90))),
         clipped_white_share=white,
         clipped_black_share=black,
@@ -319,12 +319,19 @@ def _split_half(
     return float(np.sqrt(np.mean(np.sum(difference**2, axis=1)))), float(np.sqrt(variance))
 
 
+def _gradient_correlation(truth: MatchedTruth, lq: Picture, homography: Array, chosen: Flags) -> float:
+    grid = TileGrid.over(lq.size, scale=_DETAIL_SCALE, tile_px=TILE_PX[_DETAIL_SCALE])
+    to_truth = at_scale(inverted(homography), _DETAIL_SCALE)
+    planes = truth.level(_DETAIL_SCALE), lq.level(_DETAIL_SCALE)
+    both, gt, own = gradient_products(planes[0], to_truth, planes[1], IN_PLACE, grid)[chosen].sum(axis=0)
+    return float(both / max(np.sqrt(gt * own), 1e-9))
+
+
 def _bound(truth: MatchedTruth, lq: Picture, forward: Refinement, camera: Pinhole, points_px: Array) -> float:
     grid = forward.pair.grid
     to_truth = at_scale(inverted(forward.homography), grid.scale)
-    warped = pick_onto_tiles(truth.reduced(grid.scale), to_truth, grid)
-    plane = grid.crop(lq.reduced(grid.scale))
-    return bound_px(warped, plane, forward.tiles, forward.fit, grid, camera=camera, points_px=points_px)
+    detail = fine_detail(truth.reduced(grid.scale), to_truth, lq.reduced(grid.scale), IN_PLACE, grid)
+    return bound_px(detail, forward.tiles, forward.fit, camera=camera, points_px=points_px)
 
 
 def _clipped_shares(gt: Picture, lq: Picture, homography: Array) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from alignment.camera_motion import PARAMETERS, Array, ModelName, Pinhole, jacobian
 from alignment.errors import NoCommonStructureError
+from alignment.kernels.reweighting import reweighted
 from alignment.tiles import TileStatistics
 
 Flags = NDArray[np.bool_]
@@ -17,9 +18,6 @@ CHI_SQUARE_MEDIAN = 1.386
 """Median of chi-square with two degrees of freedom."""
 TUKEY_CUT = 16.0
 """Whitened squared innovation at which a tile loses its say; 16 is four standard deviations."""
-_MAX_REWEIGHTINGS = 10
-_TELLING = 1e-9
-"""Share of a tile's information across its only edge below which there is none: rounding."""
 _LEAST_EIGENVALUE = 1e-9
 """Of the information scaled to a diagonal of ones: below it, rounding decides some of the parameters."""
 
@@ -65,57 +63,28 @@ def fit_motion(tiles: TileStatistics, jacobians: Array, usable: Flags, *, model:
     Raises:
         NoCommonStructureError: The tiles do not determine the parameters.
     """
-    design, target = _whitened(tiles, jacobians)
-    size = PARAMETERS[model]
-    rows = design.reshape(-1, size)
-    weight = usable.astype(float)
-    for _ in range(_MAX_REWEIGHTINGS):
-        weighted = (design * weight[:, None, None]).reshape(-1, size).T
-        normal = weighted @ rows
-        parameters = _solve(normal, weighted @ target.ravel())
-        chi_square = np.square(target - (rows @ parameters).reshape(-1, 2)) @ np.ones(2)
-        inflation = max(_median(chi_square[usable]) / CHI_SQUARE_MEDIAN, 1e-6)
-        previous, weight = weight, usable * tukey_weight(chi_square / inflation)
-        if np.max(np.abs(weight - previous)) < 0.01:
-            break
+    information, score, shifts = map(np.ascontiguousarray, (tiles.information, tiles.score, jacobians))
+    good, parameters, normal, chi_square, weight, inflation = reweighted(
+        information, score, shifts, usable, (TUKEY_CUT, CHI_SQUARE_MEDIAN)
+    )
+    if not good or _least_eigenvalue(normal) <= _LEAST_EIGENVALUE:
+        raise NoCommonStructureError(
+            "the two frames have too little structure in common to register",
+            next_step="more light, a sharper ground truth or more texture in the scene",
+        )
     remainder = tiles.score - np.einsum("kij,kj->ki", tiles.information, jacobians @ parameters)
     return Fit(
         model=model,
         parameters=parameters,
-        normal=np.asarray((design * weight[:, None, None]).reshape(-1, size).T @ rows, np.float64),
+        normal=normal,
         jacobians=jacobians,
         remainder=remainder,
         innovation=_solved(tiles.information, remainder),
-        chi_square=chi_square / inflation,
+        chi_square=chi_square,
         weight=weight,
         inflation=inflation,
         usable=usable,
     )
-
-
-def _whitened(tiles: TileStatistics, jacobians: Array) -> tuple[Array, Array]:
-    """Scale every tile's equations to unit variance: design ``(K, 2, p)`` and target ``(K, 2)``.
-
-    By the Cholesky factor of each tile's information; what a tile cannot tell gets a row of zeros.
-    """
-    information, score = tiles.information, tiles.score
-    a = np.sqrt(np.maximum(information[:, 0, 0], 0.0))
-    b = _quotient(information[:, 0, 1], a)
-    rest = information[:, 1, 1] - b**2
-    c = np.sqrt(np.where(rest > _TELLING * information[:, 1, 1], rest, 0.0))
-    first = _quotient(score[:, 0], a)
-    target = np.stack([first, _quotient(score[:, 1] - b * first, c)], axis=-1)
-    x, y = jacobians[:, 0], jacobians[:, 1]
-    return np.stack([a[:, None] * x + b[:, None] * y, c[:, None] * y], axis=1), target
-
-
-def _quotient(values: Array, by: Array) -> Array:
-    return np.divide(values, by, out=np.zeros_like(values), where=by > 0)
-
-
-def tukey_weight(chi_square: Array) -> Array:
-    """Tukey's biweight of whitened squared innovations."""
-    return np.asarray(np.maximum(1 - chi_square / TUKEY_CUT, 0.0) ** 2, np.float64)
 
 
 def robust_cost(chi_square: Array) -> float:
@@ -134,25 +103,13 @@ def information_criterion(fit: Fit, *, reference_inflation: float) -> float:
     return robust_cost(chi_square) + PARAMETERS[fit.model] * float(np.log(max(chi_square.size, 2)))
 
 
-def _solve(normal: Array, right: Array) -> Array:
+def _least_eigenvalue(normal: Array) -> float:
+    """Of the matrix scaled to a diagonal of ones; 0 where that cannot be done."""
     diagonal = np.diag(normal)
-    if np.all(diagonal > 0):
-        scale = 1 / np.sqrt(diagonal)
-        scaled = normal * np.outer(scale, scale)
-        if np.linalg.eigvalsh(scaled)[0] > _LEAST_EIGENVALUE:
-            return np.asarray(scale * np.linalg.solve(scaled, scale * right), np.float64)
-    raise NoCommonStructureError(
-        "the two frames have too little structure in common to register",
-        next_step="more light, a sharper ground truth or more texture in the scene",
-    )
-
-
-def _median(values: Array) -> float:
-    """Upper median; a tenth of the cost of `numpy.median`, which shows at twenty thousand calls a round."""
-    if values.size == 0:
+    if not np.all(diagonal > 0):
         return 0.0
-    middle = values.size // 2
-    return float(np.partition(values, middle)[middle])
+    scale = 1 / np.sqrt(diagonal)
+    return float(np.linalg.eigvalsh(normal * np.outer(scale, scale))[0])
 
 
 def _solved(information: Array, score: Array) -> Array:

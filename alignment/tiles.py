@@ -14,10 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.camera_motion import Array, map_points
+from alignment.kernels.tile_products import Layout, tile_detail, tile_products
 from alignment.photometry import Plane
 
+Flags = NDArray[np.bool_]
+
+IN_PLACE: Array = np.eye(3)
+"""The map of the frame that the tiles lie on."""
+_LEAST_VARIANCE = 1e-9
 _CODE_VARIANCE_FLOOR = 1e-3
 """Least residual variance, codes²: rounding to 8 bits leaves 1/12 before smoothing, a tenth of that after."""
+_GRADIENT_MOMENTS = [[9, 10], [10, 11]]
+"""Where `tile_products` keeps the second moments of the ground truth's gradient."""
+_FINE_GRADIENT_MOMENTS = [[0, 1], [1, 2]]
+"""Where `tile_detail` does."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,11 @@ class TileGrid:
         """Of all tiles together, px of the reduced frame."""
         return self.rows * self.tile_px
 
+    @property
+    def layout(self) -> Layout:
+        """The tiles as the kernels ask for them."""
+        return self.x0, self.y0, self.tile_px, self.columns, self.rows
+
     def crop(self, plane: Plane) -> Plane:
         """Cut the tiled part out of a reduced frame and copy it."""
         return plane[self.y0 : self.y0 + self.height, self.x0 : self.x0 + self.width].copy()
@@ -78,34 +93,11 @@ class TileGrid:
         within = ((mapped >= margin_px) & (mapped <= last)).all(axis=1)
         return np.asarray(within.reshape(-1, 4).all(axis=1), np.bool_)
 
-    def blocks(self, plane: Plane) -> np.ndarray:
-        """View a cropped plane as ``(rows, tile, columns, tile)``."""
-        return plane.reshape(self.rows, self.tile_px, self.columns, self.tile_px)
-
     def means(self, plane: Plane) -> Plane:
         """Average a cropped plane over each tile: ``(rows, columns)``."""
         return np.asarray(
             cv2.resize(plane, (self.columns, self.rows), interpolation=cv2.INTER_AREA), np.float32
         )
-
-
-@dataclass(frozen=True, eq=False)
-class CentredPlane:
-    """A cropped plane less the mean of each tile; sums of squares then keep their digits in float32."""
-
-    plane: Plane
-    mean: Array
-    """Of each tile, ``(K,)`` codes."""
-    variance: Array
-    """Of each tile, ``(K,)`` codes²."""
-
-    @classmethod
-    def of(cls, plane: Plane, grid: TileGrid) -> CentredPlane:
-        """Centre a plane that `TileGrid.crop` or a warp made; the plane is changed in place."""
-        mean = grid.means(plane)
-        blocks = grid.blocks(plane)
-        blocks -= mean[:, None, :, None]
-        return cls(plane, mean.ravel().astype(float), _mean_product(blocks, blocks))
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,57 +124,62 @@ class TileStatistics:
     lq_mean: Array
 
 
-def compare_tiles(gt: Plane, lq: CentredPlane, grid: TileGrid) -> TileStatistics:
+def compare_tiles(gt: Plane, to_gt: Array, lq: Plane, to_lq: Array, grid: TileGrid) -> TileStatistics:
     """Linearise every tile about the present alignment.
 
     Args:
-        gt: Ground truth warped onto the degraded frame's tiles, codes; it is centred in place.
-        lq: The degraded frame on the same tiles.
+        gt: Ground truth as `Picture.level` reduces and smooths it, codes.
+        to_gt: ``(3, 3)``: pixel of the reduced frame that the tiles lie on to pixel of ``gt``.
+        lq: The degraded frame, reduced and smoothed alike.
+        to_lq: ``(3, 3)``: the same for ``lq``; one of the two is the identity.
         grid: The tiles.
     """
-    gx = np.asarray(cv2.Sobel(gt, cv2.CV_32F, 1, 0, ksize=1, scale=0.5), np.float32)
-    gy = np.asarray(cv2.Sobel(gt, cv2.CV_32F, 0, 1, ksize=1, scale=0.5), np.float32)
-    centred = CentredPlane.of(gt, grid)
-    g, l = grid.blocks(centred.plane), grid.blocks(lq.plane)
-    gradients = [grid.blocks(gx), grid.blocks(gy)]
-    slope = [grid.means(gx).ravel().astype(float), grid.means(gy).ravel().astype(float)]
-    gg = np.maximum(centred.variance, 1e-9)
-    gain = _mean_product(g, l) / gg
-    residual = np.maximum(lq.variance - gain**2 * gg, _CODE_VARIANCE_FLOOR)
-    on_gt = np.stack([_mean_product(d, g) for d in gradients], axis=-1)
-    on_lq = np.stack([_mean_product(d, l) for d in gradients], axis=-1)
-    products = _gradient_products(gradients, slope)
-    projected = products - on_gt[:, :, None] * on_gt[:, None, :] / gg[:, None, None]
+    products = tile_products(gt, to_gt, lq, to_lq, grid.layout)
+    gt_mean, lq_mean, gg, gl, ll = products[:, :5].T
+    on_gt, on_lq, slope = products[:, 5:7], products[:, 7:9], products[:, 12:14]
+    gg = np.maximum(gg, _LEAST_VARIANCE)
+    gain = gl / gg
+    residual = np.maximum(ll - gain**2 * gg, _CODE_VARIANCE_FLOOR)
+    moments = products[:, _GRADIENT_MOMENTS] - slope[:, :, None] * slope[:, None, :]
+    projected = moments - on_gt[:, :, None] * on_gt[:, None, :] / gg[:, None, None]
     weight = grid.tile_px**2 * np.maximum(gain, 0.0) / residual
     return TileStatistics(
         gain=gain,
-        offset=lq.mean - gain * centred.mean,
+        offset=lq_mean - gain * gt_mean,
         information=(weight * gain / grid.scale**2)[:, None, None] * projected,
         score=-(weight / grid.scale)[:, None] * (on_lq - gain[:, None] * on_gt),
         residual_variance=residual,
-        correlation=gain * np.sqrt(gg / np.maximum(lq.variance, 1e-9)),
+        correlation=gain * np.sqrt(gg / np.maximum(ll, _LEAST_VARIANCE)),
         gt_variance=gg,
-        lq_variance=lq.variance,
-        gt_mean=centred.mean,
-        lq_mean=lq.mean,
+        lq_variance=ll,
+        gt_mean=gt_mean,
+        lq_mean=lq_mean,
     )
 
 
-def tile_correlation(gt: Plane, lq: CentredPlane, grid: TileGrid) -> Array:
-    """Correlate two planes in every tile, ``(K,)``; the first is centred in place."""
-    centred = CentredPlane.of(gt, grid)
-    cross = _mean_product(grid.blocks(centred.plane), grid.blocks(lq.plane))
-    return np.asarray(cross / np.sqrt(np.maximum(centred.variance * lq.variance, 1e-9)), np.float64)
+def gradient_products(gt: Plane, to_gt: Array, lq: Plane, to_lq: Array, grid: TileGrid) -> Array:
+    """Average the products of both frames' gradients, of the first and of the second with itself: ``(K, 3)``.
+
+    Arguments as for `compare_tiles`.
+    """
+    products = tile_products(gt, to_gt, lq, to_lq, grid.layout)
+    return np.column_stack([products[:, 14], products[:, 9] + products[:, 11], products[:, 15]])
 
 
-def _gradient_products(gradients: list[np.ndarray], slope: list[Array]) -> Array:
-    """Centred second moments of the gradient, ``(K, 2, 2)``."""
-    xx = _mean_product(gradients[0], gradients[0]) - slope[0] ** 2
-    xy = _mean_product(gradients[0], gradients[1]) - slope[0] * slope[1]
-    yy = _mean_product(gradients[1], gradients[1]) - slope[1] ** 2
-    return np.stack([np.stack([xx, xy], -1), np.stack([xy, yy], -1)], -2)
+@dataclass(frozen=True, eq=False)
+class FineDetail:
+    """Gradients and noise of ``K`` tiles at full detail, neither smoothed nor interpolated."""
+
+    gradient_moments: Array
+    """``(K, 2, 2)`` codes² per px² of the full frame: the outer products of the ground truth's gradient, summed."""
+    gt_noise: Array
+    """``(K,)`` codes²."""
+    lq_noise: Array
+    """``(K,)`` codes²."""
 
 
-def _mean_product(a: np.ndarray, b: np.ndarray) -> Array:
-    row_sums = np.einsum("itjs,itjs->itj", a, b)
-    return np.asarray(row_sums.sum(axis=1, dtype=np.float64).ravel() / (a.shape[1] * a.shape[3]), np.float64)
+def fine_detail(gt: Plane, to_gt: Array, lq: Plane, to_lq: Array, grid: TileGrid) -> FineDetail:
+    """Measure what bounds the accuracy of every tile; planes as `Picture.reduced` gives them, not smoothed."""
+    found = tile_detail(gt, to_gt, lq, to_lq, grid.layout)
+    moments = found[:, _FINE_GRADIENT_MOMENTS] * (grid.tile_px / grid.scale) ** 2
+    return FineDetail(moments, gt_noise=found[:, 3], lq_noise=found[:, 7])

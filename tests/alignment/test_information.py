@@ -6,13 +6,11 @@ from alignment.camera_motion import Pinhole, jacobian
 from alignment.information import (
     bound_px,
     coherent_misfit,
-    gradient_moments,
-    noise_variance,
     parameter_covariance,
 )
 from alignment.local_map import LocalMap
 from alignment.robust_fit import fit_motion
-from alignment.tiles import CentredPlane, TileGrid, compare_tiles
+from alignment.tiles import IN_PLACE, TileGrid, compare_tiles, fine_detail
 
 SIZE = (640, 480)
 CAMERA = Pinhole(500.0, *SIZE)
@@ -24,7 +22,7 @@ def texture(rng):
 
 
 def fitted(gt, lq, model="shift"):
-    tiles = compare_tiles(gt.copy(), CentredPlane.of(lq.copy(), GRID), GRID)
+    tiles = compare_tiles(gt, IN_PLACE, lq, IN_PLACE, GRID)
     jacobians = jacobian(model, CAMERA, GRID.centres_px())
     return tiles, fit_motion(tiles, jacobians, np.ones(300, bool), model=model)
 
@@ -40,7 +38,8 @@ def test_the_bound_of_a_shift_is_that_of_the_textbook():
     noisy = (waves + rng.normal(0, 3, waves.shape)).astype(np.float32)
     tiles, fit = fitted(waves, noisy)
 
-    bound = bound_px(waves, noisy, tiles, fit, GRID, camera=CAMERA, points_px=GRID.centres_px())
+    detail = fine_detail(waves, IN_PLACE, noisy, IN_PLACE, GRID)
+    bound = bound_px(detail, tiles, fit, camera=CAMERA, points_px=GRID.centres_px())
 
     assert bound == pytest.approx(2 * 3 / (20 * np.sin(0.3) * np.sqrt(307200)), rel=0.05)
 
@@ -49,7 +48,8 @@ def test_gradient_moments_of_a_ramp_are_its_slopes():
     """A ramp of 2 codes per px across and 1 down: 1024 px × (4, 2, 1) in every inner tile."""
     y, x = np.mgrid[0:480, 0:640].astype(np.float32)
 
-    moments = gradient_moments(2 * x + y, GRID)[21]
+    ramp = 2 * x + y
+    moments = fine_detail(ramp, IN_PLACE, ramp, IN_PLACE, GRID).gradient_moments[21]
 
     assert moments == pytest.approx(1024 * np.array([[4.0, 2.0], [2.0, 1.0]]), rel=1e-4)
 
@@ -59,7 +59,10 @@ def test_noise_is_seen_through_smooth_structure():
     y, x = np.mgrid[0:480, 0:640]
     plane = (x * 0.2 + 30 * np.sin(y / 40) + rng.normal(0, 5, x.shape)).astype(np.float32)
 
-    assert np.mean(noise_variance(plane, GRID)) == pytest.approx(25.0, rel=0.05)
+    detail = fine_detail(plane - plane, IN_PLACE, plane, IN_PLACE, GRID)
+
+    assert np.mean(detail.lq_noise) == pytest.approx(25.0, rel=0.05)
+    assert np.all(detail.gt_noise == 0)
 
 
 @pytest.mark.parametrize("model", ["shift", "rotation"])

@@ -1,0 +1,7 @@
+"""Compile all kernels, so that no first run has to wait for it."""
+
+from __future__ import annotations
+
+from alignment.kernels import quintic, reweighting, tables, tile_products
+
+__all__ = ["quintic", "reweighting", "tables", "tile_products"]

@@ -1,0 +1,33 @@
+"""How kernels are compiled and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+_OPTIONS: dict[str, Any] = {
+    "nopython": True,
+    "error_model": "numpy",
+    "fastmath": {"reassoc", "contract", "nsz", "arcp"},
+}
+
+
+def compiled(signature: str) -> Callable[[Kernel], Kernel]:
+    """Compile for one signature, at import; a second process finds the machine code in the cache."""
+
+    def compile_kernel(function: Kernel) -> Kernel:
+        try:
+            return cast("Kernel", numba.jit(signature, cache=True, **_OPTIONS)(function))
+        except RuntimeError:  # nowhere to keep it: no folder can be written
+            return cast("Kernel", numba.jit(signature, **_OPTIONS)(function))
+
+    return compile_kernel
+
+
+def part(function: Kernel) -> Kernel:
+    """Compile as a part of the kernels that call it."""
+    return cast("Kernel", numba.jit(**_OPTIONS)(function))
