@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from skimage.metrics import peak_signal_noise_ratio
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from models.brightness import GainGamma, fit_gain_gamma
 from models.metrics import (
@@ -11,8 +11,11 @@ from models.metrics import (
     average_by_class,
     average_over_classes,
     average_over_pairs,
+    luma,
     psnr_db,
+    psnr_y_db,
     ssim,
+    ssim_y,
 )
 
 RNG = np.random.default_rng(2)
@@ -112,3 +115,46 @@ def test_the_fitted_curve_beats_every_neighbour():
 def test_a_curve_needs_pairs():
     with pytest.raises(ValueError, match="no pairs"):
         fit_gain_gamma([])
+
+
+def test_luma_runs_from_16_to_235():
+    """BT.601: black 16, white 16 + 65.481 + 128.553 + 24.966 = 235, pure green 16 + 128.553."""
+    colours = np.array([[[0, 0, 0], [255, 255, 255], [0, 255, 0]]], np.uint8)
+
+    assert luma(colours) == pytest.approx(np.array([[16.0, 235.0, 144.553]]))
+
+
+def test_psnr_of_the_luma():
+    """An error of 10 in green alone is one of 10 * 128.553 / 255 = 5.0413 in luma: 10 log10(65025 / 25.415)."""
+    gt = np.full((8, 8, 3), 100, np.uint8)
+    restored = gt + np.array([0, 10, 0], np.uint8)
+
+    assert psnr_y_db(restored, gt) == pytest.approx(34.0799, abs=1e-3)
+
+
+def test_ssim_agrees_with_scikit_image_in_colour_and_luma():
+    noisy = np.clip(PICTURE + RNG.normal(0, 20, PICTURE.shape), 0, 255).astype(np.uint8)
+    options = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+
+    colour = structural_similarity(PICTURE.astype(float), noisy.astype(float), channel_axis=2, **options)
+    grey = structural_similarity(luma(PICTURE), luma(noisy), **options)
+
+    assert ssim(noisy, PICTURE) == pytest.approx(colour, abs=1e-5)
+    assert ssim_y(noisy, PICTURE) == pytest.approx(grey, abs=1e-5)
+
+
+def test_ssim_looks_only_where_the_mask_is_true():
+    """The right half is ruined and masked out, 5 px (half a window) before it too."""
+    restored = PICTURE.copy()
+    restored[:, 20:] = 0
+    mask = np.zeros(PICTURE.shape[:2], bool)
+    mask[:, :15] = True
+
+    assert ssim(restored, PICTURE, mask=mask) == pytest.approx(1.0)
+    assert ssim(restored, PICTURE) < 0.7
+
+
+@pytest.mark.parametrize("measure", [psnr_db, psnr_y_db, ssim, ssim_y])
+def test_a_mask_that_trusts_nothing_is_refused(measure):
+    with pytest.raises(ValueError, match="the mask trusts no"):
+        measure(PICTURE, PICTURE, mask=np.zeros(PICTURE.shape[:2], bool))
