@@ -5,14 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from catalog import listing
-from catalog.cli_options import CatalogOption, SplitOption, UsageError, WhereOption, open_catalog, put_lines
+from catalog.cli_options import (
+    CatalogOption,
+    DaskOption,
+    SplitOption,
+    UsageError,
+    WhereOption,
+    WorkersOption,
+    open_catalog,
+    put_lines,
+)
 from catalog.console import Console, run_app, verb
-from catalog.decision_commands import accept, reject, undo
+from catalog.decision_commands import accept, label, reject, undo
 from catalog.errors import DamagedDataError
 from catalog.export_commands import export, pull, push
 from catalog.import_commands import import_pairs
@@ -122,6 +132,40 @@ def show(
 
 
 @verb(app)
+def gallery(
+    console: Console,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.html", help="Page to write.")],
+    *,
+    where: WhereOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=2_000, help="Pairs to show.")] = 60,
+    each: Annotated[
+        int | None, typer.Option(min=1, help="Draw so many accepted pairs of each class instead.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of --each: another seed draws other pairs.")] = 0,
+    split: SplitOption = "default",
+    catalog: CatalogOption = None,
+) -> None:
+    """Show a selection on one offline page: ground truth beside degraded picture, by class."""
+    from catalog.gallery import gallery_cards, render_gallery
+    from catalog.session_folder import replace_file
+
+    with open_catalog(console, catalog) as opened:
+        if each is not None:
+            pairs = shown = opened.sample(each, where, seed=seed, split=split)
+        else:
+            pairs = opened.find(where, limit=limit + 1, split=split)
+            shown = pairs[:limit]
+        with console.progress("pictures", len(shown)) as advance:
+            cards = gallery_cards((opened.show(pair.id) for pair in shown), advance)
+            page = render_gallery(cards, title=console.data.name, where=where, more=len(pairs) > len(shown))
+    replace_file(output.absolute(), page.encode())
+    if console.json:
+        console.put_json({"page": str(output), "pairs": [pair.id for pair in shown]})
+    else:
+        console.put(str(output))
+
+
+@verb(app)
 def stats(
     console: Console,
     coverage: Annotated[
@@ -154,13 +198,16 @@ def _put_coverage(console: Console, catalog: str | None) -> None:
 def verify(
     console: Console,
     session: Annotated[str | None, typer.Argument(metavar="[SESSION]", help="This session only.")] = None,
+    *,
     budget: Annotated[str | None, typer.Option(help="Time to spend: 90s, 10min, 2h.")] = None,
+    workers: WorkersOption = 1,
+    dask: DaskOption = None,
     catalog: CatalogOption = None,
 ) -> None:
     """Read files back and compare them with their recorded hashes, longest unseen first."""
     budget_s = None if budget is None else _seconds(budget)
     with open_catalog(console, catalog) as opened, console.progress("verify", None) as advance:
-        report = opened.verify(session, budget_s=budget_s, advance=advance)
+        report = opened.verify(session, budget_s=budget_s, workers=workers, dask=dask, advance=advance)
     if console.json:
         console.put_json(asdict(report))
     else:
@@ -254,7 +301,7 @@ def _fixed_scenes(test_scenes: Sequence[str], assignments: Sequence[str]) -> dic
     return fixed
 
 
-for command in (accept, reject, undo, export, push, pull):
+for command in (accept, reject, label, undo, export, push, pull):
     verb(app)(command)
 verb(app, "import-pairs")(import_pairs)
 

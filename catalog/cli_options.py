@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -44,6 +46,27 @@ class UsageError(CatalogError, ValueError):
 
     code = "CAT-CLI-001"
     exit_code = ExitCode.INVALID_INPUT
+
+
+class StoppedError(CatalogError):
+    """A command was interrupted; giving it again goes on with it."""
+
+    code = "CAT-CLI-002"
+    exit_code = ExitCode.INTERRUPTED
+
+
+@contextmanager
+def resumable(*, kept: str) -> Iterator[None]:
+    """Turn an interruption into an error whose next step is the command itself.
+
+    Raises:
+        StoppedError: The block was interrupted.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        command = shlex.join(["catalog", *sys.argv[1:]])
+        raise StoppedError("interrupted", kept=kept, next_step=command) from None
 
 
 @contextmanager

@@ -12,9 +12,7 @@ from sqlalchemy import Connection, Select, select
 from catalog.tables import (
     Alignment,
     Asset,
-    DegradationName,
     Pair,
-    PairDegradation,
     PairMetric,
     Round,
     Scene,
@@ -24,8 +22,8 @@ from catalog.tables import (
 )
 
 _ROWS_AT_ONCE = 5_000
-_LOCAL = frozenset({"id", "decision", "status"})
-"""Keys of this database alone, and what people decided."""
+_LOCAL = frozenset({"id", "decision", "status", "degr_key", "degr_mask", "n_degr", "foundir_class"})
+"""Keys of this database alone, and what people decided: a label changes a class, that of the round is hashed."""
 
 pairs, rounds, takes = table_of(Pair), table_of(Round), table_of(Take)
 scenes, sessions, assets = table_of(Scene), table_of(Session), table_of(Asset)
@@ -77,7 +75,3 @@ def _pair_queries() -> Iterator[Select[Any]]:
         columns = [c for c in table.c if c.name != "pair_id"]
         by = [pairs.c.uid] if order is None else [pairs.c.uid, table.c[order]]
         yield select(pairs.c.uid, *columns).select_from(pairs.join(table)).order_by(*by)
-    vocabulary, degraded = table_of(DegradationName), table_of(PairDegradation)
-    joined = pairs.join(degraded).join(vocabulary)
-    columns = [vocabulary.c.name, degraded.c.level, degraded.c.source]
-    yield select(pairs.c.uid, *columns).select_from(joined).order_by(pairs.c.uid, vocabulary.c.name)

@@ -1,4 +1,7 @@
-"""Accept and reject pairs by hand: events that are never changed, and taken back only by another event."""
+"""Accept and reject pairs by hand: events that are never changed, and taken back only by another event.
+
+`undo` takes labels back, too; `catalog.labels` makes them.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ from sqlalchemy import Connection, RowMapping, Select, exists, func, select, upd
 
 from catalog.errors import CatalogError, ExitCode
 from catalog.events import Batch, as_json
+from catalog.pair_classes import LABEL_EVENT, settle_classes
 from catalog.status import recount_pairs, set_status
 from catalog.tables import Asset, Event, Pair, Session, table_of
 
 Decision = Literal["accepted", "rejected"]
 EVENT_KINDS: Mapping[Decision, str] = {"accepted": "accept", "rejected": "reject"}
 _DECISIONS = {kind: decision for decision, kind in EVENT_KINDS.items()}
+_UNDOABLE = (*_DECISIONS, LABEL_EVENT)
 _IDS_AT_ONCE = 500
 
 events, pairs, sessions, assets = table_of(Event), table_of(Pair), table_of(Session), table_of(Asset)
@@ -54,7 +59,7 @@ class DecisionReport:
 
 def effective_decisions(connection: Connection, *, session: str) -> dict[str, Decision]:
     """Map the pairs of a session to what people decided last, whether or not the pairs exist just now."""
-    decided = _standing_decisions().where(events.c.session == session)
+    decided = _standing(tuple(_DECISIONS)).where(events.c.session == session)
     return {row.subject: _DECISIONS[row.kind] for row in connection.execute(decided)}
 
 
@@ -83,7 +88,7 @@ def decide(connection: Connection, uids: Sequence[str], decision: Decision, *, r
 
 
 def undo(connection: Connection, uids: Sequence[str], *, reason: str) -> DecisionReport:
-    """Take back the last decision on each of some pairs, or with none named the whole last command.
+    """Take back the last decision or label of each of some pairs, or with none named the whole last command.
 
     Raises:
         NothingToUndoError: There is no decision left to take back.
@@ -94,6 +99,7 @@ def undo(connection: Connection, uids: Sequence[str], *, reason: str) -> Decisio
     batch = Batch(reason)
     subjects = [(e["subject"], e["session"], {"before": e["after"], "undoes": e["id"]}) for e in chosen]
     batch.record(connection, "undo", subjects)
+    settle_classes(connection, [e["subject"] for e in chosen if e["kind"] == LABEL_EVENT])
     standing: dict[str, Decision | None] = dict.fromkeys(found)
     for session in {row["session"] for row in found.values()}:
         now = effective_decisions(connection, session=session)
@@ -102,18 +108,18 @@ def undo(connection: Connection, uids: Sequence[str], *, reason: str) -> Decisio
     return DecisionReport(tuple(found), batch.name)
 
 
-def _standing_decisions() -> Select[Any]:
-    """Select decisions that nothing takes back, oldest first."""
+def _standing(kinds: Sequence[str] = _UNDOABLE) -> Select[Any]:
+    """Select decisions and labels that nothing takes back, oldest first."""
     later = events.alias("later")
     taken_back = exists().where(later.c.undoes == events.c.id)
-    return select(events).where(events.c.kind.in_(_DECISIONS), ~taken_back).order_by(events.c.id)
+    return select(events).where(events.c.kind.in_(kinds), ~taken_back).order_by(events.c.id)
 
 
 def _last_decisions(connection: Connection, uids: Sequence[str]) -> list[RowMapping]:
     found = _pairs_named(connection, uids)
     last: dict[str, RowMapping] = {}
     for some in _portions(list(found)):
-        rows = connection.execute(_standing_decisions().where(events.c.subject.in_(some))).mappings()
+        rows = connection.execute(_standing().where(events.c.subject.in_(some))).mappings()
         last.update({row["subject"]: row for row in rows})
     if missing := [uid for uid in found if uid not in last]:
         raise NothingToUndoError(f"pair {missing[0]}: nobody decided anything about it", kept="all decisions")
@@ -121,11 +127,11 @@ def _last_decisions(connection: Connection, uids: Sequence[str]) -> list[RowMapp
 
 
 def _last_batch(connection: Connection) -> list[RowMapping]:
-    newest = _standing_decisions().with_only_columns(events.c.batch).order_by(None)
+    newest = _standing().with_only_columns(events.c.batch).order_by(None)
     batch = connection.execute(newest.order_by(events.c.id.desc()).limit(1)).scalar()
     if batch is None:
         raise NothingToUndoError("there is no decision to take back")
-    return list(connection.execute(_standing_decisions().where(events.c.batch == batch)).mappings())
+    return list(connection.execute(_standing().where(events.c.batch == batch)).mappings())
 
 
 def _pairs_named(connection: Connection, uids: Sequence[str]) -> dict[str, RowMapping]:

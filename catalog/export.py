@@ -142,7 +142,7 @@ class Exporter:
                 )
             if known is not None:
                 connection.execute(delete(exports).where(exports.c.id == known["id"]))
-            freeze(connection, self._request, self._sources.look)
+            freeze(connection, self._request, look=self._sources.look)
             return _require(self._known(connection)), False
 
     def _acknowledge_published(self) -> ExportReport:

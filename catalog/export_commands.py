@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from catalog import listing
-from catalog.cli_options import CatalogOption, DaskOption, SplitOption, WhereOption, open_catalog, put_lines
+from catalog.cli_options import (
+    CatalogOption,
+    DaskOption,
+    SplitOption,
+    WhereOption,
+    open_catalog,
+    put_lines,
+    resumable,
+)
 from catalog.console import Console
 
 if TYPE_CHECKING:
@@ -52,7 +60,11 @@ def export(
     from catalog.export_list import ExportRequest
 
     request = ExportRequest(name, layout, where, split, balance, codec, to=to and to.rstrip("/"))
-    with open_catalog(console, catalog) as opened, console.progress("export", None) as advance:
+    with (
+        resumable(kept="what was exported so far"),
+        open_catalog(console, catalog) as opened,
+        console.progress("export", None) as advance,
+    ):
         report = opened.export(
             request,
             dry_run=dry_run,

@@ -168,14 +168,17 @@ def _placement(ordinal: int, row: RowMapping) -> Placement:
 
 
 def freeze(
-    connection: Connection, request: ExportRequest, look: Callable[[ExportItemRow], ExportItemRow]
+    connection: Connection,
+    request: ExportRequest,
+    *,
+    look: Callable[[ExportItemRow], ExportItemRow] = lambda item: item,
 ) -> int:
     """Write the list of a new export into the catalog; returns its key.
 
     Args:
         connection: In a transaction that writes.
         request: What the export is to hold.
-        look: Looks at a pair's files and returns it as it will be written.
+        look: Looks at a pair's files and returns it as it will be written; unseen, they are written as they are.
 
     Raises:
         EmptyExportError: No accepted pair passes the filter.

@@ -17,6 +17,7 @@ from catalog.decisions import Decision, effective_decisions
 from catalog.errors import CatalogError, DamagedDataError, ExitCode
 from catalog.events import Batch, as_json
 from catalog.observations import Observation, record_observations
+from catalog.pair_classes import labelled_pairs, settle_classes
 from catalog.pair_rows import alignment_row, degradation_rows, metric_rows, pair_rows, pair_uid
 from catalog.records import degradation_key
 from catalog.session_content import KnownFile, SessionContent, TakeKey
@@ -197,6 +198,7 @@ def _replace(
     pair_ids = _pair_ids(connection, session_id)
     _insert_evidence(connection, content, pair_ids)
     bulk_insert(connection, assets, (_asset_row(content, seen, session_id, pair_ids) for seen in files))
+    settle_classes(connection, labelled_pairs(connection, session=content.record.session))
     recount_pairs(connection, round_ids.values())
     recount_files(connection, {session_id})
     extend_splits(connection)

@@ -44,7 +44,7 @@ def pair_rows(
             "round_id": round_ids[pair.lq.round],
             **_frame("gt", pair, take_ids),
             **_frame("lq", pair, take_ids),
-            **_class(round_.degradations),
+            **class_columns(round_.degradations),
             **settings.model_dump(include={"iso", "f_number", "exposure_s", "focus_m"}),
             "width": width,
             "height": height,
@@ -98,7 +98,8 @@ def _frame(side: str, pair: PairRecord, take_ids: Mapping[TakeKey, int]) -> dict
     }
 
 
-def _class(degradations: tuple[Degradation, ...]) -> dict[str, Any]:
+def class_columns(degradations: tuple[Degradation, ...]) -> dict[str, Any]:
+    """Return the columns of a pair that say what was made worse."""
     present = set(degradations)
     return {
         "degr_key": degradation_key(present),

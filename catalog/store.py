@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,8 @@ from catalog.export_formats import FORMATS
 from catalog.export_list import ExportRequest
 from catalog.export_shards import require_writer
 from catalog.ingest import AddReport, write_session
+from catalog.label_file import Label
+from catalog.labels import LabelReport, label_pairs
 from catalog.manifest import Split as Part
 from catalog.pair_details import PairDetails, pair_details
 from catalog.rebuild import RebuildReport
@@ -244,6 +246,23 @@ class Catalog:
         with self.database.write() as connection:
             return decisions.undo(connection, pairs, reason=reason)
 
+    def label(
+        self, labels: Iterable[tuple[int, Label]], *, reason: str = "", min_confidence: float = 0.0
+    ) -> LabelReport:
+        """Give pairs the classes that somebody saw or predicted; `undo` takes them back.
+
+        Args:
+            labels: With their line numbers, as `catalog.label_file.read_labels` yields them.
+            reason: Why; kept with the events.
+            min_confidence: Classifiers' labels below it are passed over.
+
+        Raises:
+            PairNotFoundError: A line names no pair of the catalog; nothing was labelled then.
+        """
+        self.database.require_current()
+        with self.database.write() as connection:
+            return label_pairs(connection, labels, reason=reason, min_confidence=min_confidence)
+
     def split(self, name: str, rule: SplitRule | None = None) -> dict[str, Part]:
         """Divide all scene groups into train, val and test; returns the part of each.
 
@@ -272,7 +291,7 @@ class Catalog:
             dry_run: Only count; nothing is written.
             check: Compare the content of every file, not only its size.
             restart: Throw away what an interrupted export of that name left.
-            workers: Processes that write shards; the number of processors unless given.
+            workers: Processes that write shards and send files to a store; the number of processors unless given.
             dask: Address of a Dask scheduler whose workers do it instead.
             advance: Called with the number of pairs put in place since the last call.
 
@@ -291,6 +310,7 @@ class Catalog:
             executor, kind = None, FORMATS[request.format](request.name).shards
             if kind is not None:
                 require_writer(kind)
+            if kind is not None or request.to is not None:
                 executor = stack.enter_context(open_executor(workers=workers, dask=dask))
             exporter = Exporter(self.database, self.data, request, executor=executor)
             return exporter.run(check=check, restart=restart, advance=advance)
@@ -300,6 +320,8 @@ class Catalog:
         session: str | None = None,
         *,
         budget_s: float | None = None,
+        workers: int | None = 1,
+        dask: str | None = None,
         advance: Callable[[float], None] = _ignore,
     ) -> VerifyReport:
         """Read files back and compare them with their recorded hashes, longest unseen first.
@@ -309,6 +331,8 @@ class Catalog:
         Args:
             session: Look at this session only.
             budget_s: Stop after so many seconds; None for when everything was looked at.
+            workers: Processes that read files; None for the number of processors.
+            dask: Address of a Dask scheduler whose workers do it instead.
             advance: Called with the number of files looked at since the last call.
 
         Raises:
@@ -316,8 +340,9 @@ class Catalog:
             DamagedDatabaseError: The database itself is damaged.
         """
         self.database.require_current()
-        verifier = Verifier(self.database, self.data, session=session)
-        return verifier.run(budget_s=budget_s, advance=advance)
+        with open_executor(workers=workers, dask=dask) as executor:
+            verifier = Verifier(self.database, self.data, session=session, executor=executor)
+            return verifier.run(budget_s=budget_s, advance=advance)
 
     def rebuild(self) -> RebuildReport:
         """Make the catalog anew from the session folders; the old file is kept beside it.

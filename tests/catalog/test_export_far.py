@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import fsspec
 import pytest
 
 from catalog import export_far
+from catalog.cli import main
 from catalog.errors import DamagedDataError
 from catalog.export import ExportExistsError, ExportInterruptedError
 from catalog.export_list import ExportRequest
@@ -202,3 +204,21 @@ def test_a_store_that_damages_what_it_takes_gets_no_manifest(filled, to, monkeyp
         filled.export(request(to=to), workers=1)
 
     assert "manifest.jsonl" not in far_tree(f"{to}/set-a")
+
+
+def test_an_interrupted_command_exits_6_and_says_how_to_go_on(filled, tmp_path, monkeypatch, capsys):
+    filled.close()
+    arguments = ["catalog", "export", "set-a", "--format", "folder", "--to", f"file://{tmp_path}/my nas"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--data", str(filled.data)])
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    told = capsys.readouterr().err
+
+    with pytest.raises(SystemExit) as finished:
+        main()
+
+    assert (stopped.value.code, finished.value.code or 0) == (6, 0)
+    assert f"next: catalog export set-a --format folder --to 'file://{tmp_path}/my nas'" in told
+    assert (tmp_path / "my nas" / "set-a" / "manifest.jsonl").is_file()

@@ -180,3 +180,43 @@ def test_the_longest_unseen_files_come_first(filled):
 def test_verifying_an_unknown_session_says_so(filled):
     with pytest.raises(SessionNotFoundError, match="no session 's3' in the catalog"):
         filled.verify("s3")
+
+
+def test_a_dask_cluster_finds_what_this_process_finds(filled, dask_cluster):
+    """Damage of three kinds in two sessions; the whole files recover when another look finds them so."""
+    folder = filled.data / "sessions" / "s1" / "pairs" / "lq"
+    one, two = folder / "rain-000000.png", folder / "rain-000001.png"
+    first, second = one.read_bytes(), two.read_bytes()
+    one.write_bytes(second)
+    two.write_bytes(first)
+    (filled.data / "sessions" / "s2" / "pairs" / "gt" / "rain-000000.png").unlink()
+    here = filled.verify()
+
+    there = filled.verify(dask=dask_cluster)
+
+    assert {(f.path, f.problem, f.state) for f in there.findings} == {
+        (f.path, f.problem, f.state) for f in here.findings
+    }
+    assert (there.checked, there.remaining, len(there.findings)) == (here.checked, 0, 3)
+
+
+def test_two_processes_read_as_one_does(filled):
+    flip_a_bit(filled.data / "sessions" / "s1" / "pairs" / "gt" / "rain-000000.png")
+
+    report = filled.verify(workers=2)
+
+    assert [f.path for f in report.findings] == ["pairs/gt/rain-000000.png"]
+    assert filled.show("s1/rain-000000").pair.status == "quarantined"
+
+
+def test_damage_is_never_repaired_and_the_damaged_file_stays_as_it_is(filled):
+    path = filled.data / "sessions" / "s1" / "pairs" / "gt" / "rain-000000.png"
+    flip_a_bit(path)
+    damaged = path.read_bytes()
+
+    filled.verify()
+    filled.add("s1")
+    filled.rebuild()
+
+    assert path.read_bytes() == damaged
+    assert filled.verify().findings[0].path == "pairs/gt/rain-000000.png"
