@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.kernels.compiling import compiled, part
-from alignment.kernels.sampling import affine_at, run_length
+from alignment.kernels.sampling import affine_at, steps_inside
 
 Plane = NDArray[np.float32]
 Array = NDArray[np.float64]
@@ -133,23 +133,19 @@ def warped_by_spline(
     found = np.empty((height, width * channels), np.float32)
     flat, stride = coefficients.ravel(), coefficients.shape[1]
     ramp = (np.arange(width * channels) // channels).astype(np.float32)
-    _, _, ux, _, vx, _ = affine_at(to_source, width / 2, height / 2)
-    bend = np.sqrt(_BEND_PX / max(abs(to_source[2, 0]), 1e-12))
-    longest = max(min(int(2 * bend), run_length(ux, vx, width)), 1)
+    straight = 2 * int(np.sqrt(_BEND_PX / max(abs(to_source[2, 0]), _BEND_PX / width**2))) + 1
     for j in range(height):
-        for start in range(0, width, longest):
-            run = min(longest, width - start)
-            half = (run - 1) / 2
+        start = 0
+        while start < width:
+            half = (min(straight, width - start) - 1) / 2
             u, v, ux, _, vx, _ = affine_at(to_source, start + half, j)
-            # Whole pixels by the middle of the run; what its ends lie further off stays in the weights.
-            column, row = start + int(np.floor(u - start - half)), int(np.floor(v))
-            place = (
-                np.float32(u - half * ux - column - 0.5),
-                np.float32(v - half * vx - row - 0.5),
-                np.float32(ux - 1),
-                np.float32(vx),
-            )
+            u, v = u - half * ux, v - half * vx
+            column, row = int(np.floor(u)), int(np.floor(v))
+            tx, ty = u - column - 0.5, v - row - 0.5
+            run = min(int(2 * half) + 1, steps_inside(tx, ux - 1), steps_inside(ty, vx))
+            place = np.float32(tx), np.float32(ty), np.float32(ux - 1), np.float32(vx)
             corner = (row - 2) * stride + (column - 2) * channels
-            part = found[j, start * channels : (start + run) * channels]
-            _weigh_six(flat, (corner, stride, channels), place, (ramp, pieces), part)
+            values = found[j, start * channels : (start + run) * channels]
+            _weigh_six(flat, (corner, stride, channels), place, (ramp, pieces), values)
+            start += run
     return found

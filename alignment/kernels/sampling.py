@@ -10,9 +10,6 @@ from alignment.kernels.compiling import part
 Plane = NDArray[np.float32]
 Array = NDArray[np.float64]
 
-_RUN_SPREAD_PX = 0.25
-"""Pixels whose displacements differ by less are weighed about the same whole pixels."""
-_LEAST_RUN_PX = 4
 _FAR_PX = 1e7
 
 
@@ -33,7 +30,7 @@ def affine_at(to_plane: Array, x: float, y: float) -> tuple[float, float, float,
 
 
 @part
-def run_length(ux: float, vx: float, longest: int) -> int:
-    """How many neighbours may be weighed about the same whole pixels."""
-    allowed = int(_RUN_SPREAD_PX / max(abs(ux - 1), abs(vx), _RUN_SPREAD_PX / longest))
-    return max(min(allowed, longest), _LEAST_RUN_PX)
+def steps_inside(offset: float, slope: float) -> int:
+    """How many places, the first of them ``offset`` off the middle of its pixel, have this one as their nearest."""
+    edge = 0.5 if slope > 0 else -0.5
+    return int(min((edge - offset) / slope, _FAR_PX)) + 1 if slope != 0 else int(_FAR_PX)

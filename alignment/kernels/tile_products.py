@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.kernels.compiling import compiled, part
-from alignment.kernels.sampling import affine_at, run_length
+from alignment.kernels.sampling import affine_at, steps_inside
 
 Plane = NDArray[np.float32]
 Array = NDArray[np.float64]
@@ -80,27 +80,25 @@ def _sample(
     rows, columns = patch.shape
     middle = (rows - 1) / 2
     u, v, ux, uy, vx, vy = affine_at(to_plane, corner[0] + middle, corner[1] + middle)
-    run = run_length(ux, vx, columns)
     flat, width, height = plane.ravel(), plane.shape[1], plane.shape[0]
     for j in range(rows):
-        for start in range(0, columns, run):
-            count = min(run, columns - start)
-            at = start + (count - 1) / 2
-            # Whole pixels by the middle of the run; what its ends lie further off stays in the weights.
-            left = start + int(np.floor(u + ux * (at - middle) + uy * (j - middle) - at + 0.5)) - 1
-            top = int(np.floor(v + vx * (at - middle) + vy * (j - middle) + 0.5)) - 1
-            place = (
-                np.float32(u + ux * (start - middle) + uy * (j - middle) - left - 1),
-                np.float32(v + vx * (start - middle) + vy * (j - middle) - top - 1),
-                np.float32(ux - 1),
-                np.float32(vx),
+        start = 0
+        while start < columns:
+            x, y = (
+                u + ux * (start - middle) + uy * (j - middle),
+                v + vx * (start - middle) + vy * (j - middle),
             )
-            found = patch[j, start : start + count]
+            left, top = int(np.floor(x + 0.5)) - 1, int(np.floor(y + 0.5)) - 1
+            tx, ty = x - left - 1, y - top - 1
+            count = min(columns - start, steps_inside(tx, ux - 1), steps_inside(ty, vx))
+            place = np.float32(tx), np.float32(ty), np.float32(ux - 1), np.float32(vx)
+            run = patch[j, start : start + count]
             if left >= 0 and top >= 0 and left + count + 2 <= width and top + 3 <= height:
-                _weigh(flat, (top * width + left, width), place, ramp, found)
+                _weigh(flat, (top * width + left, width), place, ramp, run)
             else:
                 _cut(plane, left, top, spare)
-                _weigh(spare.ravel(), (0, spare.shape[1]), place, ramp, found)
+                _weigh(spare.ravel(), (0, spare.shape[1]), place, ramp, run)
+            start += count
 
 
 @part

@@ -1,0 +1,194 @@
+"""Kernels beside plain implementations of the same: whole planes, double precision, one thing after the other."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+from numpy.typing import NDArray
+from scipy.ndimage import convolve1d, map_coordinates
+
+from alignment.camera_motion import Pinhole, jacobian, map_points, motion_matrix
+from alignment.kernels.compiling import compiled
+from alignment.kernels.reweighting import reweighted
+from alignment.kernels.tile_products import tile_detail, tile_products
+from alignment.tiles import IN_PLACE, TileGrid, compare_tiles
+
+Array = NDArray[np.float64]
+SIZE = (224, 160)
+CAMERA = Pinhole(300.0, *SIZE)
+PAD_PX = 8
+
+
+@pytest.fixture(scope="module")
+def frames() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Two smoothed frames of the same photograph under noise of their own, three pixels apart."""
+    rng = np.random.default_rng(1)
+    photo = skimage.data.camera()[150:350, 100:360].astype(np.float32)
+    first, second = photo[10:170, 12:236], photo[8:168, 9:233]
+    noisy = [f + rng.normal(0, 4, f.shape).astype(np.float32) for f in (first, second)]
+    return tuple(cv2.GaussianBlur(f, (7, 7), 0.866) for f in noisy)
+
+
+def doubled(plane: NDArray[np.float32]) -> Array:
+    """Zeros between the pixels, then 1-4-6-4-1 over 8 both ways; the last pixels go on beyond the border."""
+    wide = np.pad(plane.astype(float), PAD_PX, mode="edge")
+    fine = np.zeros((2 * wide.shape[0], 2 * wide.shape[1]))
+    fine[::2, ::2] = wide
+    for axis in (0, 1):
+        fine = convolve1d(fine, np.array([1, 4, 6, 4, 1]) / 8, axis=axis, mode="nearest")
+    return fine
+
+
+def sampled(plane: NDArray[np.float32], to_plane: Array, grid: TileGrid) -> Array:
+    """What a plane shows on the tiles and one pixel around them: bilinear in the doubled plane, pixel by pixel."""
+    y, x = np.mgrid[-1 : grid.height + 1, -1 : grid.width + 1].astype(float)
+    at = map_points(to_plane, np.column_stack([x.ravel() + grid.x0, y.ravel() + grid.y0]))
+    found = map_coordinates(doubled(plane), 2 * (at.T[::-1] + PAD_PX), order=1, mode="nearest")
+    return found.reshape(x.shape)
+
+
+def plain_products(g: Array, l: Array, grid: TileGrid) -> Array:
+    """The sixteen means of every tile."""
+    gradients = [np.gradient(plane)[::-1] for plane in (g, l)]
+    rows = []
+    for tile in range(grid.rows * grid.columns):
+        top, left = (1 + grid.tile_px * i for i in divmod(tile, grid.columns))
+        part = np.s_[top : top + grid.tile_px, left : left + grid.tile_px]
+        means = g[part].mean(), l[part].mean()
+        a, b = g[part] - means[0], l[part] - means[1]
+        (x, y), (p, q) = ([d[part] for d in both] for both in gradients)
+        factors = [
+            (a, a),
+            (a, b),
+            (b, b),
+            (x, a),
+            (y, a),
+            (x, b),
+            (y, b),
+            (x, x),
+            (x, y),
+            (y, y),
+            (x, 1),
+            (y, 1),
+        ]
+        rows.append(
+            [*means, *((u * v).mean() for u, v in factors), (x * p + y * q).mean(), (p * p + q * q).mean()]
+        )
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("tile_px", [16, 32])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        pytest.param([0.0, 0.0, 0.0, 0.0], id="in place"),
+        pytest.param([0.0021, -0.0013, 0.002, 0.0], id="turned"),
+        pytest.param([0.001, 0.0004, 0.02, 0.01], id="turned by a degree, larger by 1 per cent"),
+    ],
+)
+def test_products_of_tiles_are_those_of_whole_planes(frames, tile_px, parameters):
+    """A thousandth of the products: tiles touching the border too, where both go on with the last pixel."""
+    grid = TileGrid.over(SIZE, scale=1, tile_px=tile_px)
+    to_gt = motion_matrix("scale", CAMERA, np.array(parameters))
+
+    found = tile_products(frames[0], to_gt, frames[1], IN_PLACE, grid.layout)
+
+    expected = plain_products(sampled(frames[0], to_gt, grid), sampled(frames[1], IN_PLACE, grid), grid)
+    size = np.sqrt(np.mean(expected**2, axis=0))
+    assert np.all(np.abs(found - expected) < 4e-3 * np.maximum(size, np.abs(expected)) + 1e-3)
+    assert np.all(np.sqrt(np.mean((found - expected) ** 2, axis=0)) < 1e-3 * size + 1e-4)
+
+
+def test_the_shift_of_a_tile_is_that_of_whole_planes(frames):
+    """To a thousandth of a pixel, by equations written out for each tile."""
+    grid = TileGrid.over(SIZE, scale=1, tile_px=32)
+    to_gt = np.array([[1, 0, -3.2], [0, 1, -1.9], [0, 0, 1.0]])
+
+    tiles = compare_tiles(frames[0], to_gt, frames[1], IN_PLACE, grid)
+
+    rows = plain_products(sampled(frames[0], to_gt, grid), sampled(frames[1], IN_PLACE, grid), grid)
+    for found, score, row in zip(tiles.information, tiles.score, rows, strict=True):
+        gg, gl, on_gt, on_lq = row[2], row[3], row[5:7], row[7:9]
+        moments = row[[9, 10, 10, 11]].reshape(2, 2) - np.outer(row[12:14], row[12:14])
+        normal = gl / gg * (moments - np.outer(on_gt, on_gt) / gg)
+        expected = -np.linalg.solve(normal, on_lq - gl / gg * on_gt)
+        assert np.linalg.solve(found, score) == pytest.approx(expected, abs=1e-3)
+
+
+def test_equal_input_gives_equal_bits(frames):
+    grid = TileGrid.over(SIZE, scale=1, tile_px=32)
+    to_gt = motion_matrix("rotation", CAMERA, np.array([0.001, 0.002, 0.003]))
+
+    runs = [tile_products(frames[0].copy(), to_gt, frames[1].copy(), IN_PLACE, grid.layout) for _ in range(3)]
+
+    assert runs[0].tobytes() == runs[1].tobytes() == runs[2].tobytes()
+
+
+@pytest.mark.parametrize("row", [[1.0, 0.0, -100.0], [0.0, 0.0, 0.0], [np.nan, 0.0, 1.0]])
+def test_a_map_through_the_horizon_reads_nothing_outside_of_the_plane(frames, row):
+    """Columns left of 100 lie behind the camera; every tile gets some pixel of the frame."""
+    grid = TileGrid.over(SIZE, scale=1, tile_px=32)
+    to_gt = np.array([[1.0, 0, 0], [0, 1.0, 0], row])
+
+    for kernel in (tile_products, tile_detail):
+        assert np.isfinite(kernel(frames[0], to_gt, frames[1], IN_PLACE, grid.layout)).all()
+
+
+def plain_fit(
+    information: Array, score: Array, jacobians: Array, usable: NDArray[np.bool_]
+) -> tuple[Array, Array]:
+    """Tukey's biweight, cut at 16, by the normal equations of the tiles' own information."""
+    weight = usable.astype(float)
+    for _ in range(10):
+        normal = np.einsum("k,kip,kij,kjq->pq", weight, jacobians, information, jacobians)
+        right = np.einsum("k,kip,ki->p", weight, jacobians, score)
+        parameters = np.linalg.solve(normal, right)
+        rest = np.linalg.solve(information, score[..., None])[..., 0] - jacobians @ parameters
+        misfit = np.einsum("ki,kij,kj->k", rest, information, rest)
+        ordered = np.sort(misfit[usable])
+        inflation = ordered[len(ordered) // 2] / 1.386
+        previous, weight = weight, usable * np.maximum(1 - misfit / inflation / 16, 0) ** 2
+        if np.abs(weight - previous).max() < 0.01:
+            break
+    return parameters, weight
+
+
+@pytest.mark.parametrize("model", ["shift", "rotation", "homography"])
+def test_a_reweighted_fit_is_that_of_the_plain_equations(model):
+    """Three hundred tiles, a fifth of which moved on their own and a tenth of which must not be asked."""
+    rng = np.random.default_rng(2)
+    centres = rng.uniform(0, 1, (300, 2)) * SIZE
+    jacobians = np.ascontiguousarray(jacobian(model, CAMERA, centres))
+    root = rng.normal(0, 5, (300, 2, 2))
+    information = root @ root.transpose(0, 2, 1) + 10 * np.eye(2)
+    shift = jacobians @ rng.normal(0, 1e-3, jacobians.shape[2]) + rng.normal(0, 0.1, (300, 2))
+    shift[:60] += 3.0
+    score = np.einsum("kij,kj->ki", information, shift)
+    usable = np.arange(300) % 10 > 0
+
+    good, parameters, _, _, weight, _ = reweighted(information, score, jacobians, usable, (16.0, 1.386))
+
+    expected, weights = plain_fit(information, score, jacobians, usable)
+    assert good
+    assert parameters == pytest.approx(expected, rel=1e-6, abs=1e-12)
+    assert weight == pytest.approx(weights, abs=1e-6)
+    assert np.mean(weight[:60] == 0) > 0.9
+
+
+def test_tiles_that_tell_nothing_determine_nothing():
+    information, score = np.zeros((50, 2, 2)), np.zeros((50, 2))
+    jacobians = np.ascontiguousarray(
+        jacobian("rotation", CAMERA, np.random.default_rng(3).uniform(0, 100, (50, 2)))
+    )
+
+    assert not reweighted(information, score, jacobians, np.ones(50, bool), (16.0, 1.386))[0]
+
+
+def test_a_kernel_that_cannot_be_kept_is_compiled_all_the_same():
+    """Code without a file has no place beside it, as in an installation nobody may write to."""
+    names: dict[str, object] = {}
+    exec("def twice(x):\n    return 2 * x", names)  # noqa: S102
+
+    assert compiled("float64(float64)")(names["twice"])(21.0) == 42.0
