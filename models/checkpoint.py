@@ -5,6 +5,7 @@ No pickled code is ever run: weights are safetensors, the optimiser's file is re
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -20,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from catalog.session_folder import replace_file, sync_folder
+from catalog.session_folder import replace_file
 from models.base import Degrader, Restorer
 from models.config import RunConfig, build_config
 from models.errors import CheckpointError
@@ -143,13 +144,9 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], info: CheckpointInfo
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write the optimiser's state and counters in one step."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as out:
-        torch.save(dict(state), out)
-        out.flush()
-        os.fsync(out.fileno())
-    part.replace(path)
-    sync_folder(path.parent)
+    packed = io.BytesIO()  # written straight to a full disk, torch would fail with an error of its own
+    torch.save(dict(state), packed)
+    replace_file(path, packed.getvalue())
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def _decode(data: bytes, name: str) -> Pixels:
     except cv2.error as error:
         raise DamagedImageError(f"{name}: {kind} data cannot be decoded: {error.err}") from error
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        raise DamagedImageError(f"{name}: {kind} data cannot be decoded as 8 or 16 bit")
+        raise DamagedImageError(f"{name}: {kind} data cannot be decoded as grey or RGB of 8 or 16 bit")
     decoded: Pixels = pixels
     return decoded
 

@@ -5,6 +5,7 @@ import io
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms
 
 from catalog.errors import ExitCode
@@ -52,6 +53,19 @@ def test_what_is_not_a_whole_picture_is_refused(tmp_path, data, message):
         read_pixels(path)
     assert caught.value.exit_code == ExitCode.DAMAGED
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.zeros((8, 9, 5), np.uint8), np.full((8, 9, 3), np.nan, np.float32)],
+    ids=["five channels", "not a number"],
+)
+def test_pictures_of_another_kind_of_number_are_refused(tmp_path, pixels):
+    path = tmp_path / "picture.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb")
+
+    with pytest.raises(DamagedImageError, match="cannot be decoded as grey or RGB of 8 or 16 bit"):
+        read_pixels(path)
 
 
 def test_sixteen_bits_survive_reading_and_writing(tmp_path):
