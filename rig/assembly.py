@@ -11,7 +11,7 @@ from typing import Self
 
 from rig.clock import SessionClock
 from rig.devices import rail_for
-from rig.devices.camera import Camera
+from rig.devices.camera import Abortable, Camera
 from rig.devices.condition import (
     Condition,
     OperatorCondition,
@@ -121,7 +121,7 @@ class Rig:
             self.profile, scene=self._scene, photos=self._photos, data=self._data, clock=self.clock
         )
         stack.callback(simulator.close)
-        self._interruptible_by(simulator.kill)
+        self._interruptible_by(simulator.interrupt)
         simulator.start()
         return simulator
 
@@ -137,8 +137,8 @@ class Rig:
 
     def _open_camera(self, stack: ExitStack, name: str, simulator: SimulatedRigProcess | None) -> Camera:
         camera = self._camera(name, simulator)
-        stack.callback(camera.close)
-        self._interruptible_by(camera.abort if isinstance(camera, Gphoto2Camera) else _nothing)
+        stack.callback(lambda: self.cameras.get(name, camera).close())  # as it is shared by then
+        self._interruptible_by(camera.abort if isinstance(camera, Abortable) else _nothing)
         camera.open()
         return camera
 

@@ -185,6 +185,16 @@ class CommandRefusedError(RigError):
     exit_code = ExitCode.REFUSED
 
 
+class UnforeseenError(RigError):
+    """Something failed that nobody foresaw: a fault of this program, or a computer out of memory or processes.
+
+    What was being done has ended and the carriage was told to stop. Every take recorded so far is kept. Tell the
+    authors the message and, with `--debug`, the lines above it.
+    """
+
+    code = "RIG-ENG-003"
+
+
 class TerminalNeededError(RigError):
     """The operator's UI was started where there is no terminal."""
 

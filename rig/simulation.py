@@ -68,9 +68,9 @@ class SimulatedRigProcess:
         """Set an external condition of the simulated world."""
         self._exchange({"condition": name, "level": level})
 
-    def kill(self) -> None:
-        """End the simulator at once; whoever waits for its answer is told so. Thread-safe."""
-        self._child.kill()
+    def interrupt(self) -> None:
+        """Let the simulator end now; whoever waits for its answer is told so. Thread-safe."""
+        self._child.terminate()
 
     def close(self) -> None:
         """End the simulator; closing its stdin asks, killing makes sure."""

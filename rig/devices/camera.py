@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from catalog.session_folder import ExposureSettings
 
@@ -79,6 +79,14 @@ class FetchedFile:
     path: Path
     size_bytes: int
     sha256: str
+
+
+@runtime_checkable
+class Abortable(Protocol):
+    """A device whose call in progress can be ended from another thread."""
+
+    def abort(self) -> None:
+        """End the call in progress, whatever it is, with a `DeviceError`; the device is lost then. Thread-safe."""
 
 
 class Camera(Protocol):

@@ -7,6 +7,7 @@ to end one that never returns. This process gives every call a deadline and neve
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -102,25 +103,28 @@ class Gphoto2Camera:
         self._exposure_s = _LONGEST_STILL_S
         self._asked = ExposureSettings()
         self._is_recording = False
+        self._aborted = threading.Event()
         self.identity = CameraIdentity("", "", settings.serial)
         self.capabilities = _NOTHING
         self.last_focus: FocusMove | None = None
 
     def open(self) -> None:
         """Start the owner process and connect."""
+        self._aborted.clear()
         self._open(self._wanted(self._settings.serial), self._settings.open_s)
         self._asked = ExposureSettings()
 
     def reconnect(self, *, timeout_s: float) -> None:
         """Find the body of before again, and apply its settings."""
-        from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_chain, wait_fixed
+        import tenacity as again
 
         began_s = time.monotonic()
         wanted = replace(self._wanted(self.identity.serial), is_patient=False)
-        attempts = Retrying(
-            wait=wait_chain(*map(wait_fixed, _BACK_OFF_S)),
-            stop=stop_after_delay(timeout_s),
-            retry=retry_if_exception(_may_pass),
+        attempts = again.Retrying(
+            wait=again.wait_chain(*map(again.wait_fixed, _BACK_OFF_S)),
+            stop=again.stop_after_delay(timeout_s) | again.stop_when_event_set(self._aborted),
+            sleep=again.sleep_using_event(self._aborted),
+            retry=again.retry_if_exception(_may_pass),
             reraise=True,
         )
         for attempt in attempts:
@@ -132,15 +136,17 @@ class Gphoto2Camera:
     def close(self) -> None:
         """Let go of the body; ends the owner process by force when it does not answer."""
         self._is_recording = False
-        if self._owner is None:
+        owner, self._owner = self._owner, None
+        if owner is None:
             return
-        with contextlib.suppress(DeviceError):
-            self._call("close", type(None), timeout_s=_CLOSE_S)
-        self._owner.close()
-        self._owner = None
+        if owner.alive:
+            with contextlib.suppress(DeviceError):
+                owner.call("close", camera=self._name, timeout_s=_CLOSE_S)
+        owner.close()
 
     def abort(self) -> None:
         """End the call in progress, whatever it is, with a `DeviceError`; the camera is lost then. Thread-safe."""
+        self._aborted.set()
         owner = self._owner
         if owner is not None:
             owner.abort()
@@ -159,7 +165,7 @@ class Gphoto2Camera:
 
     def start_movie(self) -> float:
         """Start recording to the card, once the body has written what an earlier take left it with."""
-        self._come_to_rest()
+        self._come_to_rest("start_movie")
         requested_s = self._clock.now()
         self._call("start_movie", type(None))
         self._is_recording = True
@@ -173,7 +179,7 @@ class Gphoto2Camera:
 
     def capture_still(self) -> tuple[CardFile, ...]:
         """Take one picture."""
-        self._come_to_rest()
+        self._come_to_rest("capture_still")
         file_s = 2 * self._exposure_s + _STILL_S  # noise reduction takes as long as the exposure
         return self._call("capture_still", tuple, file_s, timeout_s=file_s + self._settings.call_s)
 
@@ -181,7 +187,7 @@ class Gphoto2Camera:
         """Take pictures as fast as the body goes."""
         if count < 1:
             raise ValueError(f"a burst of {count} pictures")
-        self._come_to_rest()
+        self._come_to_rest("capture_burst")
         files_s = 2 * count * self._exposure_s + _STILL_S
         return self._call("capture_burst", tuple, count, files_s, timeout_s=files_s + self._settings.call_s)
 
@@ -231,7 +237,7 @@ class Gphoto2Camera:
         """Remove a card file."""
         self._call("delete", type(None), file)
 
-    def _come_to_rest(self) -> None:
+    def _come_to_rest(self, before: str) -> None:
         """Bring the body to a known state, a little at a time: each call keeps its own short deadline.
 
         Raises:
@@ -239,7 +245,9 @@ class Gphoto2Camera:
         """
         close_s, call_s = self._settings.movie_close_s, self._settings.call_s
         slice_s, deadline_s = min(_REST_SLICE_S, close_s), time.monotonic() + close_s
-        while not self._call("come_to_rest", bool, slice_s, close_s, timeout_s=slice_s + call_s):
+        while not self._call(
+            "come_to_rest", bool, slice_s, close_s, timeout_s=slice_s + call_s, within=before
+        ):
             if time.monotonic() > deadline_s:
                 raise DeviceTimeoutError(
                     f"{self._name}: still writes what it recorded before, after {close_s:g} s",
@@ -271,16 +279,19 @@ class Gphoto2Camera:
         timeout_s: float | None = None,
         progress: Callable[[int], None] | None = None,
         stall_s: float | None = None,
+        within: str = "",
     ) -> T:
-        if self._owner is None or not self._owner.alive:
+        owner = self._owner
+        if owner is None or not owner.alive:
             raise DeviceError(f"{self._name}: not open", next_step="open the rig again")
-        result: Any = self._owner.call(
+        result: Any = owner.call(
             method,
             *arguments,
             camera=self._name,
             timeout_s=timeout_s or self._settings.call_s,
             progress=progress,
             stall_s=stall_s,
+            within=within,
         )
         if not isinstance(result, kind):
             raise DeviceError(f"{self._name}: {method} returned {type(result).__name__}")

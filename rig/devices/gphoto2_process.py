@@ -65,6 +65,7 @@ class OwnerProcess:
         timeout_s: float,
         progress: Callable[[int], None] | None = None,
         stall_s: float | None = None,
+        within: str = "",
     ) -> Any:
         """Have one thing done.
 
@@ -75,6 +76,7 @@ class OwnerProcess:
             timeout_s: Deadline for the whole of it.
             progress: Gets the counts of bytes that the method reports.
             stall_s: Longest silence between two such reports; the deadline where there are none.
+            within: What a message calls it where it is the first step of something else.
 
         Raises:
             DeviceTimeoutError: No answer in time; the child was killed, the camera must be opened again.
@@ -85,11 +87,11 @@ class OwnerProcess:
             self._pipe.send((number, method, arguments))
             kind, value = self._await(number, timeout_s, stall_s or timeout_s, progress)
         except (EOFError, OSError) as error:
-            raise self._ended(camera, method) from error
+            raise self._ended(camera, within or method) from error
         if kind == "silence":
             self.kill()
             raise DeviceTimeoutError(
-                f"{camera}: no answer to '{method}' within {value:.0f} s; its owner process was ended",
+                f"{camera}: no answer to '{within or method}' within {value:.0f} s; its owner process was ended",
                 kept="everything on the card",
                 next_step="switch the camera off and on, then open the rig again",
             )
@@ -130,13 +132,18 @@ class OwnerProcess:
         return "silence", min(timeout_s, stall_s)
 
     def _ended(self, camera: str, method: str) -> DeviceError:
-        with contextlib.suppress(OSError):
-            last = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-            said = f" ({last[0]})" if last else ""
+        said = self._last_words()
         self.kill()
         return DeviceError(
             f"{camera}: its owner process ended during '{method}'{said}", next_step="open the rig again"
         )
+
+    def _last_words(self) -> str:
+        try:
+            lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        except OSError:  # another thread has found it ended, too, and tidied up
+            return ""
+        return f" ({lines[-1]})" if lines else ""
 
     def _environment(self) -> dict[str, str]:
         own = {

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 from rig.devices.envelope import Motion
-from rig.devices.grbl_schedule import MotionSchedule
+from rig.devices.grbl_schedule import MotionSchedule, Track
 
 _REST_MM = 0.002
 _LAG_S = 0.08
@@ -98,19 +98,27 @@ class PositionWatch:
             return False
         if not fits and not self._is_reachable(self.believed, reading):
             self.jump_mm = reading.position_mm - self.believed.position_mm
-        if not on_time:
-            self.schedule = None  # witnesses against the clock: an override, a hold at the panel
+        self._learn_when(reading, on_time=on_time)
         self.believed, self._suspects = reading, []
         return True
 
     def _is_on_time(self, reading: Reading) -> bool:
         """Tell whether the motion can have come so far, and no further, since it began."""
-        motion, schedule = self.motion, self.schedule
-        if motion is None or schedule is None:
+        if self.motion is None or self.schedule is None:
             return True
-        track = schedule.track(reading.asked_s, reading.replied_s)
+        track, way = self.schedule.track(reading.asked_s, reading.replied_s), self._way(reading, self.motion)
+        return track.least_mm <= way.most_mm and way.least_mm <= track.most_mm
+
+    def _learn_when(self, reading: Reading, *, on_time: bool) -> None:
+        """Let a reading that is believed tell when the motion began, or that it went another way than planned."""
+        if not on_time:
+            self.schedule = None  # witnesses against the clock: an override, a hold at the panel
+        elif self.motion is not None and self.schedule is not None:
+            self.schedule.learn(self._way(reading, self.motion), reading.asked_s, reading.replied_s)
+
+    def _way(self, reading: Reading, motion: Motion) -> Track:
         way_mm = _direction(motion) * (reading.position_mm - motion.start_mm)
-        return track.least_mm - self.tolerance_mm <= way_mm <= track.most_mm + self.tolerance_mm
+        return Track(way_mm - self.tolerance_mm, way_mm + self.tolerance_mm)
 
     def _is_borne_out(self, reading: Reading, needed: int) -> bool:
         if self._suspects and not self._bears_witness(self._suspects[-1], reading):

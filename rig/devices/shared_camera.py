@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from catalog.session_folder import ExposureSettings
 from rig.devices.camera import (
+    Abortable,
     Camera,
     CameraCapabilities,
     CameraIdentity,
@@ -20,6 +21,9 @@ from rig.devices.camera import (
 from rig.errors import DeviceError, SettingRefusedError
 
 T = TypeVar("T")
+
+_LETTING_GO_S = 2.0
+"""How long a call in progress may go on when the camera is to be closed."""
 
 
 class SharedCamera:
@@ -34,7 +38,7 @@ class SharedCamera:
         self.capabilities: CameraCapabilities = camera.capabilities
         self._camera = camera
         self._lock = threading.RLock()
-        self._recording = False
+        self._recording = self._closed = False
         self.last_status: CameraStatus | None = None
         self.last_settings = ExposureSettings()
         self.heard_s = time.monotonic()
@@ -44,7 +48,7 @@ class SharedCamera:
 
     def open(self) -> None:
         """Connect, identify, probe."""
-        self._recording = False
+        self._recording = self._closed = False
         self._exclusively(self._camera.open)
         self.identity, self.capabilities = self._camera.identity, self._camera.capabilities
 
@@ -54,9 +58,21 @@ class SharedCamera:
         self._exclusively(lambda: self._camera.reconnect(timeout_s=timeout_s))
 
     def close(self) -> None:
-        """Release the body. Safe to call twice."""
-        with self._lock:
+        """Release the body for good, ending a call in progress that takes long. Safe to call twice.
+
+        Whoever else still knows the camera gets a `DeviceError` from now on: one that looks for a lost camera would
+        otherwise connect to it again behind the back of its next owner.
+        """
+        self._closed = True
+        is_mine = self._lock.acquire(timeout=_LETTING_GO_S)
+        if not is_mine and isinstance(self._camera, Abortable):
+            self._camera.abort()
+            is_mine = self._lock.acquire(timeout=_LETTING_GO_S)
+        try:
             self._camera.close()
+        finally:
+            if is_mine:
+                self._lock.release()
 
     def status(self) -> CameraStatus:
         """Read battery, card and prohibit reasons."""
@@ -131,6 +147,8 @@ class SharedCamera:
 
     def _exclusively(self, call: Callable[[], T]) -> T:
         with self._lock:
+            if self._closed:
+                raise DeviceError(f"camera {self.identity.model}: was closed", next_step="open the rig again")
             try:
                 answer = call()
             except SettingRefusedError:

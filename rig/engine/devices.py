@@ -16,7 +16,7 @@ from rig.assembly import Rig
 from rig.clock import SessionClock
 from rig.devices.rail import Rail, RailPoll, RailState
 from rig.devices.shared_camera import SharedCamera
-from rig.engine.opening import Opening
+from rig.engine.opening import Opening, unforeseen
 from rig.errors import DeviceError, MotionStoppedError, RigError
 from rig.profile import RigProfile
 
@@ -276,9 +276,14 @@ class DeviceOwner:
         self._moving_act, self._stops_seen = act.moves, act.serial
         try:
             result = act.work(self._ready_rig(act))
-        except BaseException as error:  # noqa: BLE001  - belongs to whoever waits for the result
+        except CleanplateError as error:
             self._finish_act()
             act.done.set_exception(error)
+        except BaseException as error:  # noqa: BLE001  - belongs to whoever waits for the result
+            if act.moves:
+                self.stop_now(emergency=False)
+            self._finish_act()
+            act.done.set_exception(unforeseen("what the engine was doing", error))
         else:
             self._finish_act()
             act.done.set_result(result)

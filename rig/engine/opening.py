@@ -8,7 +8,7 @@ import time
 
 from catalog.errors import CleanplateError
 from rig.assembly import Rig
-from rig.errors import DeviceError
+from rig.errors import UnforeseenError
 
 LETTING_GO_S = 2.0
 """How long a device may take to notice that it is not wanted any more."""
@@ -68,7 +68,7 @@ class Opening:
         except CleanplateError as error:
             self._error = error
         except BaseException as error:  # noqa: BLE001  - whoever waits for the rig must hear of it, whatever it is
-            self._error = _unforeseen(error)
+            self._error = unforeseen("opening the devices", error)
         with self._lock:
             self._over.set()
             is_unwanted = self._given_up and self._error is None
@@ -80,11 +80,17 @@ class Opening:
             self._rig.__exit__(None, None, None)
 
 
-def _unforeseen(error: BaseException) -> DeviceError:
-    failure = DeviceError(
-        f"opening the devices failed: {type(error).__name__}: {error}",
-        kept="nothing moved",
-        next_step="see that memory, disk and processes are not used up, then connect again",
+def unforeseen(what: str, error: BaseException) -> UnforeseenError:
+    """Return the error with a code for one that has none.
+
+    Args:
+        what: What was being done, as the beginning of a sentence.
+        error: What ended it; becomes the cause.
+    """
+    coded = UnforeseenError(
+        f"{what} failed: {type(error).__name__}: {error}",
+        kept="every take recorded so far",
+        next_step="clear the fault and try again; if it stays, `rig help RIG-ENG-003`",
     )
-    failure.__cause__ = error
-    return failure
+    coded.__cause__ = error
+    return coded

@@ -7,6 +7,7 @@ for pictures only when a movie stops, so that motion never waits for rendering.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import threading
 import time
@@ -247,7 +248,8 @@ def _camera(setup: SimulatedRigSetup, backend: WorldBackend) -> PtpIpCamera | Mj
 
 
 def main() -> None:
-    """Serve one client over stdin and stdout until stdin closes."""
+    """Serve one client over stdin and stdout until stdin closes; a SIGTERM ends it in order, too."""
+    signal.signal(signal.SIGTERM, _leave)
     request = json.loads(sys.stdin.readline())
     try:
         with serve(_setup(request)) as rig:
@@ -256,6 +258,10 @@ def main() -> None:
                 _answer(_obey(rig, json.loads(line)))
     except CleanplateError as error:
         _answer({"error": str(error)})
+
+
+def _leave(_number: int, _frame: object) -> None:
+    sys.exit()
 
 
 def _setup(request: dict[str, Any]) -> SimulatedRigSetup:

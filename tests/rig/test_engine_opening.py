@@ -14,9 +14,10 @@ from engine_probe import PATIENCE_S
 from small_rig import PLAN, rig_command, write_plan, write_profile
 
 from rig.assembly import Rig, clock_of
+from rig.devices.rail import RailState
 from rig.engine.devices import OPENING, DeviceOwner, Stage
 from rig.engine.opening import Opening
-from rig.errors import DeviceError, MotionStoppedError
+from rig.errors import DeviceError, MotionStoppedError, UnforeseenError
 from rig.profile import RigProfile
 
 LONGEST_S = 40.0
@@ -71,7 +72,7 @@ def test_the_end_of_the_engine_interrupts_a_camera_that_does_not_answer(frozen: 
     with pytest.raises(DeviceError, match="the engine is ending"):
         waiting.result(0)
     assert opening.wait(LONGEST_S)
-    with pytest.raises(DeviceError, match="ended during 'open'|given up"):
+    with pytest.raises(DeviceError, match=r"ended during 'open'|given up"):
         opening.result()
 
 
@@ -95,7 +96,7 @@ def test_what_nobody_foresaw_is_told_and_the_next_act_opens_anew(tmp_path: Path,
     monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing-here"))
     owner.start()
     try:
-        with pytest.raises(DeviceError, match="opening the devices failed: FileNotFoundError") as caught:
+        with pytest.raises(UnforeseenError, match="opening the devices failed: FileNotFoundError"):
             owner.do(lambda rig: None, moves=False).result(LONGEST_S)
         monkeypatch.undo()
 
@@ -103,8 +104,27 @@ def test_what_nobody_foresaw_is_told_and_the_next_act_opens_anew(tmp_path: Path,
     finally:
         owner.close()
 
-    assert caught.value.kept == "nothing moved"
     assert identity.startswith("Grbl")
+
+
+@pytest.mark.timeout(120)
+def test_what_nobody_foresaw_in_an_act_stops_the_carriage_and_ends_with_a_code(tmp_path: Path):
+    def wreck(rig: Rig) -> None:
+        rig.rail.home(timeout_s=60.0)
+        raise ZeroDivisionError("a fault of this program")
+
+    owner = owner_of(tmp_path)
+    owner.start()
+    try:
+        with pytest.raises(UnforeseenError, match="ZeroDivisionError: a fault") as caught:
+            owner.do(wreck, moves=True).result(LONGEST_S)
+        reading = owner.last_poll
+    finally:
+        owner.close()
+
+    assert caught.value.code == "RIG-ENG-003"
+    assert reading is not None
+    assert reading.state is RailState.HOLD
 
 
 @pytest.mark.timeout(120)

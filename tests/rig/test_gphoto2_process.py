@@ -18,6 +18,7 @@ from catalog.session_folder import ExposureSettings
 from rig.devices import gphoto2_camera
 from rig.devices.camera import CardFile
 from rig.devices.gphoto2_camera import Gphoto2Camera, Gphoto2Settings
+from rig.devices.gphoto2_process import OwnerProcess
 from rig.errors import DeviceBusyError, DeviceError, DeviceTimeoutError, SettingRefusedError
 from rig.sim.ptp_recorder import CameraFaults
 
@@ -51,6 +52,15 @@ def test_a_hung_body_ends_in_a_timeout_and_can_be_opened_again(tmp_path: Path):
         body.body.thaw.set()
         with driver(body, clock) as camera:
             assert camera.preview().startswith(b"\xff\xd8")
+
+
+def test_an_owner_process_that_another_thread_found_ended_first_is_a_device_error():
+    """It had tidied up what the message quotes; an act ended in an error without a code since the quote was missing."""
+    owner = OwnerProcess()
+    owner.kill()
+
+    with pytest.raises(DeviceError, match=r"X: its owner process ended during 'status'; next"):
+        owner.call("status", camera="camera X", timeout_s=5.0)
 
 
 def test_closing_on_a_hung_body_is_bounded(tmp_path: Path):
@@ -157,7 +167,7 @@ CALLS: dict[str, Callable[[Gphoto2Camera, Path], object]] = {
 def test_every_call_that_reaches_the_body_is_tried_below():
     asked = {n for n, f in vars(Gphoto2Camera).items() if callable(f) and not n.startswith("_")}
 
-    assert asked - {"open", "reconnect", "close"} == set(CALLS)
+    assert asked - {"open", "reconnect", "close", "abort"} == set(CALLS)
 
 
 @pytest.mark.parametrize("name", CALLS)

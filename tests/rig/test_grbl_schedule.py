@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rig.devices.envelope import Motion
-from rig.devices.grbl_schedule import WAKING_S, MotionSchedule, way_mm
+from rig.devices.grbl_schedule import WAKING_S, MotionSchedule, Track, elapsed_s, way_mm
 from rig.devices.grbl_watch import PositionWatch, Reading
 
 MOTION = Motion(start_mm=208.96, end_mm=60.0, velocity_mm_s=120.0, acceleration_mm_s2=200.0)
@@ -75,6 +75,18 @@ def test_the_way_is_the_sum_of_the_speeds(motion: Motion, share: float):
     )
 
 
+@given(motions, st.floats(0.001, 0.999))
+def test_time_and_way_belong_to_each_other(motion: Motion, share: float):
+    time_s = share * motion.duration_s
+
+    assert elapsed_s(motion, way_mm(motion, time_s)) == pytest.approx(time_s, abs=1e-6 * motion.duration_s)
+
+
+def test_at_the_end_any_time_may_have_passed_and_at_the_start_none():
+    assert elapsed_s(MOTION, MOTION.distance_mm) == math.inf
+    assert elapsed_s(MOTION, -0.02) == 0.0
+
+
 @given(
     motions,
     st.floats(0, WAKING_S),
@@ -94,6 +106,7 @@ def test_an_honest_controller_is_on_time_however_late_it_begins_and_whatever_its
         track = schedule.track(now_s, now_s + REPLY_S)
 
         assert track.least_mm - 1e-9 <= true_mm <= track.most_mm + 1e-9
+        schedule.learn(Track(true_mm - 0.0215, true_mm + 0.0215), now_s, now_s + REPLY_S)
 
 
 @given(motions, st.floats(0, REPLY_S), st.lists(st.floats(0.03, 0.4), min_size=1, max_size=40))
@@ -162,6 +175,34 @@ def test_after_a_hold_the_carriage_may_stay_where_it_was_at_least():
 
     assert track.least_mm == pytest.approx(200 * (0.45 * 0.99) ** 2 / 2)
     assert track.most_mm == MOTION.distance_mm
+
+
+def test_a_lost_ok_is_made_up_for_by_the_first_report_on_the_way():
+    """2 s after the line left, 20 mm on the way: it began 0.447 s ago; half a second later it is at 77.7 mm.
+
+    With 1 % of the pace, 10 ms of a segment and the 7 ms of an answer: 120 mm/s for 0.916 or 0.979 s less half a ramp.
+    """
+    schedule = MotionSchedule(MOTION, sent_s=10.0)
+
+    schedule.learn(Track(19.98, 20.02), 12.0, 12.0 + REPLY_S)
+    track = schedule.track(12.5, 12.5 + REPLY_S)
+
+    assert track.least_mm == pytest.approx(120 * (0.916 - 0.3), abs=0.1)
+    assert track.most_mm == pytest.approx(120 * (0.979 - 0.3), abs=0.1)
+
+
+def test_a_carriage_that_has_not_begun_yet_cannot_be_far_a_moment_later():
+    """An old report from this very place, 0.6 mm on the way 41 ms after the carriage was seen at rest, was believed.
+
+    0.02 mm of tolerance are 15 ms of ramp, and 10 ms are allowed for: 66 ms at 200 mm/s² are 0.44 mm.
+    """
+    watch = watched(Motion(325.84, 164.96, 40.0, 200.0), sent_s=8.0)
+    watch.schedule = MotionSchedule(Motion(325.84, 164.96, 40.0, 200.0), sent_s=8.0)  # its ok was lost
+    watch.tolerance_mm = 0.0215
+    for at_s in (10.0, 10.01):
+        watch.accepts(Reading(325.84, 0.0, at_s, at_s + REPLY_S))
+
+    assert not watch.accepts(Reading(325.24, 13.53, 10.04, 10.051))
 
 
 def test_before_the_ok_the_carriage_may_not_have_begun():
