@@ -55,7 +55,7 @@ def interrupt_after(monkeypatch, files):
     sent = []
 
     def counted(self, source, name, **options):
-        if len(sent) == files:
+        if len(sent) >= files:
             raise KeyboardInterrupt
         send(self, source, name, **options)
         sent.append(name)
@@ -88,6 +88,15 @@ def test_a_store_on_a_mounted_path_is_written_the_same_way(filled, tmp_path):
 
     assert tree(tmp_path / "nas" / "set-a").keys() == tree(local.folder).keys()
     assert report.manifest_sha256 == local.manifest_sha256
+
+
+def test_two_processes_send_what_one_does(filled, tmp_path):
+    for workers in (1, 2):
+        filled.export(request("crops", to=f"file://{tmp_path}/nas{workers}"), workers=workers)
+
+    one, two = (tree(tmp_path / f"nas{workers}" / "set-a") for workers in (1, 2))
+
+    assert one == two
 
 
 @pytest.mark.parametrize("kind", ["folder", "crops"])
@@ -209,7 +218,7 @@ def test_a_store_that_damages_what_it_takes_gets_no_manifest(filled, to, monkeyp
 def test_an_interrupted_command_exits_6_and_says_how_to_go_on(filled, tmp_path, monkeypatch, capsys):
     filled.close()
     arguments = ["catalog", "export", "set-a", "--format", "folder", "--to", f"file://{tmp_path}/my nas"]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--data", str(filled.data)])
+    monkeypatch.setattr(sys, "argv", [*arguments, "--workers", "1", "--data", str(filled.data)])
     with monkeypatch.context() as patch:
         interrupt_after(patch, 1)
         with pytest.raises(SystemExit) as stopped:
