@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -121,6 +122,7 @@ def single_threaded() -> Iterator[None]:
 
 def _outcomes(job: PairJob, gt: Sequence[FrameReader], lq: FrameReader) -> Iterator[PairOutcome]:
     last: tuple[Array, Array] | None = None
+    doubtful = False
     for task in job.tasks:
         if not needs_registration(task.before, thresholds=job.thresholds):
             yield PairOutcome(task, task.before)
@@ -130,16 +132,52 @@ def _outcomes(job: PairJob, gt: Sequence[FrameReader], lq: FrameReader) -> Itera
         gt_picture = Picture(recoded(truth, job.gt_sources[task.match.gt.source].tone, tone), tone=tone)
         lq_picture = Picture(lq.read(task.match.lq.index).rgb(), tone=tone)
         try:
-            found = _register(job, task, gt_picture, lq_picture, last)
+            outcome = _screened(job, task, gt_picture, lq_picture, last) if doubtful else None
+            if outcome is None:
+                found = _register(job, task, gt_picture, lq_picture, last)
+                last = found.homography, task.shift_px
+                outcome = _deliver(job, task, gt_picture, lq_picture, found)
         except NoCommonStructureError:
-            yield PairOutcome(task, task.before)
-            continue
-        last = found.homography, task.shift_px
-        yield _deliver(job, task, gt_picture, lq_picture, found)
+            outcome = PairOutcome(task, task.before)
+        doubtful = outcome.hashes == NOT_WRITTEN
+        yield outcome
+
+
+def _screened(
+    job: PairJob, task: PairTask, gt: Picture, lq: Picture, last: tuple[Array, Array] | None
+) -> PairOutcome | None:
+    """Register at half size, a third of the work; None if the pair may pass.
+
+    Only what follows a rejected pair is screened: what makes pairs hopeless stays for a while, and elsewhere
+    the screening would be lost. Limits are so much wider that no pair fails here that full size would save.
+    """
+    found = _register(job, task, gt, lq, last, finest_scale=2)
+    outcome = _outcome(job, task, found)
+    _, reasons = judge_pair(
+        outcome.measured,
+        thresholds=_hopeless(job.thresholds),
+        norms=_CONTENT_BLIND,
+        low_light=job.lq_source.low_light,
+    )
+    return outcome if reasons else None
+
+
+def _hopeless(limits: GateThresholds) -> GateThresholds:
+    """Widen the limits by what half size may be off: errors double, shares of tiles change by less than a fourth."""
+    doubled = ("predicted_epe_px", "predicted_epe_dark_px", "consistent_px", "consistent_floor_px",
+               "forward_backward_px", "split_half_px", "local_px")  # fmt: skip
+    wider = dict.fromkeys(doubled, 2.0) | {"masked_share": 1.25, "rotation_deg": 1.25, "clipped_share": 1.25}
+    return limits.model_copy(update={name: getattr(limits, name) * by for name, by in wider.items()})
 
 
 def _register(
-    job: PairJob, task: PairTask, gt: Picture, lq: Picture, last: tuple[Array, Array] | None
+    job: PairJob,
+    task: PairTask,
+    gt: Picture,
+    lq: Picture,
+    last: tuple[Array, Array] | None,
+    *,
+    finest_scale: Literal[1, 2] = 1,
 ) -> Registration:
     """Start from what the boards say, corrected by what the pair before turned out to be."""
     initial = _sheared(task.shear_px, lq.size[1]) if last is None else last[0].copy()
@@ -151,6 +189,7 @@ def _register(
         lq,
         camera=job.lq_source.pinhole(job.focal_px),
         initial=initial,
+        finest_scale=finest_scale,
         parallax_spread_px=spread * gap_mm,
     )
 
@@ -163,23 +202,19 @@ def _sheared(shear_px: tuple[float, float], height: int) -> Array:
 
 
 def _deliver(job: PairJob, task: PairTask, gt: Picture, lq: Picture, found: Registration) -> PairOutcome:
-    measured = _measure(job, task, found)
-    outcome = PairOutcome(
-        task,
-        measured,
-        homography=_matrix(found.homography),
-        blur=found.blur,
-        predicted_epe_px=found.predicted_epe_px,
-        bound_px=found.bound_px,
-    )
+    outcome = _outcome(job, task, found)
+    measured = outcome.measured
     try:
         pair = deliver(gt.rgb, lq.rgb, found, tone=gt.tone)
     except NoOverlapError:
         return replace(outcome, measured=replace(measured, overlap_share=0.0))
-    measured = replace(measured, overlap_share=pair.overlap_share)
+    left_px = 0.0 if pair.gt_warped else pair.residual_px
+    predicted_epe_px = found.predicted.left_as_cut_px(left_px)
+    measured = replace(measured, overlap_share=pair.overlap_share, predicted_epe_px=predicted_epe_px)
     outcome = replace(
         outcome,
         measured=measured,
+        predicted_epe_px=predicted_epe_px,
         lq_crop=pair.lq_crop,
         gt_from_pair=_matrix(pair.gt_from_pair),
         gt_warped=pair.gt_warped,
@@ -189,6 +224,18 @@ def _deliver(job: PairJob, task: PairTask, gt: Picture, lq: Picture, found: Regi
         measured, thresholds=job.thresholds, norms=_CONTENT_BLIND, low_light=job.lq_source.low_light
     )
     return outcome if reasons else _write(job.session, outcome, pair, found)
+
+
+def _outcome(job: PairJob, task: PairTask, found: Registration) -> PairOutcome:
+    """What is known of a pair before it is cut."""
+    return PairOutcome(
+        task,
+        _measure(job, task, found),
+        homography=_matrix(found.homography),
+        blur=found.blur,
+        predicted_epe_px=found.predicted_epe_px,
+        bound_px=found.bound_px,
+    )
 
 
 def _write(session: Path, outcome: PairOutcome, pair: DeliveredPair, found: Registration) -> PairOutcome:

@@ -133,10 +133,11 @@ def _ours(pair: BenchPair, *, finest_scale: Literal[1, 2], low_light: bool) -> R
     found, cpu_ms = _timed(run)
     if found is None:
         return {**numbers(pair, None), "cpu_ms": cpu_ms, "reasons": ["no_structure"]}
+    radius_px = _delivered_radius_px(found)
     return {
-        **numbers(pair, found.homography, radius_px=found.predicted_epe_px),
+        **numbers(pair, found.homography, radius_px=radius_px),
         "cpu_ms": cpu_ms,
-        "predicted_px": found.predicted_epe_px,
+        "predicted_px": radius_px,
         "bound_px": found.bound_px,
         "model": found.model,
         "blur": [found.blur.kind, round(found.blur.size_px, 3)],
@@ -144,6 +145,15 @@ def _ours(pair: BenchPair, *, finest_scale: Literal[1, 2], low_light: bool) -> R
         "masked_share": found.masked_share,
         "reasons": _reasons(found, low_light=low_light),
     }
+
+
+def _delivered_radius_px(found: Registration) -> float:
+    """Radius that is predicted for the written pair, as `alignment run` notes it."""
+    try:
+        cut = plan_cut(found.homography, found.size)
+    except AlignmentError:
+        return found.predicted_epe_px
+    return found.predicted.left_as_cut_px(0.0 if cut.gt_warped else float(np.median(cut.unwarped_px)))
 
 
 def _timed(run: Callable[[], Result]) -> tuple[Result, float]:
