@@ -17,6 +17,11 @@ Array = NDArray[np.float64]
 
 _OCCLUDED_SHARE = 0.8
 _LEAST_SIGMA_PX = 0.01
+_LEAST_VOTERS = 3
+_OUTVOTED_SIGMA = 5.0
+_OUTVOTED_PX = 0.3
+"""Deviation from the median of three or more targets beyond which one does not count: that many standard deviations
+and so many px for what bends of the rail make of different depths."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,17 +106,30 @@ class Datum:
             readout_mm: ``(N,)`` way of the carriage while each frame is read out: a target above or below the
                 middle row was seen earlier or later. None for a global shutter.
         """
-        weights, sums = np.zeros(len(time_s)), np.zeros(len(time_s))
-        for scale, track in zip(self.scales, tracks, strict=True):
+        position, sigma_mm = np.full((2, len(tracks), len(time_s)), np.nan)
+        for i, (scale, track) in enumerate(zip(self.scales, tracks, strict=True)):
             good = visible(track)
-            sigma_mm = np.maximum(track.sigma_px[good], _LEAST_SIGMA_PX) / scale.px_per_mm
-            weights[good] += 1 / sigma_mm**2
-            position = scale.position(_ideal(track.anchor_px, self.lens)) - _row_way(
+            place = scale.position(_ideal(track.anchor_px, self.lens)) - _row_way(
                 track, self.lens, readout_mm
             )
-            sums[good] += position[good] / sigma_mm**2
-        index = np.flatnonzero(weights > 0)
-        return Track(index, time_s[index], sums[index] / weights[index], 1 / np.sqrt(weights[index]))
+            position[i, good] = place[good]
+            sigma_mm[i, good] = np.maximum(track.sigma_px[good], _LEAST_SIGMA_PX) / scale.px_per_mm
+        weights = np.where(self._agrees(position, sigma_mm), 1 / sigma_mm**2, 0.0)
+        total = weights.sum(axis=0)
+        index = np.flatnonzero(total > 0)
+        mean = np.nansum(weights * position, axis=0)[index] / total[index]
+        return Track(index, time_s[index], mean, 1 / np.sqrt(total[index]))
+
+    def _agrees(self, position: Array, sigma_mm: Array) -> NDArray[np.bool_]:
+        """Tell which targets to believe, ``(T, N)``: three or more outvote one that was taken for something else."""
+        known = np.isfinite(position)
+        if len(position) < _LEAST_VOTERS:
+            return known
+        shown = known.any(axis=0)
+        off = np.abs(position[:, shown] - np.nanmedian(position[:, shown], axis=0))
+        agrees = known.copy()
+        agrees[:, shown] &= off <= _OUTVOTED_SIGMA * sigma_mm[:, shown] + _OUTVOTED_PX / self.px_per_mm
+        return agrees
 
 
 def _ideal(anchor_px: Array, lens: Pinhole | None) -> Array:

@@ -21,9 +21,10 @@ from alignment.matching import Match, match_frames
 from alignment.motion import TakeMotion, measure_motion, picture_scale, readout_way_mm
 from alignment.pair_job import single_threaded
 from alignment.picture import Picture
+from alignment.picture_tracks import follow_picture
 from alignment.registration import Registration, register
 from alignment.takes import TakeSource
-from alignment.tracking import ReferenceTracks, TargetTrack, decode_boards, follow_picture, track_targets
+from alignment.tracking import ReferenceTracks, TargetTrack, decode_boards, track_targets
 from alignment.velocity import FIT_SCALE_PX, fit_kinematics, stop_scale
 from catalog.session_folder import BoardSpec
 

@@ -28,8 +28,6 @@ KEY_STEP_PX = 8.0
 """Motion after which a new window of the ground truth is kept to track against."""
 BOARD_WINDOW_PX = (256, 192)
 """Largest part of a board that is compared; more would cost time and gain nothing."""
-PICTURE_WINDOW_PX = (384, 256)
-_PICTURE_STEP_PX = 24.0
 _MARGIN_PX = 16
 _LEAST_SIDE_PX = 48
 _SEARCH_PX = 4
@@ -189,12 +187,12 @@ class _BoardSeeker:
         if not keys or np.linalg.norm(self._anchor - keys[-1].anchor_px) >= KEY_STEP_PX:
             window = _limited(sighting.window, BOARD_WINDOW_PX).clipped((grey.shape[1], grey.shape[0]))
             if min(window.width, window.height) >= _LEAST_SIDE_PX:
-                keys.append(_key(grey, window, self._anchor))
+                keys.append(cut_key(grey, window, self._anchor))
 
     def _compare(self, index: int, picture: Picture, *, decoded: bool) -> None:
         number = len(self._target.keys) - 1
         key = self._target.keys[number]
-        found = _compare(key, picture, self._anchor, tone=self._tone, search_px=_SEARCH_PX)
+        found = compare_window(key, picture, self._anchor, tone=self._tone, search_px=_SEARCH_PX)
         if found is None:
             return
         moved = np.linalg.norm(self._anchor - self._averaged) >= _AVERAGING_STEP_PX
@@ -226,56 +224,25 @@ def _limited(window: Window, largest: tuple[int, int]) -> Window:
     return Window(x, window.y + (window.height - height) // 2, width, height)
 
 
-def _key(grey: Grey, window: Window, anchor_px: Array) -> KeyWindow:
+def cut_key(grey: Grey, window: Window, anchor_px: Array) -> KeyWindow:
+    """Keep a part of a frame, with a margin, to track against; ``anchor_px`` is the target's place in the frame."""
     around = window.grown(_MARGIN_PX).clipped((grey.shape[1], grey.shape[0]))
     inner = Window(window.x - around.x, window.y - around.y, window.width, window.height)
     return KeyWindow(around.of(grey).copy(), (around.x, around.y), inner, anchor_px)
 
 
-def follow_picture(frames: Iterable[Frame], *, count: int, tone: ToneCurve) -> ReferenceTracks:
-    """Follow the middle of the picture through a ground-truth round that shows no board.
-
-    The path is counted in px of whatever depth dominates the middle; its scale is unknown.
-    """
-    target, track = Target("picture"), TargetTrack.empty(count)
-    step = np.zeros(2)
-    for frame in frames:
-        grey = frame.grey()
-        if not target.keys:
-            middle = np.array([(grey.shape[1] - 1) / 2, (grey.shape[0] - 1) / 2])
-            target.keys.append(_middle_key(grey, middle))
-            track.put(frame.index, middle, sigma_px=0.02, ncc=1.0)
-            continue
-        last = _last_anchor(track, frame.index)
-        found = _compare(target.keys[-1], Picture(grey, tone=tone), last + step, tone=tone, search_px=8)
-        if found is None:
-            continue
-        step = (found.anchor_px - last) if track.found[frame.index - 1] else np.zeros(2)
-        track.put(frame.index, found.anchor_px, sigma_px=found.sigma_px, ncc=found.ncc)
-        if np.linalg.norm(found.anchor_px - target.keys[-1].anchor_px) >= _PICTURE_STEP_PX:
-            target.keys.append(_middle_key(grey, found.anchor_px))
-    return ReferenceTracks([target], [track], tone)
-
-
-def _middle_key(grey: Grey, anchor_px: Array) -> KeyWindow:
-    height, width = grey.shape
-    return _key(grey, _limited(Window(0, 0, width, height).grown(-_MARGIN_PX), PICTURE_WINDOW_PX), anchor_px)
-
-
-def _last_anchor(track: TargetTrack, index: int) -> Array:
-    return np.asarray(track.anchor_px[np.flatnonzero(track.found[:index])[-1]], np.float64)
-
-
 @dataclass(frozen=True, eq=False)
-class _Found:
+class Found:
+    """Where a window was found."""
+
     anchor_px: Array
     sigma_px: float
     ncc: float
 
 
-def _compare(
+def compare_window(
     key: KeyWindow, picture: Picture, anchor_px: Array, *, tone: ToneCurve, search_px: int
-) -> _Found | None:
+) -> Found | None:
     """Track one key window from a predicted anchor; None where nothing believable is found."""
     predicted = anchor_px - key.anchor_px + key.origin_px
     try:
@@ -292,7 +259,7 @@ def _compare(
     believable = track.ncc >= _MIN_NCC and track.inlier_share >= _MIN_INLIER_SHARE and sigma <= _MAX_SIGMA_PX
     if not believable:
         return None
-    return _Found(key.anchor_px - key.origin_px + np.array(track.shift_px), sigma, track.ncc)
+    return Found(key.anchor_px - key.origin_px + np.array(track.shift_px), sigma, track.ncc)
 
 
 def track_targets(
@@ -354,10 +321,10 @@ class _Follower:
         self._last = [*self._last[-1:], (index, found.anchor_px)]
         self.track.put(index, found.anchor_px, sigma_px=found.sigma_px, ncc=found.ncc)
 
-    def _near(self, anchor_px: Array, picture: Picture) -> _Found | None:
+    def _near(self, anchor_px: Array, picture: Picture) -> Found | None:
         nearest = int(np.argmin(np.linalg.norm(self._anchors - anchor_px, axis=1)))
         key = self._target.keys[nearest]
-        return _compare(key, picture, anchor_px, tone=self._tone, search_px=_SEARCH_PX)
+        return compare_window(key, picture, anchor_px, tone=self._tone, search_px=_SEARCH_PX)
 
     def _predicted(self, index: int) -> Array:
         (last_index, last) = self._last[-1]
@@ -366,11 +333,13 @@ class _Follower:
         (first_index, first) = self._last[0]
         return last + (last - first) * (index - last_index) / (last_index - first_index)
 
-    def _search(self, picture: Picture) -> _Found | None:
+    def _search(self, picture: Picture) -> Found | None:
         """Try windows from all along the path, each far around its own place, and refine the best."""
         step = max(1, int(_WIDE_SEARCH_PX // KEY_STEP_PX))
         keys = [*self._target.keys[::step], self._target.keys[-1]]
-        tries = [_compare(k, picture, k.anchor_px, tone=self._tone, search_px=_WIDE_SEARCH_PX) for k in keys]
+        tries = [
+            compare_window(k, picture, k.anchor_px, tone=self._tone, search_px=_WIDE_SEARCH_PX) for k in keys
+        ]
         found = [t for t in tries if t is not None]
         if not found:
             return None

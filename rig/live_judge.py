@@ -84,8 +84,6 @@ class Judge:
             self._travel = replace(
                 self._travel, along_mm=along_mm, sigma_mm=float(np.hypot(self._travel.sigma_mm, own.sigma_mm))
             )
-        elif self._travel is not None and not self._by_boards:
-            self._travel = self._with_depths(self._travel)
         self._offset = None if self._is_first else self._error(self._first.rests[0], looked.rests[0])
         self._exposure = self._exposure_stops()
         self._pairs = None if looked.source.round.role == "gt" else self._count_pairs()
@@ -133,12 +131,6 @@ class Judge:
         sign = -1.0 if sweep is not None and sweep.end_mm < sweep.start_mm else 1.0
         along_mm = seen.along_mm - sign * (second.rail_mm - first.rail_mm)
         return Displacement(along_mm, seen.sigma_mm, seen.common_px, seen.common_sigma_px, seen.turn_is_known)
-
-    def _with_depths(self, error: Displacement) -> Displacement:
-        """Add what a travel by the picture alone is unsure of: the window shows many depths, and follows now this one."""
-        rail = [rest.rail_mm for rest in self._looked.rests if rest.rail_mm is not None]
-        spread_mm = self._limits.picture_scale * float(np.ptp(rail))
-        return replace(error, sigma_mm=float(np.hypot(error.sigma_mm, spread_mm)))
 
     def _limit_mm(self, error: Displacement) -> float:
         turn_px = 0.0 if error.turn_is_known else np.radians(self._gates.turn_deg) * self._focal_px

@@ -35,9 +35,6 @@ class LiveLimits(Document):
 
     travel_mm: float = 0.5
     """Largest error of a travel or a place by the boards, mm, before uncertainty and possible turns are added."""
-    picture_scale: float = 0.03
-    """Standard deviation of the scale of a ground truth that shows no board, as a share: the picture's motion follows
-    whichever depth fills most of it, and its scale was seen to drift by 5 % along one sweep."""
     seen_share: Grades = Grades(doubtful=0.95, spoiled=0.75)
     """Least share of the uniform part in which a board is followed."""
     followed_share: float = 0.95

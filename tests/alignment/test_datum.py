@@ -59,6 +59,18 @@ def test_the_surer_target_counts_more():
     assert np.abs(found.position_mm - RAIL_MM).max() < 0.001
 
 
+def test_three_targets_outvote_one_that_was_taken_for_something_else():
+    tracks = [track(0.6, (200, 100)), track(0.5, (300, 90)), track(0.4, (500, 90))]
+    datum = Datum.of(reference(*tracks, scales=(0.6, 0.5, 0.4)))
+    wrong = track(0.6, (200, 100))
+    wrong.anchor_px[20:] += (6.0, 0.0)
+
+    found = datum.positions([wrong, *tracks[1:]], time_s=TIME)
+
+    assert found.position_mm == pytest.approx(RAIL_MM, abs=1e-6)
+    assert (found.sigma_mm[20:] > found.sigma_mm[0]).all()
+
+
 def test_frames_in_which_something_stands_before_a_board_do_not_count_for_it():
     covered = track(0.6, (200, 100))
     covered.ncc[10:14] = 0.7

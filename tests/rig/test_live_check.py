@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from benchmarks.rendered_session import CLEAN, RenderedSession, Wrong, planned_round
+from benchmarks.rendered_session import CLEAN, RenderedSession, RigTruth, Wrong, planned_round, simulation
 from catalog.records import Degradation
 from catalog.session_folder import ExposureSettings
 from rig.guards import TakeReport
@@ -107,3 +107,33 @@ def test_what_spoils_a_take_is_found(bench, fault: str):
     report = checker.check(name, number)
 
     assert set(spoiled(report)) & expected, report.findings
+
+
+@pytest.fixture(scope="module")
+def without_boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RenderedSession, LiveChecker]]:
+    """At this size no board can be decoded; the scene has things at many depths."""
+    rounds = tuple(planned_round(k, name, "gt", velocity_mm_s=40) for k, name in ((1, "gt"), (2, "gt-close")))
+    truth = RigTruth(spec=simulation(width=320, height=192))
+    session = RenderedSession(tmp_path_factory.mktemp("boardless"), rounds, truth=truth, scene="a-1")
+    session.take("gt", seed=1)
+    yield session, LiveChecker(session.folder)
+    session.close()
+
+
+def test_a_ground_truth_without_a_board_is_measured_by_the_picture(without_boards):
+    """By one large window this take's travel was 13 mm short, and the take called spoiled."""
+    _, checker = without_boards
+
+    report = checker.check("gt", 1)
+
+    assert spoiled(report) == []
+    assert report.numbers.velocity_mm_s == pytest.approx(40.0, rel=0.01)
+    assert abs(report.numbers.travel_error_mm) < 0.5
+    assert any("travel by the picture" in f.text for f in report.findings)
+
+
+def test_steps_lost_before_a_take_are_found_by_the_picture_too(without_boards):
+    session, checker = without_boards
+    session.take("gt-close", seed=2, wrong=Wrong(motion=lambda mm, t_s: mm - 3.0))
+
+    assert "position" in spoiled(checker.check("gt-close", 1))
