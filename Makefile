@@ -46,6 +46,7 @@ setup: .venv/.installed
 	@command -v $(PYTHON) >/dev/null || { echo "cleanplate needs $(PYTHON) (Debian: apt install python3.11-venv)"; exit 3; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -P -m alignment.kernels
 	touch $@
 
 clean:
