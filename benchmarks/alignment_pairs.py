@@ -48,6 +48,8 @@ EXPOSURE_S = 0.005
 REFERENCE_DEPTH_MM = 2200.0
 """Depth at which a class's radius and motion length hold: the middle of the scene in disparity."""
 MOVER_STEP_PX = (8.0, 40.0)
+_KEPT_GROUND_TRUTHS = 8
+"""The pairs of one scene, with and without a thing that moves."""
 _PHOTO_WIDTH_PX = 1000
 """Larger photographs are reduced to this: the renderer takes them pixel for pixel and would show flat parts."""
 _CLIP_FRAMES = 12
@@ -111,8 +113,8 @@ CLASSES: Mapping[str, PairClass] = {
     "jpeg": PairClass(jpeg_quality=30),
     "h264": PairClass(h264_bit_s=8_000_000),
     "rolling_shutter": PairClass(world={"readout_s": 0.015}, velocity_mm_s=(40 / 3, 40.0)),
-    "half_speed": PairClass(world={"readout_s": 0.01}, velocity_mm_s=(20.0, 40.0)),
     "s_curve": PairClass(world={"readout_s": 0.015}, velocity_mm_s=(40.0, 40.0), acceleration_mm_s2=300.0),
+    "half_speed": PairClass(world={"readout_s": 0.01}, velocity_mm_s=(20.0, 40.0)),
     "distortion": PairClass(world={"distortion_k1": -0.05}),
     "breathing": PairClass({"focus_m": breathing_focus_for(0.005)}, world={"focus_breathing": 1.0}),
 }
@@ -211,6 +213,7 @@ class Studio:
         self._folder = photo_folder(scene, photos, work)
         self._scene = scene
         self._world = lru_cache(maxsize=1)(self._build)
+        self._ground_truth = lru_cache(maxsize=_KEPT_GROUND_TRUTHS)(self._take_ground_truth)
 
     def _build(self, changes: tuple[tuple[str, float], ...]) -> World:
         spec = SimulationSpec(
@@ -219,11 +222,11 @@ class Studio:
         return World(spec, LENS, BOARDS, self._scene, self._folder)
 
     def pair(self, kind: PairClass, place: PairPlace) -> BenchPair:
-        """Render one pair of a class."""
-        world = self._world(tuple(sorted(kind.world.items())))
-        gt_pose, lq_pose = place.poses()
-        gt_shot, lq_shot = _shots(kind, place)
-        gt_poses = _swept(gt_pose, world, gt_shot, velocity_mm_s=kind.velocity_mm_s[0])
+        """Render one pair of a class; classes that share a ground truth share its rendering."""
+        changes = tuple(sorted(kind.world.items()))
+        world, lq_pose = self._world(changes), place.poses()[1]
+        gt, gt_truth = self._ground_truth(changes, place, kind.velocity_mm_s[0], kind.mover_share)
+        lq_shot = Shot(ExposureSettings(**kind.settings), kind.conditions, take_seed=_seed(place, 4))
         lq_poses = _swept(
             lq_pose,
             world,
@@ -231,8 +234,7 @@ class Studio:
             velocity_mm_s=_lq_velocity_mm_s(kind, world, lq_shot),
             acceleration_mm_s2=kind.acceleration_mm_s2,
         )
-        mover = Mover.draw(kind.mover_share, place, size=self._size, photos=Photos(self._folder))
-        gt = _taken(world, gt_poses, gt_shot, PairClass(), seed=_seed(place, 2), mover=mover and mover.before)
+        mover = self._mover(kind.mover_share, place)
         if kind.h264_bit_s:
             lq = _last_of_clip(world, lq_pose, lq_shot, kind, seed=_seed(place, 3))
         else:
@@ -240,15 +242,27 @@ class Studio:
         return BenchPair(
             gt=gt,
             lq=lq,
-            gt_truth=_truth(world, gt_poses, gt_shot),
+            gt_truth=gt_truth,
             lq_truth=_truth(world, lq_poses, lq_shot),
             moved=None if mover is None else mover.area(),
         )
 
+    def _take_ground_truth(
+        self,
+        changes: tuple[tuple[str, float], ...],
+        place: PairPlace,
+        velocity_mm_s: float,
+        mover_share: float,
+    ) -> tuple[Rgb, FrameTruth]:
+        world, shot = self._world(changes), Shot(ExposureSettings())
+        poses = _swept(place.poses()[0], world, shot, velocity_mm_s=velocity_mm_s)
+        mover = self._mover(mover_share, place)
+        codes = _taken(world, poses, shot, PairClass(), seed=_seed(place, 2), mover=mover and mover.before)
+        codes.setflags(write=False)
+        return codes, _truth(world, poses, shot)
 
-def _shots(kind: PairClass, place: PairPlace) -> tuple[Shot, Shot]:
-    lq = ExposureSettings(**kind.settings)
-    return Shot(ExposureSettings()), Shot(lq, kind.conditions, take_seed=_seed(place, 4))
+    def _mover(self, share: float, place: PairPlace) -> Mover | None:
+        return Mover.draw(share, place, size=self._size, photos=Photos(self._folder))
 
 
 def _seed(place: PairPlace, purpose: int) -> int:

@@ -13,9 +13,10 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ TRACK_SIGMA_PX = 0.03
 POSITION_SIGMA_MM = 0.03
 """What tracked boards, averaged over a sweep and corrected by parallax, leave of a position."""
 PERIOD_PX = 24
+BOARD_STEP_MM = 5.0
 _MASKED = 0.9
 """Share of a thing that its mask must cover."""
 _LIMITS = GateThresholds()
@@ -129,7 +131,7 @@ CASES: Mapping[str, Case] = {
     "marker covered": Case(
         frozenset({"marker_occluded", "marker_lost"}), cover_board=True, may_be_masked=True
     ),
-    "board moved": Case(frozenset({"inconsistent", "position_gap"}), board_moved_mm=5.0),
+    "board moved": Case(frozenset({"inconsistent", "position_gap"}), board_moved_mm=BOARD_STEP_MM),
     "light switched": Case(frozenset({"exposure"}), brightness=1 / 3),
     "one period off": Case(_PLACE, paint=_repetitive, initial_shift_px=PERIOD_PX),
     "featureless wall": Case(
@@ -140,44 +142,74 @@ CASES: Mapping[str, Case] = {
 
 @dataclass(frozen=True)
 class Task:
-    """One place in every case, under one degradation."""
+    """The places of one scene in every case, each place under one degradation."""
 
-    place: PairPlace
-    kind: str
+    places: tuple[tuple[PairPlace, str], ...]
+    """With the name of the degradation."""
     cases: tuple[str, ...]
     size: tuple[int, int]
     work: Path
 
 
+@dataclass(frozen=True)
+class _Usual:
+    """What a place's good pair tells to be usual there."""
+
+    norms: RoundNorms
+    board_correlation: float
+
+
 def run_task(task: Task) -> list[Row]:
-    """Judge the place's pairs, the good one first: it tells what is usual."""
+    """Judge a scene's pairs, the good ones first: they tell what is usual."""
     cv2.setNumThreads(1)
-    rows, norms, usual = [], RoundNorms(gradient_ncc=None, gain=None), 1.0
-    for name in ("good", *(n for n in task.cases if n != "good")):
-        case = CASES[name]
-        pair, boards = _plant(task, case)
-        if name == "good":
-            usual = _board_correlation(pair, boards)
-        share = _board_correlation(pair, boards) / usual if case.boards else None
-        found, measured = _measured(pair, case, boards, marker_share=share)
-        if name == "good":
-            norms = RoundNorms.of([measured])
-        _, reasons = judge_pair(measured, thresholds=_LIMITS, norms=norms, low_light=False)
-        known = {"case": name, "kind": task.kind, "scene": task.place.scene, "pair": task.place.index}
-        rows.append({**known, "reasons": list(reasons), "right": _is_right(case, reasons, pair, found)})
-    return rows
+    usual: dict[PairPlace, _Usual] = {}
+    return [
+        _judged(task, place, kind, name, usual)
+        for names in _by_stage(task.cases)
+        for place, kind in task.places
+        for name in names
+    ]
+
+
+def _by_stage(cases: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Group cases by the world they need: building one costs as much as ten pictures of it."""
+    changed = [n for n in cases if CASES[n].paint or CASES[n].other_scene or CASES[n].board_moved_mm]
+    yield ("good", *(n for n in cases if n != "good" and n not in changed))
+    yield from ((name,) for name in changed)
+
+
+def _judged(task: Task, place: PairPlace, kind: str, name: str, usual: dict[PairPlace, _Usual]) -> Row:
+    case = CASES[name]
+    pair, boards = _plant(task, place, CLASSES[kind], case)
+    correlation = _board_correlation(pair, boards)
+    share = correlation / (usual[place].board_correlation if place in usual else correlation)
+    found, measured = _measured(pair, case, boards, marker_share=share if case.boards else None)
+    known = usual.setdefault(place, _Usual(RoundNorms.of([measured]), correlation))
+    _, reasons = judge_pair(measured, thresholds=_LIMITS, norms=known.norms, low_light=False)
+    where = {"case": name, "kind": kind, "scene": place.scene, "pair": place.index}
+    return {**where, "reasons": list(reasons), "right": _is_right(case, reasons, pair, found)}
 
 
 class _Stage(Studio):
     """A studio whose scene is changed once it is built."""
 
-    def __init__(self, scene: str, task: Task, *, change: Callable[[World], World] | None) -> None:
-        super().__init__(scene, photos=SHARED / "data" / "photos", work=task.work, size=task.size)
+    def __init__(
+        self, scene: str, *, work: Path, size: tuple[int, int], change: Callable[[World], World] | None
+    ) -> None:
+        super().__init__(scene, photos=SHARED / "data" / "photos", work=work, size=size)
         self._change = change
 
     def _build(self, changes: tuple[tuple[str, float], ...]) -> World:
         world = super()._build(changes)
         return self._change(world) if self._change else world
+
+
+@lru_cache(maxsize=2)
+def _stage(
+    scene: str, *, work: Path, size: tuple[int, int], change: Callable[[World], World] | None = None
+) -> _Stage:
+    """Keep the plain scene and the one last changed."""
+    return _Stage(scene, work=work, size=size, change=change)
 
 
 @dataclass(frozen=True)
@@ -191,20 +223,19 @@ class _Shifted(PairPlace):
         return gt + np.array([self.frames * STEP_MM, 0, 0, 0, 0, 0]), lq
 
 
-def _plant(task: Task, case: Case) -> tuple[BenchPair, Array]:
+def _plant(task: Task, place: PairPlace, degraded: PairClass, case: Case) -> tuple[BenchPair, Array]:
     """Render a case; with it, how far every board seems to have moved in the picture, (boards, 2) px."""
-    kind = _degraded(CLASSES[task.kind], case)
-    place = _Shifted(task.place.scene, task.place.index, case.step_frames)
-    pair = _Stage(place.scene, task, change=case.paint).pair(kind, place)
+    stage = partial(_stage, work=task.work, size=task.size)
+    kind, shifted = _degraded(degraded, case), _Shifted(place.scene, place.index, case.step_frames)
+    pair = stage(place.scene, change=case.paint).pair(kind, shifted)
     boards = [p for p in pair.gt_truth.header.planes if p.name.startswith("board")]
     centres = np.array([[*np.mean(p.outline_mm, axis=0), p.depth_mm] for p in boards]).reshape(-1, 3)
     moved = centres + np.array([case.board_moved_mm, 0.0, 0.0])
     shift_px = pair.lq_truth.project(moved) - pair.gt_truth.project(centres)
     if case.board_moved_mm:
-        after = _Stage(place.scene, task, change=lambda world: _boards_moved(world, case.board_moved_mm))
-        pair = replace(pair, lq=after.pair(kind, place).lq)
+        pair = replace(pair, lq=stage(place.scene, change=_boards_moved).pair(kind, shifted).lq)
     if case.other_scene:
-        pair = replace(pair, gt=_Stage(_another(place.scene), task, change=None).pair(PairClass(), place).gt)
+        pair = replace(pair, gt=stage(_another(place.scene)).pair(PairClass(), shifted).gt)
     if case.cover_board:
         pair = _covered(pair, boards[0].outline_mm, boards[0].depth_mm)
     return pair, shift_px
@@ -220,10 +251,10 @@ def _another(scene: str) -> str:
     return f"{head}-{int(number) % 4 + 1}"
 
 
-def _boards_moved(world: World, by_mm: float) -> World:
-    step = np.array([by_mm, 0.0])
+def _boards_moved(world: World) -> World:
+    step = np.array([BOARD_STEP_MM, 0.0])
     world.planes = tuple(
-        replace(p, outline_mm=p.outline_mm + step, corner_mm=(p.corner_mm[0] + by_mm, p.corner_mm[1]))
+        replace(p, outline_mm=p.outline_mm + step, corner_mm=(p.corner_mm[0] + BOARD_STEP_MM, p.corner_mm[1]))
         if p.name.startswith("board")
         else p
         for p in world.planes
@@ -359,6 +390,14 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
+def _tasks(
+    chosen: Sequence[PairPlace], cases: tuple[str, ...], size: tuple[int, int], work: Path
+) -> Iterator[Task]:
+    degraded = [(place, KINDS[i % len(KINDS)]) for i, place in enumerate(chosen)]
+    for scene in dict.fromkeys(place.scene for place in chosen):
+        yield Task(tuple(p for p in degraded if p[0].scene == scene), cases, size, work)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Plant, judge and count."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -372,10 +411,9 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     given.work.mkdir(parents=True, exist_ok=True)
     size = tuple(map(int, given.size.split("x")))
-    tasks = [
-        Task(place, KINDS[i % len(KINDS)], tuple(given.cases.split(",")), size, given.work)
-        for i, place in enumerate(places(given.photo_set, given.places))
-    ]
+    tasks = list(
+        _tasks(places(given.photo_set, given.places), tuple(given.cases.split(",")), size, given.work)
+    )
     rows: list[Row] = []
     with ProcessPoolExecutor(given.jobs) as pool:
         for number, found in enumerate(pool.map(run_task, tasks), 1):
