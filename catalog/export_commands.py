@@ -20,6 +20,7 @@ from catalog.cli_options import (
 from catalog.console import Console
 
 if TYPE_CHECKING:
+    from catalog.export import ExportReport
     from catalog.transfer import TransferReport
 
 
@@ -74,6 +75,10 @@ def export(
             dask=dask,
             advance=advance,
         )
+    _put_export(console, report, dry_run=dry_run)
+
+
+def _put_export(console: Console, report: ExportReport, *, dry_run: bool) -> None:
     if console.json:
         console.put_json(
             {**asdict(report), "folder": report.folder and str(report.folder), "dry_run": dry_run}

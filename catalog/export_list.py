@@ -196,24 +196,29 @@ def freeze(
         "created_utc_us": time.time_ns() // 1000,
     }
     key = int(connection.execute(insert(exports).returning(exports.c.id), row).scalar_one())
-    digest, count = hashlib.sha256(), 0
-    chosen = map(look, choose(connection, request))
-    while some := list(islice(chosen, ROWS_AT_ONCE)):
-        for item in some:
-            digest.update(manifest_line(item.row))
-        rows = [_item_row(key, count + i, item) for i, item in enumerate(some, start=1)]
-        connection.execute(insert(items), rows)
-        count += len(some)
+    manifest_sha256, count = _write_items(connection, key, map(look, choose(connection, request)))
     if not count:
         raise EmptyExportError(
             f"export {request.name}: no accepted pair passes the filter (left out: {left_out or 'none'})",
             kept="the catalog, unchanged",
             next_step="catalog list --where … shows what passes",
         )
-    result = {"manifest_sha256": digest.hexdigest(), "n_items": count}
+    result = {"manifest_sha256": manifest_sha256, "n_items": count}
     connection.execute(update(exports).where(exports.c.id == key).values(result))
     Batch().record(connection, "export", [(request.name, None, {"after": request.as_text()})])
     return key
+
+
+def _write_items(connection: Connection, key: int, chosen: Iterator[ExportItemRow]) -> tuple[str, int]:
+    """Write the pairs of a list; returns the hash of their manifest and their number."""
+    digest, count = hashlib.sha256(), 0
+    while some := list(islice(chosen, ROWS_AT_ONCE)):
+        for item in some:
+            digest.update(manifest_line(item.row))
+        rows = [_item_row(key, count + i, item) for i, item in enumerate(some, start=1)]
+        connection.execute(insert(items), rows)
+        count += len(some)
+    return digest.hexdigest(), count
 
 
 def frozen_items(connection: Connection, key: int) -> Generator[ExportItemRow]:
