@@ -11,16 +11,18 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catalog.bare_png import bare_png
 from catalog.errors import DamagedDataError, MissingExtraError
+from catalog.executors import ordered
 from catalog.export_files import durable_file
 from catalog.export_formats import ShardKind
 from catalog.manifest import ManifestRow
@@ -33,6 +35,10 @@ from catalog.tile_pack_writer import PackPair, write_shard
 
 ROW_GROUP_BYTES = 64 << 20
 """Parquet readers take a row group at a time."""
+_READERS_OF_A_TAR, _PAIRS_AHEAD = 2, 4
+_COPY_BYTES = 1 << 22
+Sums = dict[str, str]
+"""Hashes by file name that a writer knows already; the other files are read again."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +110,8 @@ def run_shard_job(job: ShardJob) -> ShardDone:
         DamagedDataError: A picture is missing, or is not what the catalog recorded.
     """
     job.target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not job.target.exists():
-        _WRITERS[job.kind](job)
-    sums = {name: file_sha256(job.target.with_name(name)) for name in job.file_names}
+    known = {} if job.target.exists() else _WRITERS[job.kind](job)
+    sums = {name: known.get(name) or file_sha256(job.target.with_name(name)) for name in job.file_names}
     return ShardDone(job.target, sums, len(job.pairs))
 
 
@@ -133,16 +138,39 @@ def check_shard(check: ShardCheck) -> None:
         )
 
 
-def _write_tar(job: ShardJob) -> None:
-    with (
-        durable_file(job.target) as file,
-        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-    ):
-        for pair in job.pairs:
-            key = f"{pair.ordinal:08d}"
-            for name, content in _pictures(pair):
-                _add(tar, f"{key}.{name}", content)
-            _add(tar, f"{key}.json", _facts(pair.row))
+class _SummedFile:
+    """Hashes what is written, so that a shard need not be read again for its sum."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        """Write and hash."""
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        """Return the place of the next byte."""
+        return self._file.tell()
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all that was written."""
+        return self._digest.hexdigest()
+
+
+def _write_tar(job: ShardJob) -> Sums:
+    """Write a tar while threads read and check the pictures that come next: hashing leaves the interpreter free."""
+    with durable_file(job.target) as file, ThreadPoolExecutor(_READERS_OF_A_TAR) as readers:
+        summed = _SummedFile(file)
+        out = cast("BinaryIO", summed)  # a tar that is written needs no more than its two methods
+        with tarfile.TarFile(None, "w", out, tarfile.USTAR_FORMAT, copybufsize=_COPY_BYTES) as tar:
+            read = ordered(readers, _all_pictures, job.pairs, ahead=_PAIRS_AHEAD)
+            for pair, pictures in zip(job.pairs, read, strict=True):
+                for name, content in pictures:
+                    _add(tar, f"{pair.ordinal:08d}.{name}", content)
+                _add(tar, f"{pair.ordinal:08d}.json", _facts(pair.row))
+    return {job.target.name: summed.sha256}
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -163,7 +191,7 @@ def _read_tar(path: Path) -> Iterator[str]:
                 yield json.loads(content.read())["id"]
 
 
-def _write_parquet(job: ShardJob) -> None:
+def _write_parquet(job: ShardJob) -> Sums:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -182,6 +210,7 @@ def _write_parquet(job: ShardJob) -> None:
                 rows, nbytes = [], 0
         if rows:
             out.write_table(pa.Table.from_pylist(rows, schema))
+    return {}
 
 
 def _parquet_schema() -> Any:
@@ -241,7 +270,7 @@ def _read_parquet(path: Path) -> Iterator[str]:
             yield from group.column("id").to_pylist()
 
 
-def _write_tiles(job: ShardJob) -> None:
+def _write_tiles(job: ShardJob) -> Sums:
     write_shard(
         job.target,
         (_decoded(pair) for pair in job.pairs),
@@ -249,6 +278,7 @@ def _write_tiles(job: ShardJob) -> None:
         tile_px=job.tile_px,
         advance=lambda _: None,
     )
+    return {}
 
 
 def _decoded(pair: ShardPair) -> PackPair:
@@ -285,6 +315,10 @@ def _pictures(pair: ShardPair) -> Iterator[tuple[str, bytes]]:
     """Yield the pair's pictures as ``gt.png``, ``lq.png`` and perhaps ``mask.png``."""
     for picture in pair.pictures:
         yield f"{picture.side}{picture.path.suffix}", _content(picture)
+
+
+def _all_pictures(pair: ShardPair) -> list[tuple[str, bytes]]:
+    return list(_pictures(pair))
 
 
 def _content(picture: ShardPicture) -> bytes:

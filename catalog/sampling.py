@@ -7,9 +7,8 @@ there on are chosen. A pair that is added later may join a draw and push its las
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, literal, select, union_all
+from sqlalchemy import Connection, and_, bindparam, select
 
 from catalog.errors import CatalogError, ExitCode
 from catalog.pair_rows import sample_key
@@ -32,39 +31,17 @@ def draw_pairs(
     """Yield accepted pairs that pass a filter, at most ``of_each`` of each class; raises as `Catalog.sample`."""
     if not 1 <= of_each <= MAX_OF_EACH:
         raise SampleError(f"1 to {MAX_OF_EACH} pairs of each class can be drawn, not {of_each}")
-    accepted = and_(source.where(where), pairs.c.status == "accepted")
-    for name in accepted_classes(connection):
-        drawn = drawn_of_class(source, accepted, name, of_each=of_each, seed=seed).subquery()
-        query = source.select().join(drawn, drawn.c.id == pairs.c.id)
-        ordered = query.order_by(drawn.c.lap, drawn.c.place, pairs.c.uid)
-        yield from map(PairRow._make, connection.execute(ordered))
-
-
-def drawn_of_class(
-    source: PairSource, accepted: ColumnElement[bool], name: str, *, of_each: int, seed: int
-) -> Select[Any]:
-    """Select key, lap and place of the pairs drawn from one class.
-
-    Args:
-        source: The join that ``accepted`` asks of.
-        accepted: What a pair must fulfil; names the status, so that an index serves.
-        name: The class.
-        of_each: Pairs to draw.
-        seed: Where to begin; 0 begins at the start of the circle.
-    """
     begin = _begin(seed)
-    arcs = [_arc(source, and_(accepted, pairs.c.degr_key == name, pairs.c.sample_key >= begin), 0, of_each)]
-    if begin:
-        before = and_(accepted, pairs.c.degr_key == name, pairs.c.sample_key < begin)
-        arcs.append(_arc(source, before, 1, of_each))
-    laps = union_all(*(select(arc.subquery()) for arc in arcs)).subquery()
-    return select(laps).order_by(laps.c.lap, laps.c.place, laps.c.uid).limit(of_each)
-
-
-def _arc(source: PairSource, condition: ColumnElement[bool], lap: int, of_each: int) -> Select[Any]:
-    key = pairs.c.sample_key
-    columns = select(pairs.c.id, pairs.c.uid, key.label("place"), literal(lap).label("lap"))
-    return columns.select_from(source.table).where(condition).order_by(key, pairs.c.uid).limit(of_each)
+    key, of_class = pairs.c.sample_key, pairs.c.degr_key == bindparam("name")
+    accepted = and_(source.where(where), pairs.c.status == "accepted", of_class)
+    drawn = source.select().order_by(key, pairs.c.uid).limit(bindparam("most"))
+    laps = [drawn.where(accepted, key >= begin)] + ([drawn.where(accepted, key < begin)] if begin else [])
+    for class_name in accepted_classes(connection):
+        wanted = of_each
+        for lap in laps:
+            rows = connection.execute(lap, {"name": class_name, "most": wanted}).all()
+            wanted -= len(rows)
+            yield from map(PairRow._make, rows)
 
 
 def _begin(seed: int) -> int:

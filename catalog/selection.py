@@ -162,8 +162,7 @@ def stream_columns(
     query = select(*(source.columns[name] for name in names)).select_from(source.table)
     query = query.where(source.where(where)).order_by(pairs.c.id)
     with connection.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE}) as result:
-        for rows in result.partitions():
-            yield from map(tuple, rows)
+        yield from result
 
 
 def _order_key(order: str) -> tuple[list[ColumnElement[Any]], bool]:

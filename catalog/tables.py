@@ -143,7 +143,7 @@ class Pair(Base):
         CheckConstraint("verdict IN ('accepted', 'rejected')", name="verdict_known"),
         CheckConstraint("decision IN ('accepted', 'rejected')", name="decision_known"),
         CheckConstraint("status IN ('accepted', 'rejected', 'quarantined')", name="status_known"),
-        Index(None, "degr_key", "iso", "scene_id", "id"),
+        Index(None, "degr_key", "iso", "status", "scene_id", "id"),
         Index(None, "scene_id", "degr_key"),
         Index(None, "degr_key", "status", "sample_key"),
     )

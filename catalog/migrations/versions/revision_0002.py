@@ -1,7 +1,7 @@
 """Count pairs by round rather than by scene, with their reject reasons, and count files by session.
 
 A round has one level of every degradation, so its counts answer coverage too; and a decision recounts the rounds it
-touched, no longer a whole scene.
+touched, no longer a whole scene. The index that listings use knows the status, which nearly every filter names.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 def upgrade() -> None:
     """Replace the counts by finer ones, worked out from what is there."""
+    op.drop_index(op.f("ix_pairs_degr_key_iso_scene_id_id"), "pairs")
+    columns = ["degr_key", "iso", "status", "scene_id", "id"]
+    op.create_index(op.f("ix_pairs_degr_key_iso_status_scene_id_id"), "pairs", columns)
     op.drop_table("pair_counts")
     _create_pair_counts()
     _create_file_counts()

@@ -1,0 +1,125 @@
+"""Four processes decide about pairs while a fifth looks: nothing fails, nothing is lost, nothing looks half done."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import func, select
+
+from catalog.store import Catalog
+from catalog.tables import Event, Pair, PairCount, table_of
+
+WRITERS, PAIRS_AT_ONCE, PAIRS_A_WRITER = 4, 50, 1_000
+Decision = Literal["accepted", "rejected"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one writer did."""
+
+    last: Mapping[str, Decision]
+    """The decision that stands for each of its pairs."""
+    decisions: int
+    seconds: Sequence[float]
+    """Of each transaction."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the reader saw."""
+
+    looks: int
+    wrong: int
+    """Looks at which the counts did not come to the number of pairs."""
+    seconds: Sequence[float]
+
+
+def decide_for(address: str, data: Path, uids: Sequence[str], seconds: float) -> Written:
+    """Reject and accept pairs, fifty at a time, until the time is up."""
+    last: dict[str, Decision] = {}
+    took: list[float] = []
+    decided, until = 0, time.monotonic() + seconds
+    with Catalog(address, data=data) as catalog:
+        while time.monotonic() < until:
+            at = decided % len(uids)
+            some = uids[at : at + PAIRS_AT_ONCE]
+            again = decided // len(uids) % 2
+            began = time.monotonic()
+            (catalog.accept if again else catalog.reject)(some, reason="bench")
+            took.append(time.monotonic() - began)
+            last.update(dict.fromkeys(some, "accepted" if again else "rejected"))
+            decided += len(some)
+    return Written(last, decided, took)
+
+
+def look_on(address: str, data: Path, pairs: int, seconds: float) -> Seen:
+    """Count and list until the time is up."""
+    looks = wrong = 0
+    took: list[float] = []
+    until = time.monotonic() + seconds
+    with Catalog(address, data=data) as catalog:
+        while time.monotonic() < until:
+            began = time.monotonic()
+            wrong += sum(catalog.stats().pairs.values()) != pairs
+            catalog.find("status = accepted", limit=100)
+            took.append(time.monotonic() - began)
+            looks += 1
+    return Seen(looks, wrong, took)
+
+
+def measure_crowd(catalog: Catalog, address: str, *, pairs: int, seconds: float) -> dict[str, Any]:
+    """Let the crowd loose on a filled catalog and compare what it says with what stands there."""
+    uids = [pair.id for pair in catalog.find("status = accepted", limit=WRITERS * PAIRS_A_WRITER)]
+    shares = [uids[i::WRITERS] for i in range(WRITERS)]
+    before = _events(catalog)
+    with ProcessPoolExecutor(WRITERS + 1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        writing = [pool.submit(decide_for, address, catalog.data, share, seconds) for share in shares]
+        looking = pool.submit(look_on, address, catalog.data, pairs, seconds)
+        written, seen = [w.result() for w in writing], looking.result()
+    decisions = sum(w.decisions for w in written)
+    took = sorted(second for w in written for second in w.seconds)
+    return {
+        "seconds": seconds,
+        "transactions": len(took),
+        "decisions": decisions,
+        "decisions_per_s": round(decisions / seconds, 1),
+        "write_s": _spread(took),
+        "reader": {"looks": seen.looks, "inconsistent": seen.wrong, "look_s": _spread(sorted(seen.seconds))},
+        "lost": decisions - (_events(catalog) - before) + _misremembered(catalog, written),
+        "counts_true": _counts_are_true(catalog),
+    }
+
+
+def _spread(took: Sequence[float]) -> dict[str, float]:
+    ranks = {"median": 0.5, "p99": 0.99, "max": 1.0}
+    return {name: round(took[min(int(rank * len(took)), len(took) - 1)], 4) for name, rank in ranks.items()}
+
+
+def _events(catalog: Catalog) -> int:
+    events = table_of(Event)
+    with catalog.database.read() as connection:
+        counted = select(func.count()).where(events.c.kind.in_(("accept", "reject")))
+        return int(connection.execute(counted).scalar_one())
+
+
+def _misremembered(catalog: Catalog, written: Sequence[Written]) -> int:
+    """Count pairs whose decision is not the last one that their writer was told is stored."""
+    pairs = table_of(Pair)
+    with catalog.database.read() as connection:
+        decided = select(pairs.c.uid, pairs.c.decision).where(pairs.c.decision.is_not(None))
+        stored = {row.uid: row.decision for row in connection.execute(decided)}
+    return sum(stored.get(uid) != decision for w in written for uid, decision in w.last.items())
+
+
+def _counts_are_true(catalog: Catalog) -> bool:
+    pairs, counts = table_of(Pair), table_of(PairCount)
+    with catalog.database.read() as connection:
+        counted = connection.execute(select(pairs.c.status, func.count()).group_by(pairs.c.status))
+        kept = connection.execute(select(counts.c.status, func.sum(counts.c.n)).group_by(counts.c.status))
+        return {row[0]: row[1] for row in counted} == {row[0]: row[1] for row in kept if row[1]}
