@@ -23,9 +23,7 @@ _LUMA = np.array([0.2126, 0.7152, 0.0722])
 _ROUNDING_DOUBT = 0.05
 """Cameras round at places they do not tell: what `_rounding` may be wrong by, codes²."""
 _CODES = (12.0, 245.0)
-"""Outside, the tone curve is not known well enough."""
-_ROOM_SIGMAS = 3.0
-"""Noise that reaches black or white is cut off there and seems weaker than it is."""
+"""Outside, clipping at either end narrows the noise."""
 _LEAST_VARIANCE = 0.25
 """Weaker noise is eaten by rounding rather than added to it, codes²."""
 _MOST_NOISE = 0.15
@@ -103,11 +101,7 @@ def _read_noise(
 def _patches(phase: StillPhase, tone: ToneCurve) -> tuple[Array, Array, Array]:
     """Return what each usable patch says: weights of the two unknowns ``(n, 2)``, variance, pixels seen."""
     codes = phase.mean_rgb
-    room = (
-        _ROOM_SIGMAS * np.sqrt(phase.luma_variance / np.sum(_LUMA**2))[:, None]
-    )  # channels vary about alike
-    inside = (codes > np.maximum(_CODES[0], room)) & (codes < np.minimum(_CODES[1], 255 - room))
-    usable = phase.flat & inside.all(axis=1)
+    usable = phase.flat & (codes > _CODES[0]).all(axis=1) & (codes < _CODES[1]).all(axis=1)
     usable &= phase.luma_variance - _rounding(phase) > _LEAST_VARIANCE
     light = tone.light(codes[usable].astype(np.float32)).astype(np.float64)
     weight = (_LUMA / slope_of_light(tone, codes[usable])) ** 2
