@@ -230,7 +230,7 @@ def _gate_values(pair: PairMeasurements, norms: RoundNorms) -> dict[str, float |
     }
 
 
-RoundReason = Literal["wrong_speed", "not_uniform", "stick_slip"]
+RoundReason = Literal["wrong_speed", "not_uniform", "stick_slip", "lost_way"]
 
 
 def judge_motion(
@@ -281,6 +281,7 @@ REASON_TEXTS: Mapping[str, str] = {
     "no_structure": "nothing to register by",
     "wrong_speed": "speed differs from the commanded one",
     "stick_slip": "the carriage stuck and slipped",
+    "lost_way": "the carriage suddenly lost way that the rail does not know of",
     "no_valid_take": "the round has no valid take",
     "no_motion": "no uniform motion could be made out",
     "unreadable": "the take cannot be decoded",

@@ -11,7 +11,8 @@ import numpy as np
 from alignment.correction import PositionCorrection
 from alignment.datum import Datum, visible
 from alignment.errors import NoMotionError
-from alignment.gates import GateThresholds, judge_motion
+from alignment.gates import GateThresholds, RoundReason, judge_motion
+from alignment.lost_way import Commanded, find_lost_way
 from alignment.matching import PlacedFrame
 from alignment.takes import Array, TakeSource
 from alignment.tracking import Kind, TargetTrack
@@ -30,6 +31,8 @@ from catalog.evidence import MotionPhases, RoundMotion
 
 TYPICAL_FOCAL_WIDTHS = 1.2
 """Focal length in picture widths where neither lens nor calibration is known."""
+_TURN_SIGMAS = 3.0
+"""The turn that the gates permit is taken for so many standard deviations of those that come with moving."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +103,11 @@ class TakeMotion:
             return None
         mean = np.mean([t.anchor_px[index] for t in self.tracks], axis=0)
         return float(mean[0]), float(mean[1])
+
+
+def turn_sigma_px(width: int, thresholds: GateThresholds) -> float:
+    """Return the standard deviation of what turns of a camera on its way do to a picture ``width`` px wide, px."""
+    return float(np.radians(thresholds.turn_deg)) * TYPICAL_FOCAL_WIDTHS * width / _TURN_SIGMAS
 
 
 _VELOCITY_STEP_S = 1e-3
@@ -206,17 +214,8 @@ def _record(
     thresholds: GateThresholds,
 ) -> RoundMotion:
     k = fit.kinematics
-    commanded = source.round.sweep.velocity_mm_s if source.round.sweep else None
     residual_sd_px = cruise.residual_sd_mm * datum.px_per_mm
-    turn_px = np.radians(thresholds.turn_deg) * TYPICAL_FOCAL_WIDTHS * source.camera.width
-    reasons = judge_motion(
-        velocity_mm_s=k.velocity_mm_s,
-        commanded_mm_s=commanded if kind == "markers" else None,
-        residual_sd_px=residual_sd_px,
-        autocorrelation=cruise.autocorrelation,
-        angle_error=turn_px / max(datum.px_per_mm * abs(k.velocity_mm_s) * k.cruise_s, 1e-9),
-        thresholds=thresholds,
-    )
+    reasons = _reasons(source, track, fit, cruise, datum=datum, kind=kind, thresholds=thresholds)
     begin, end = fit.cruise(source.frame_s)
     return RoundMotion(
         round=source.round.name,
@@ -230,7 +229,7 @@ def _record(
         velocity_mm_s=k.velocity_mm_s,
         velocity_sigma_mm_s=fit.velocity_sigma_mm_s,
         acceleration_mm_s2=k.acceleration_mm_s2,
-        commanded_velocity_mm_s=commanded,
+        commanded_velocity_mm_s=source.round.sweep.velocity_mm_s if source.round.sweep else None,
         residual_sd_px=residual_sd_px,
         autocorrelation=cruise.autocorrelation,
         sigma_measurement_mm=cruise.sigma_measurement_mm,
@@ -244,6 +243,33 @@ def _record(
         telemetry_time_s=_rounded(clock.time_s) if clock else (),
         telemetry_position_mm=_rounded(clock.position_mm) if clock else (),
     )
+
+
+def _reasons(
+    source: TakeSource,
+    track: Track,
+    fit: MotionFit,
+    cruise: CruisePositions,
+    *,
+    datum: Datum,
+    kind: Kind,
+    thresholds: GateThresholds,
+) -> tuple[RoundReason, ...]:
+    """Judge a motion by itself, and by what was commanded where boards of known size tell it."""
+    k, by_boards = fit.kinematics, kind == "markers"
+    sweep = source.round.sweep if by_boards else None
+    turn_mm = turn_sigma_px(source.camera.width, thresholds) / datum.px_per_mm
+    reasons = judge_motion(
+        velocity_mm_s=k.velocity_mm_s,
+        commanded_mm_s=None if sweep is None else sweep.velocity_mm_s,
+        residual_sd_px=cruise.residual_sd_mm * datum.px_per_mm,
+        autocorrelation=cruise.autocorrelation,
+        angle_error=_TURN_SIGMAS * turn_mm / max(abs(k.velocity_mm_s) * k.cruise_s, 1e-9),
+        thresholds=thresholds,
+    )
+    told = Commanded.of(source) if by_boards else None
+    lost = None if told is None else find_lost_way(track, k, told, turn_mm=turn_mm)
+    return (*reasons, "lost_way") if lost is not None and lost.is_sure else reasons
 
 
 def _record_of_stops(

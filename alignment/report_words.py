@@ -183,6 +183,11 @@ REASONS: Mapping[str, Reason] = MappingProxyType(
             "The carriage stuck and slipped instead of gliding.",
             "Clean and oil the rail; run a little faster.",
         ),
+        "lost_way": Reason(
+            "Way was lost",
+            "The boards show a sudden step or stall that the rail does not know of: lost steps.",
+            "Home the rail; lower speed or acceleration, look for what blocks the carriage.",
+        ),
         "no_valid_take": Reason(
             "No valid take", "The round was not recorded to its end.", "Resume the session."
         ),

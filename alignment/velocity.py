@@ -227,7 +227,8 @@ def _fit_from(track: Track, start: Kinematics, scale_mm: float) -> tuple[MotionF
         max_nfev=200,
     )
     rest = -residual(result.x)
-    covariance = _covariance(np.asarray(result.jac, np.float64), rest)
+    ramp_sigma_s = max(float(result.x[1]), float(np.median(np.diff(track.time_s))))
+    covariance = _covariance(np.asarray(result.jac, np.float64), rest, ramp_sigma_s=ramp_sigma_s)
     ends = np.array([[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]], float)
     sigmas = np.sqrt(np.diag(ends @ covariance @ ends.T))
     fit = MotionFit(
@@ -244,9 +245,15 @@ def _kinematics(profile: ProfileName, p: Array) -> Kinematics:
     return Kinematics(profile, start, ramp, cruise, velocity, rest)
 
 
-def _covariance(jacobian: Array, residual: Array) -> Array:
-    variance = (_MAD_TO_SIGMA * float(np.median(np.abs(residual)))) ** 2
-    return np.asarray(variance * np.linalg.pinv(jacobian.T @ jacobian), np.float64)
+def _covariance(jacobian: Array, residual: Array, *, ramp_sigma_s: float) -> Array:
+    """Return the covariance of start, ramp, cruise, speed and rest.
+
+    A ramp that falls between two frames is all the same to them; what is known of it then is that it does.
+    """
+    variance = max((_MAD_TO_SIGMA * float(np.median(np.abs(residual)))) ** 2, 1e-18)
+    information = jacobian.T @ jacobian / variance
+    information[1, 1] += ramp_sigma_s**-2
+    return np.asarray(np.linalg.pinv(information, rcond=1e-15, hermitian=True), np.float64)
 
 
 @dataclass(frozen=True, eq=False)

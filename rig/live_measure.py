@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.datum import Datum
+from alignment.gates import GateThresholds
 from alignment.markers import MarkerBoard
-from alignment.motion import TakeMotion
+from alignment.motion import TakeMotion, turn_sigma_px
 from alignment.photometry import ToneCurve, grey_codes
 from alignment.tracking import ReferenceTracks
 from alignment.velocity import Track
@@ -28,6 +29,8 @@ _FULL_SCALE = 254
 _EVERY_PX = 2
 _TWO_PI_ROOT = float(np.sqrt(2 * np.pi))
 _DENOISE_PX = 0.5
+_KNOCKED_SIGMAS = 4.0
+"""A turn that stands out by so much is none that comes with moving: somebody has touched the camera."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +45,8 @@ class Rest:
     """Place by the rail; None without telemetry."""
     frame: int | None
     """A frame exposed at this rest; None where there is none."""
+    turn_px: float
+    """Standard deviation of what turns of the camera between two rests do to all targets alike."""
 
 
 def rests_of(motion: TakeMotion) -> tuple[Rest, Rest]:
@@ -77,9 +82,10 @@ def _rest(motion: TakeMotion, still: NDArray[np.bool_], rail_mm: float | None) -
             else np.nan
         )
         sigmas.append(max(spread, _LEAST_SIGMA_PX) / np.sqrt(max(len(seen), 1)))
+    turn_px = turn_sigma_px(motion.source.camera.width, GateThresholds())
     frames = np.flatnonzero(still)
     middle = int(frames[len(frames) // 2]) if len(frames) else None
-    return Rest(np.array(anchors), np.array(sigmas), rail_mm, middle)
+    return Rest(np.array(anchors), np.array(sigmas), rail_mm, middle, turn_px)
 
 
 @dataclass(frozen=True)
@@ -112,18 +118,25 @@ class TargetScales:
         return cls(np.array([s.direction for s in datum.scales]), np.asarray(scales, np.float64))
 
     def displacement(self, first: Rest, second: Rest) -> Displacement | None:
-        """Solve for travel, and for a turn where targets at two depths tell it; None where none is in both."""
+        """Solve for travel, and for a turn where targets at two depths tell it; None where none is in both.
+
+        Noise makes travel of a turn and the other way round, the more the nearer the depths. So for the travel what
+        is known of turns counts as one more target, unless the camera was turned by more.
+        """
         along = np.sum((second.anchors_px - first.anchors_px) * self.directions, axis=1)
         sigma = np.hypot(first.sigma_px, second.sigma_px)
         seen = np.isfinite(along) & np.isfinite(sigma)
         if not seen.any():
             return None
         columns = np.column_stack([self.px_per_mm[seen], np.ones(int(seen.sum()))])
-        together = _solve(columns, along[seen], sigma[seen]) if seen.sum() > 1 else None
-        alone = _solve(columns[:, :1], along[seen], sigma[seen])
-        if together is None:
-            return Displacement(alone[0][0], alone[1][0], 0.0, 0.0, turn_is_known=False)
-        (x, a), (sx, sa) = together
+        if seen.sum() < 2:
+            (x,), (sx,) = _solve(columns[:, :1], along[seen], sigma[seen])
+            return Displacement(x, sx, 0.0, 0.0, turn_is_known=False)
+        (x, a), (sx, sa) = _solve(columns, along[seen], sigma[seen])
+        turn_px = max(first.turn_px, second.turn_px)
+        if abs(a) <= _KNOCKED_SIGMAS * np.hypot(sa, turn_px):
+            rows = np.vstack([columns, [0.0, 1.0]])
+            (x, _), (sx, _) = _solve(rows, np.append(along[seen], 0.0), np.append(sigma[seen], turn_px))
         return Displacement(x, sx, a, sa, turn_is_known=True)
 
 
