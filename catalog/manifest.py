@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, FiniteFloat, ValidationError
 
 from catalog.errors import CatalogError, ExitCode
 from catalog.records import Degradation
@@ -52,9 +52,9 @@ class ManifestRow(Document):
     """FoundIR's folder name, None where FoundIR has none."""
     settings: dict[str, Any]
     """The degraded round's settings as read back: iso, f_number, exposure_s, focus_m."""
-    mu: float
+    mu: FiniteFloat
     """Mean of ``|lq - gt|`` over pixels and channels in [0, 1] after alignment (GenDeg's intensity)."""
-    sigma: float
+    sigma: FiniteFloat
     """Standard deviation of the same."""
     residual_px: float | None
     predicted_epe_px: float | None
