@@ -13,6 +13,7 @@ from sqlalchemy.engine import Engine
 from catalog import Catalog
 from catalog.query import QueryError
 from catalog.query_fields import FIELDS
+from catalog.selection import ColumnError
 
 DATABASES = ("sqlite", "postgresql")
 
@@ -135,6 +136,22 @@ def test_values_are_bound_and_never_stand_in_the_statement(filled):
 def test_percent_and_underscore_are_plain_letters(filled):
     assert names(filled, "scene ~ '%'") == set()
     assert names(filled, "scene ~ d_sk") == set()
+
+
+def test_columns_of_every_pair_are_streamed_by_the_names_of_the_language(filled):
+    streamed = list(filled.stream(("id", "class", "iso", "gt_warped"), "scene = shelf and status = accepted"))
+
+    assert sorted(streamed) == [
+        *((f"s1/iso6400-00000{i}", "noise", 6400, False) for i in range(3)),
+        *((f"s1/rain-00000{i}", "rain", 100, False) for i in range(2)),
+    ]
+    assert len(list(filled.stream(("id",)))) == len(ALL)
+
+
+@pytest.mark.parametrize("name", ["isso", "degradation", "pairs.uid", ""])
+def test_a_column_that_is_none_is_refused_with_the_valid_names(filled, name):
+    with pytest.raises(ColumnError, match=f"no column {name!r}"):
+        list(filled.stream(("id", name)))
 
 
 _WORDS = [*FIELDS, "and", "or", "not", "in", "is", "null", "(", ")", ",", "=", "!=", "<=", "~", "!~", "'a b'"]
