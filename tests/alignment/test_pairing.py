@@ -301,6 +301,8 @@ def test_bad_pairs_are_refused_for_what_is_bad_about_them(film_kit, tmp_path):
     assert refused
     for pair in refused:
         assert "moving_object" in pair.reasons, (pair.reasons, pair.gates)
+    screened = [p for p in refused if p.homography is not None and p.lq_crop is None]
+    assert len(screened) >= len(refused) / 2  # at half size, for the pair before was refused
 
 
 def test_the_command_prints_a_table_of_rounds(bench, aligned, tmp_path):
