@@ -307,20 +307,20 @@ def arrows(
     shifts: Sequence[tuple[float, float, float, float]],
     *,
     doubts: Sequence[Doubt] = (),
+    gain: float = ARROW_GAIN,
 ) -> Markup:
     """Draw shifts as arrows over a picture, enlarged and coloured by length.
-
-    An arrow of 20 px on a small picture of 320 px stands for a shift of one pixel in the full one.
 
     Args:
         size: Width and height of the picture, px.
         shifts: x, y, dx, dy of each, px.
         doubts: One per shift, drawn about its tip on the arrows' scale; none where nothing is known of them.
+        gain: Length in px, on a small picture of 320 px, of an arrow for a shift of one pixel in the full one.
     """
     root = ET.Element(
         "svg", {"viewBox": f"0 0 {size[0]} {size[1]}", "class": "overlay", "aria-hidden": "true"}
     )
-    head, gain = max(size) / 60, ARROW_GAIN * max(size) / ARROW_WIDTH
+    head, gain = max(size) / 60, gain * max(size) / ARROW_WIDTH
     for (x, y, dx, dy), doubt in zip(shifts, doubts, strict=False):
         _ellipse(root, (x + gain * dx, y + gain * dy), doubt, gain)
     for x, y, dx, dy in shifts:
