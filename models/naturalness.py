@@ -131,11 +131,12 @@ def block_features(pixels: Pixels, *, sharp_only: bool = False) -> Array:
     scales = (_blocks(normalised, BLOCK_PX), _blocks(halved, BLOCK_PX // 2))
     with np.errstate(divide="ignore", invalid="ignore"):  # a flat block has no shape, and is left out below
         features = np.concatenate([_describe(blocks) for blocks in scales], axis=1)
-    usable = np.isfinite(features).all(axis=1)
+    usable: NDArray[np.bool_] = np.isfinite(features).all(axis=1)
     if sharp_only:
         sharpness = _blocks(deviation, BLOCK_PX).mean(axis=(1, 2))
         usable &= sharpness > _SHARP_SHARE * sharpness.max()
-    return features[usable]
+    found: Array = features[usable]
+    return found
 
 
 def _normalised(luminance: Array) -> tuple[Array, Array]:

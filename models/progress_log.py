@@ -42,8 +42,12 @@ class ProgressLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._board is not None:
+        if self._board is None:
+            return
+        try:
             self._board.close()
+        except OSError as error:  # must not take the place of what ended the training
+            self._console.say(f"TensorBoard's copy of the log is not complete: {error.strerror or error}")
 
     def count(self, parts: Mapping[str, Tensor], *, crops: int, waited_s: float) -> None:
         """Take one pass's losses in; they stay on the device until a line is due. What is not finite is left out."""

@@ -15,8 +15,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -118,17 +119,18 @@ class RunFolder:
         return config, stored.run
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Append one line to `metrics.jsonl`; what has no finite value is null."""
-        with self.metrics_path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line, allow_nan=False) + "\n")
+        """Append one line to `metrics.jsonl`; a line that was torn before stays by itself."""
+        with self.metrics_path.open("a+b") as out:
+            text = json.dumps(line, allow_nan=False) + "\n"
+            out.write(text.encode() if _ends_a_line(out) else f"\n{text}".encode())
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """Yield the logged lines; a last line that a power cut tore is left out."""
+        """Yield the logged lines; one that a power cut or a full disk tore is left out."""
         if not self.metrics_path.is_file():
             return
         with self.metrics_path.open(encoding="utf-8") as lines:
             for line in lines:
-                if line.endswith("\n"):
+                with suppress(json.JSONDecodeError):
                     yield json.loads(line)
 
     def latest_step(self) -> int:
@@ -209,6 +211,13 @@ def find_export(name_or_path: str, data: Path) -> Path | str:
     if path.is_dir() or os.sep in name_or_path:
         return path
     return data / EXPORTS / name_or_path
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    if file.seek(0, os.SEEK_END) == 0:
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _worth_keeping(steps: list[SavedStep], *, keep_last: int, keep_best: int) -> list[SavedStep]:

@@ -146,9 +146,10 @@ class Trainer:
         """
         rest = self.state.load(self._job.run, self._job.run.latest_step())
         self._seconds_before = float(rest["seconds"])
-        if rest["processes"] != self._processes.world and self._processes.leads:
+        before = rest.get("processes", self._processes.world)
+        if before != self._processes.world and self._processes.leads:
             console.say(
-                f"the run began with {rest['processes']} processes and goes on with {self._processes.world}: "
+                f"the run began with {before} processes and goes on with {self._processes.world}: "
                 "other crops follow than would have"
             )
 

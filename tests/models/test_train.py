@@ -385,6 +385,34 @@ def test_a_disk_that_fills_up_costs_the_checkpoint_in_progress_alone(
     assert _equal(_weights(job.run, 3), _weights(undisturbed.run, 3))
 
 
+def test_a_torn_line_of_the_log_spoils_no_other(tmp_path):
+    run = RunFolder(tmp_path)
+    run.log({"step": 1})
+    with run.metrics_path.open("a") as out:
+        out.write('{"step": 2, "lo')
+
+    run.log({"step": 3})
+    run.log({"step": 4})
+
+    assert list(run.metrics()) == [{"step": 1}, {"step": 3}, {"step": 4}]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's writer
+def test_a_disk_that_is_full_under_the_log_is_told_as_such(make_export, tmp_path, console, monkeypatch):
+    """A thousand bytes hold three lines; TensorBoard's file, written by a thread of its own, fails as well."""
+    job = _job(make_export(), tmp_path, "training.steps=50", "training.log_every=1")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    _call_at(monkeypatch, step=2, action=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1])))
+
+    try:
+        with pytest.raises(StorageError, match="the log could not be written: File too large"):
+            train(job, console)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert [line["step"] for line in job.run.metrics()] == [1, 2, 3]
+
+
 def test_a_time_budget_ends_training_with_the_learning_rate_at_its_end(make_export, tmp_path, console):
     job = _job(
         make_export(),
