@@ -156,8 +156,8 @@ def register(
         initial: ``(3, 3)`` first guess of the homography, good to about 6 px.
         blur: Blur of ``lq`` over ``gt``; None searches for it.
         trust: ``(H, W)`` uint8 over ``lq``, 0 where it must not be compared.
-        finest_scale: 2 screens at half size: half of the time, about half the accuracy; a third of the time
-            with one model and no search for blur.
+        finest_scale: 2 screens at half size: about half the accuracy, and about a third of the time with one model
+            and no search for blur.
         parallax_spread_px: Parallax between near and far that the position gap makes, for the prediction.
         models: Models allowed, the simplest first; a richer one is taken only on strong evidence.
 
