@@ -22,6 +22,8 @@ from alignment.report_words import number
 Array = NDArray[np.float64]
 
 _HEIGHT = 290
+_LABEL_PX = 8
+"""Room for the label of an axis that no legend stands above."""
 _ANGLES = ("pitch", "yaw", "roll")
 _ACROSS = ("y", "z")
 _CODES = np.linspace(2.0, 253.0, 126)
@@ -55,7 +57,7 @@ def _distortion_figure(lens: LensCalibration, width: int, height: int) -> Figure
     caption = f"In the corner {corner} ± {doubt} px; negative is towards the middle."
     drawing = Drawing("distortion", _HEIGHT, title=title, description=caption)
     low, high = ((k1.value + times * k1.sigma) * cube for times in (-2, 2))
-    panel = _panel(drawing, 0, x=(0.0, float(radius[-1])), y=spread([0.0, *low, *high]))
+    panel = _panel(drawing, _LABEL_PX, x=(0.0, float(radius[-1])), y=spread([0.0, *low, *high]))
     panel.axes("distance from the middle in px", "displacement in px")
     panel.area(radius, low, high, "sigma")
     panel.line(radius, k1.value * cube, "line s0")
@@ -112,7 +114,7 @@ def _correction_figure(tone: ToneCalibration) -> Figure:
     codes, log_light, sigma = (np.array(v) for v in (tone.codes, tone.log_light, tone.sigma))
     seen = (codes >= tone.measured_codes[0]) & (codes <= tone.measured_codes[1])
     low, value, high = (100 * np.expm1(log_light[seen] + times * sigma[seen]) for times in (-2, 0, 2))
-    panel = _panel(drawing, 0, x=(0.0, 255.0), y=spread([0.0, *low, *high]))
+    panel = _panel(drawing, _LABEL_PX, x=(0.0, 255.0), y=spread([0.0, *low, *high]))
     panel.axes("code", "per cent of light")
     panel.area(codes[seen], low, high, "sigma")
     panel.line(codes[seen], value, "line s0")
