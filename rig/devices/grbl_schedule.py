@@ -41,9 +41,9 @@ class MotionSchedule:
         self._earliest_s = sent_s
         self._latest_s = self._held_s = math.inf
 
-    def accepted(self, now_s: float, *, waking_s: float = WAKING_S) -> None:
+    def accepted(self, now_s: float) -> None:
         """Note that the controller has taken the line: it begins now at the latest, or a little later."""
-        self._latest_s = now_s + waking_s
+        self._latest_s = now_s + WAKING_S
 
     def hold(self, now_s: float) -> None:
         """Note that the carriage was asked to stop: from now on it may be anywhere ahead of where it is at least."""

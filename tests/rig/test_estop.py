@@ -166,11 +166,18 @@ def in_session(probe: Probe, kind: type, fits: Callable[[AnyEvent], bool], *roun
     """Begin a session and wait for an event; again while the camera still closes the movie of the press before."""
     while True:
         since = probe.begin(ArmSession(plan_yaml=plan_yaml(*(rounds or ("gt",)))))
-        event = probe.await_event((kind, ActEnded), lambda e: isinstance(e, ActEnded) or fits(e), since=since)
+        event = probe.await_event(
+            (kind, ActEnded), lambda e: is_session(e) if isinstance(e, ActEnded) else fits(e), since=since
+        )
         if not isinstance(event, ActEnded):
             return since
         assert "a movie cannot be recorded" in event.message
         probe.make_ready()
+
+
+def is_session(ended: ActEnded) -> bool:
+    """Tell whether it was one that ended: the end of a homing is told after the state that it led to."""
+    return ended.act == "session"
 
 
 STATES = (ready, armed, homing, jogging, approaching, recording, transferring, paused, card_waiting)
