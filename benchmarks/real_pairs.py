@@ -6,6 +6,9 @@ For every pair of the shared test data the displacement is measured by `alignmen
 and translation), SIFT with MAGSAC, and phase correlation. Judged is the median displacement over the picture, the one
 quantity that all of them measure; how far whole fields lie from ours stands beside it. Two questions are answered:
 where ECC (homography), SIFT and phase correlation all agree within 0.1 px, and where at least two of them do.
+
+An arbiter that has no vote stands beside them: plain cross-correlation in windows of 256 px, of which the median
+counts. It fits no model, so neither a brightness that changes over the picture nor a thing that moved pulls it.
 """
 
 from __future__ import annotations
@@ -38,6 +41,10 @@ AGREE_PX = 0.1
 VOTERS = ("ecc_homography", "sift_magsac", "phase_correlation")
 """One of each kind: two kinds of ECC are no two opinions."""
 GRID = 12
+_WINDOW_PX, _BACKGROUND_PX = 256, 12.0
+_LIKE = 0.5
+"""Least correlation of two windows that are compared."""
+_LEAST_WINDOWS = 5
 _ECC = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 100, 1e-6)
 
 
@@ -104,11 +111,36 @@ def phase(gt: Plane, lq: Plane) -> Array:
     return np.array([[1, 0, dx], [0, 1, dy], [0, 0, 1.0]])
 
 
+def windowed_correlation(gt: Plane, lq: Plane) -> Array:
+    """Median shift of windows by cross-correlation of their detail, upsampled a hundred times."""
+    from skimage.registration import phase_cross_correlation
+
+    planes = [
+        p - cv2.GaussianBlur(p, (0, 0), _BACKGROUND_PX)
+        for p in (cv2.GaussianBlur(q, (0, 0), 1.5) for q in (gt, lq))
+    ]
+    window = cv2.createHanningWindow((_WINDOW_PX, _WINDOW_PX), cv2.CV_32F)
+    shifts = []
+    for y in range(0, gt.shape[0] - _WINDOW_PX + 1, _WINDOW_PX):
+        for x in range(0, gt.shape[1] - _WINDOW_PX + 1, _WINDOW_PX):
+            a, b = (p[y : y + _WINDOW_PX, x : x + _WINDOW_PX] for p in planes)
+            if np.corrcoef(a.ravel(), b.ravel())[0, 1] > _LIKE:
+                back, _, _ = phase_cross_correlation(
+                    a * window, b * window, normalization=None, upsample_factor=100
+                )
+                shifts.append(-back[::-1])
+    if len(shifts) < _LEAST_WINDOWS:
+        raise ValueError(f"{len(shifts)} windows look alike")
+    dx, dy = np.median(shifts, axis=0)
+    return np.array([[1, 0, dx], [0, 1, dy], [0, 0, 1.0]])
+
+
 RIVALS: dict[str, Callable[[Plane, Plane], Array]] = {
     "ecc_homography": ecc(cv2.MOTION_HOMOGRAPHY),
     "ecc_translation": ecc(cv2.MOTION_TRANSLATION),
     "sift_magsac": sift,
     "phase_correlation": phase,
+    "windowed_correlation": windowed_correlation,
 }
 
 
@@ -170,6 +202,9 @@ def summary(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "pairs": len(found),
         "all_three_agree": _count([f for f in found.values() if len(f["agreeing"]) == len(VOTERS)]),
         "at_least_two_agree": _count([f for f in found.values() if f["agreeing"]]),
+        "arbiter_px": {
+            name: _from_arbiter(f) for name, f in found.items() if "windowed_correlation" in f["rivals"]
+        },
         "versions": versions(),
         "machine": platform.machine(),
         "results": found,
@@ -182,6 +217,13 @@ def _count(counted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "ours_within": sum(f["within"] for f in counted),
         "largest_px": max((f["ours_from_their_mean_px"] for f in counted), default=None),
     }
+
+
+def _from_arbiter(found: Mapping[str, Any]) -> dict[str, float]:
+    """Distance of every median shift from the arbiter's, px."""
+    shifts = {"ours": found["ours"], **found["rivals"]}
+    arbiter = np.array(shifts.pop("windowed_correlation")["shift_px"])
+    return {n: round(float(np.hypot(*(np.array(s["shift_px"]) - arbiter))), 4) for n, s in shifts.items()}
 
 
 def _middle(displacement: Array) -> tuple[float, float]:
