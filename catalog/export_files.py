@@ -49,7 +49,8 @@ def put_in_place(source: Path, target: Path, *, sha256: str, nbytes: int | None,
     if sighting.state != "present":
         target.unlink(missing_ok=True)
         raise _damaged(source, sighting.problem)
-    _make_read_only(target)
+    if sighting.mode & _WRITE_BITS:
+        target.chmod(sighting.mode & ~_WRITE_BITS)
     if check and content_sha256(target) != sha256:
         target.unlink()
         raise _damaged(source, "its content is not what was recorded")

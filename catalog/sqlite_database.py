@@ -29,6 +29,8 @@ APPLICATION_ID = 0x434C504C
 """``CLPL`` in the file's header, so that a foreign database is never touched; the schema's version stands there too."""
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 72
+_CONNECTION_AGE_S = 60
+"""A connection plans by the statistics that it met first; after this time it gives way to one that sees today's."""
 _SIDE_FILES = ("", "-wal", "-shm")
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs"})
 
@@ -121,9 +123,11 @@ class SqliteDatabase(Database):
         return None if backup is None else str(backup)
 
     def analyze(self, connection: Connection) -> None:
-        """Refresh the statistics by which queries are planned."""
+        """Refresh the statistics by which queries are planned; readers begin anew, since they keep the old ones."""
         connection.execute(text("PRAGMA analysis_limit=1000"))
         connection.execute(text("ANALYZE"))
+        if self._reader is not None:
+            self._reader.dispose()
 
     def damage(self) -> str | None:
         """Say what is damaged about the file itself, None for nothing."""
@@ -202,7 +206,11 @@ def _file_system(folder: Path) -> str:
 
 
 def _engine(path: Path, *, writable: bool) -> Engine:
-    engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_TIMEOUT_S})
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": BUSY_TIMEOUT_S},
+        pool_recycle=_CONNECTION_AGE_S,
+    )
     start = "BEGIN IMMEDIATE" if writable else "BEGIN"
 
     @event.listens_for(engine, "connect")

@@ -25,6 +25,8 @@ class Sighting:
     nbytes: int | None
     problem: str = ""
     """Why the state is not ``present``."""
+    mode: int = 0
+    """Permissions of a file that is present."""
 
 
 def look_at(path: Path, *, expected_nbytes: int | None) -> Sighting:
@@ -38,7 +40,7 @@ def look_at(path: Path, *, expected_nbytes: int | None) -> Sighting:
     if expected_nbytes is not None and found.st_size != expected_nbytes:
         problem = f"{found.st_size} bytes instead of {expected_nbytes}"
         return Sighting("quarantined", found.st_size, problem)
-    return Sighting("present", found.st_size)
+    return Sighting("present", found.st_size, mode=stat.S_IMODE(found.st_mode))
 
 
 def open_no_follow(path: Path) -> BinaryIO:
@@ -81,15 +83,20 @@ class FolderRoot:
         Raises:
             SessionFolderError: The path is absolute, climbs, or passes through a link that leads out.
         """
-        parts = PurePosixPath(relpath)
-        if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\0" in relpath:
-            raise SessionFolderError(f"{self.root}: recorded path {relpath!r} leaves the folder")
-        parent = str(parts.parent)
+        parent, _, name = relpath.rpartition("/")
         if parent not in self._known_parents:
             self._check_parent(parent, relpath)
+        if relpath.startswith("/") or name in {"", ".", ".."} or "\0" in name:
+            raise self._leaves(relpath)
         return self.root / relpath
 
+    def _leaves(self, relpath: str) -> SessionFolderError:
+        return SessionFolderError(f"{self.root}: recorded path {relpath!r} leaves the folder")
+
     def _check_parent(self, parent: str, relpath: str) -> None:
+        parts = PurePosixPath(relpath)
+        if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\0" in relpath:
+            raise self._leaves(relpath)
         real = Path(os.path.realpath(self.root / parent))
         if not real.is_relative_to(self._real_root):
             raise DamagedDataError(

@@ -164,6 +164,17 @@ def test_reading_goes_on_while_another_process_writes(catalog, make_session):
         assert len(catalog.find()) == 7
 
 
+def test_readers_begin_anew_once_statistics_are_refreshed(catalog):
+    """A connection plans by the statistics that it met first: at a million rows that costs twenty times as much."""
+    with catalog.database.read() as connection:
+        before = connection.connection.driver_connection
+    with catalog.database.write() as connection:
+        catalog.database.analyze(connection)
+
+    with catalog.database.read() as connection:
+        assert connection.connection.driver_connection is not before
+
+
 def test_a_path_with_signs_of_urls_is_still_a_path(data):
     folder = data / "50% of #1?"
 

@@ -16,11 +16,12 @@ import pytest
 from sqlalchemy import select
 
 from catalog import Catalog
-from catalog.errors import CatalogError
+from catalog.errors import CatalogError, SessionFolderError
 from catalog.query import QueryError
 from catalog.query_fields import FIELDS
 from catalog.records import Degradation
 from catalog.selection import pair_source
+from catalog.stored_files import FolderRoot
 
 DATABASES = ("sqlite", "postgresql")
 MANY = 10 if os.environ.get("CLEANPLATE_NIGHTLY") == "1" else 1
@@ -285,3 +286,16 @@ def test_hostile_names_in_questions_find_nothing_and_harm_nothing(filled):
                 action()
 
     assert filled.content_hash() == before
+
+
+@pytest.mark.parametrize(
+    "path", ["/plain.png", "/pairs/x.png", "pairs/..", "pairs/.", "pairs/", "", "a\0b", "../x", "pairs/../x"]
+)
+def test_a_folder_that_was_seen_does_not_vouch_for_a_path_that_leaves_it(tmp_path, path):
+    (tmp_path / "pairs").mkdir()
+    root = FolderRoot(tmp_path)
+    assert root.path("plain.png") == tmp_path / "plain.png"
+    assert root.path("pairs/x.png") == tmp_path / "pairs" / "x.png"
+
+    with pytest.raises(SessionFolderError, match="leaves the folder"):
+        root.path(path)
