@@ -3,9 +3,10 @@
 Rivals, written after the algorithms their documentation describes: A decodes both whole PNGs, converts them to float
 and crops (BasicSR's paired loader); C does the same with 480-px sub-images at a step of 240, cut beforehand (what its
 documentation advises). All draw the same crops from the same pairs in one process and give float RGB in CHW order;
-`u8` gives what our loader hands over, bytes that the device converts.
+`u8` gives what our loader hands over, bytes that the device converts. Cold: the files' pages are dropped first, and the
+bytes that the disk read are counted. `wait`: see `benchmarks.catalog_loader_wait`.
 
-Usage, on an otherwise idle machine: python -P -m benchmarks.catalog_loader [--pairs 12] [--crops 400]
+Usage, on an otherwise idle machine: python -P -m benchmarks.catalog_loader [--pairs 12] [--crops 400] [--only wait]
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ import numpy as np
 import skimage.data
 from numpy.typing import NDArray
 
+from benchmarks.catalog_loader_wait import cold_reads, waits, write_export
 from catalog.tile_pack import TileShard
 from catalog.tile_pack_writer import PackPair, write_shard
 
 RESULT = Path(__file__).parent / "results" / "catalog_loader.json"
 WIDTH, HEIGHT, CROP, SUB, STEP = 2560, 1440, 256, 480, 240
 RUNS = 5
+PARTS = ("8 bit", "16 bit", "wait")
 Picture = NDArray[Any]
 Window = tuple[int, int, int, tuple[bool, bool, bool]]
 """Pair, top, left, and how the crop is laid down."""
@@ -111,6 +114,10 @@ class WholePictures:
             for side, pixels in (("gt", pair.gt), ("lq", pair.lq)):
                 cv2.imwrite(str(folder / f"{pair.id}_{side}.png"), pixels[..., ::-1])
 
+    def reopened(self) -> WholePictures:
+        """Hold nothing of the files; nothing is held."""
+        return self
+
     def crop(self, window: Window) -> tuple[Picture, Picture]:
         """Load one crop pair as float."""
         number, top, left, turn = window
@@ -160,7 +167,12 @@ class Tiles:
         path = folder / "pack-00000.tiles"
         if not path.exists():
             write_shard(path, pairs, codec=codec, tile_px=64, advance=lambda _: None)
-        self._shard, self.as_bytes = TileShard(path), as_bytes
+        self._path, self._shard, self.as_bytes = path, TileShard(path), as_bytes
+
+    def reopened(self) -> Tiles:
+        """Hold nothing of the files: open them anew, index included."""
+        self._shard = TileShard(self._path)
+        return self
 
     def crop(self, window: Window) -> tuple[Picture, Picture]:
         """Load one crop pair."""
@@ -230,6 +242,9 @@ def compare(pairs: Sequence[PackPair], crops: int, root: Path) -> dict[str, Any]
         }
         for name, (loader, f, count) in loaders.items()
     }
+    for name, (loader, f, count) in loaders.items():
+        files = [p for p in folders[f].rglob("*") if p.is_file()]
+        found[name]["cold"] = cold_reads(files, lambda own=loader: own.reopened(), windows[: min(count, 100)])
     for row in found.values():
         row["over_A"] = round(row["pairs_per_cpu_s"] / found["A whole pictures"]["pairs_per_cpu_s"], 1)
         row["over_C"] = round(row["pairs_per_cpu_s"] / found["C sub-images"]["pairs_per_cpu_s"], 2)
@@ -250,13 +265,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--crops", type=int, default=400)
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=PARTS, help="leave the other results as they are"
+    )
+    parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    result: dict[str, Any] = {"pairs": options.pairs, "crops": options.crops}
-    for name, deep in (("8 bit", False), ("16 bit", True)):
+    result: dict[str, Any] = json.loads(options.out.read_text()) if options.out.is_file() else {}
+    for part in options.only:
         with tempfile.TemporaryDirectory() as folder:
-            result[name] = compare(make_pairs(options.pairs, deep=deep), options.crops, Path(folder))
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+            pairs = make_pairs(options.pairs, deep=part == "16 bit")
+            if part == "wait":
+                kinds = ("files", "zstd", "raw")
+                found = waits({k: write_export(Path(folder) / k, pairs, k) for k in kinds})
+            else:
+                found = compare(pairs, options.crops, Path(folder))
+            result[part] = {"pairs": options.pairs, "crops": options.crops, **found}
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 
