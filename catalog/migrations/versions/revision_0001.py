@@ -54,12 +54,34 @@ def upgrade() -> None:
     _guard_events()
 
 
+def _text(name: str, *, nullable: bool = False) -> sa.Column[Any]:
+    return sa.Column(name, TEXT, nullable=nullable)
+
+
+def _integer(name: str, *, nullable: bool = False) -> sa.Column[Any]:
+    return sa.Column(name, sa.Integer(), nullable=nullable)
+
+
+def _long(name: str, *, nullable: bool = False) -> sa.Column[Any]:
+    return sa.Column(name, sa.BigInteger(), nullable=nullable)
+
+
+def _real(name: str, *, nullable: bool = False) -> sa.Column[Any]:
+    return sa.Column(name, sa.Double(), nullable=nullable)
+
+
+def _owned_by(owner: str, table: str, column: str) -> sa.ForeignKeyConstraint:
+    """Refer to a row that takes this one with it when it goes."""
+    name = op.f(f"fk_{table}_{column}_{owner}")
+    return sa.ForeignKeyConstraint([column], [f"{owner}.id"], name=name, ondelete="CASCADE")
+
+
 def _create_degradations() -> None:
     op.create_table(
         "degradations",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("bit", sa.Integer(), nullable=False),
+        _integer("id"),
+        _text("name"),
+        _integer("bit"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_degradations")),
         sa.UniqueConstraint("bit", name=op.f("uq_degradations_bit")),
         sa.UniqueConstraint("name", name=op.f("uq_degradations_name")),
@@ -69,18 +91,18 @@ def _create_degradations() -> None:
 def _create_events() -> None:
     op.create_table(
         "events",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("t_utc_us", sa.BigInteger(), nullable=False),
-        sa.Column("actor", TEXT, nullable=False),
-        sa.Column("machine", TEXT, nullable=False),
-        sa.Column("kind", TEXT, nullable=False),
-        sa.Column("subject", TEXT, nullable=False),
-        sa.Column("session", TEXT, nullable=True),
-        sa.Column("reason", TEXT, nullable=False),
-        sa.Column("before", TEXT, nullable=True),
-        sa.Column("after", TEXT, nullable=True),
-        sa.Column("batch", TEXT, nullable=False),
-        sa.Column("undoes", sa.Integer(), nullable=True),
+        _integer("id"),
+        _long("t_utc_us"),
+        _text("actor"),
+        _text("machine"),
+        _text("kind"),
+        _text("subject"),
+        _text("session", nullable=True),
+        _text("reason"),
+        _text("before", nullable=True),
+        _text("after", nullable=True),
+        _text("batch"),
+        _integer("undoes", nullable=True),
         sa.ForeignKeyConstraint(["undoes"], ["events.id"], name=op.f("fk_events_undoes_events")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
         sa.UniqueConstraint("undoes", name=op.f("uq_events_undoes")),
@@ -93,16 +115,16 @@ def _create_events() -> None:
 def _create_exports() -> None:
     op.create_table(
         "exports",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("state", TEXT, nullable=False),
-        sa.Column("request", TEXT, nullable=False),
-        sa.Column("request_sha256", TEXT, nullable=False),
-        sa.Column("catalog_sha256", TEXT, nullable=False),
-        sa.Column("manifest_sha256", TEXT, nullable=False),
-        sa.Column("n_items", sa.Integer(), nullable=False),
-        sa.Column("left_out", TEXT, nullable=False),
-        sa.Column("created_utc_us", sa.BigInteger(), nullable=False),
+        _integer("id"),
+        _text("name"),
+        _text("state"),
+        _text("request"),
+        _text("request_sha256"),
+        _text("catalog_sha256"),
+        _text("manifest_sha256"),
+        _integer("n_items"),
+        _text("left_out"),
+        _long("created_utc_us"),
         sa.CheckConstraint("state IN ('running', 'complete')", name=op.f("ck_exports_state_known")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_exports")),
         sa.UniqueConstraint("name", name=op.f("uq_exports_name")),
@@ -112,10 +134,10 @@ def _create_exports() -> None:
 def _create_scenes() -> None:
     op.create_table(
         "scenes",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("group_key", TEXT, nullable=False),
-        sa.Column("part", TEXT, nullable=False),
+        _integer("id"),
+        _text("name"),
+        _text("group_key"),
+        _text("part"),
         sa.CheckConstraint("part IN ('train', 'val', 'test')", name=op.f("ck_scenes_part_known")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_scenes")),
         sa.UniqueConstraint("name", name=op.f("uq_scenes_name")),
@@ -126,14 +148,14 @@ def _create_scenes() -> None:
 def _create_splits() -> None:
     op.create_table(
         "splits",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("seed", sa.BigInteger(), nullable=False),
-        sa.Column("train", sa.Double(), nullable=False),
-        sa.Column("val", sa.Double(), nullable=False),
-        sa.Column("test", sa.Double(), nullable=False),
-        sa.Column("rule", TEXT, nullable=False),
-        sa.Column("rule_sha256", TEXT, nullable=False),
+        _integer("id"),
+        _text("name"),
+        _long("seed"),
+        _real("train"),
+        _real("val"),
+        _real("test"),
+        _text("rule"),
+        _text("rule_sha256"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_splits")),
         sa.UniqueConstraint("name", name=op.f("uq_splits_name")),
     )
@@ -142,18 +164,16 @@ def _create_splits() -> None:
 def _create_export_items() -> None:
     op.create_table(
         "export_items",
-        sa.Column("export_id", sa.Integer(), nullable=False),
-        sa.Column("ordinal", sa.Integer(), nullable=False),
-        sa.Column("pair_uid", TEXT, nullable=False),
-        sa.Column("part", TEXT, nullable=False),
-        sa.Column("out_gt", TEXT, nullable=False),
-        sa.Column("out_lq", TEXT, nullable=False),
-        sa.Column("out_mask", TEXT, nullable=True),
-        sa.Column("sha256_gt", TEXT, nullable=False),
-        sa.Column("sha256_lq", TEXT, nullable=False),
-        sa.ForeignKeyConstraint(
-            ["export_id"], ["exports.id"], name=op.f("fk_export_items_export_id_exports"), ondelete="CASCADE"
-        ),
+        _integer("export_id"),
+        _integer("ordinal"),
+        _text("pair_uid"),
+        _text("part"),
+        _text("out_gt"),
+        _text("out_lq"),
+        _text("out_mask", nullable=True),
+        _text("sha256_gt"),
+        _text("sha256_lq"),
+        _owned_by("exports", "export_items", "export_id"),
         sa.PrimaryKeyConstraint("export_id", "ordinal", name=op.f("pk_export_items")),
     )
     op.create_index(op.f("ix_export_items_pair_uid"), "export_items", ["pair_uid"])
@@ -162,14 +182,12 @@ def _create_export_items() -> None:
 def _create_pair_counts() -> None:
     op.create_table(
         "pair_counts",
-        sa.Column("scene_id", sa.Integer(), nullable=False),
-        sa.Column("degr_key", TEXT, nullable=False),
-        sa.Column("iso", sa.Integer(), nullable=False),
-        sa.Column("status", TEXT, nullable=False),
-        sa.Column("n", sa.Integer(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["scene_id"], ["scenes.id"], name=op.f("fk_pair_counts_scene_id_scenes"), ondelete="CASCADE"
-        ),
+        _integer("scene_id"),
+        _text("degr_key"),
+        _integer("iso"),
+        _text("status"),
+        _integer("n"),
+        _owned_by("scenes", "pair_counts", "scene_id"),
         sa.PrimaryKeyConstraint("scene_id", "degr_key", "iso", "status", name=op.f("pk_pair_counts")),
     )
 
@@ -177,17 +195,17 @@ def _create_pair_counts() -> None:
 def _create_sessions() -> None:
     op.create_table(
         "sessions",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("scene_id", sa.Integer(), nullable=False),
-        sa.Column("source", TEXT, nullable=False),
-        sa.Column("rig", TEXT, nullable=False),
+        _integer("id"),
+        _text("name"),
+        _integer("scene_id"),
+        _text("source"),
+        _text("rig"),
         sa.Column("simulated", sa.Boolean(), nullable=False),
-        sa.Column("created_utc_us", sa.BigInteger(), nullable=False),
-        sa.Column("location", TEXT, nullable=False),
-        sa.Column("record", TEXT, nullable=False),
-        sa.Column("aligned_by", TEXT, nullable=True),
-        sa.Column("fingerprint", TEXT, nullable=False),
+        _long("created_utc_us"),
+        _text("location"),
+        _text("record"),
+        _text("aligned_by", nullable=True),
+        _text("fingerprint"),
         sa.ForeignKeyConstraint(["scene_id"], ["scenes.id"], name=op.f("fk_sessions_scene_id_scenes")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sessions")),
         sa.UniqueConstraint("name", name=op.f("uq_sessions_name")),
@@ -198,13 +216,11 @@ def _create_sessions() -> None:
 def _create_split_members() -> None:
     op.create_table(
         "split_members",
-        sa.Column("split_id", sa.Integer(), nullable=False),
-        sa.Column("group_key", TEXT, nullable=False),
-        sa.Column("part", TEXT, nullable=False),
+        _integer("split_id"),
+        _text("group_key"),
+        _text("part"),
         sa.CheckConstraint("part IN ('train', 'val', 'test')", name=op.f("ck_split_members_part_known")),
-        sa.ForeignKeyConstraint(
-            ["split_id"], ["splits.id"], name=op.f("fk_split_members_split_id_splits"), ondelete="CASCADE"
-        ),
+        _owned_by("splits", "split_members", "split_id"),
         sa.PrimaryKeyConstraint("split_id", "group_key", name=op.f("pk_split_members")),
     )
 
@@ -212,18 +228,16 @@ def _create_split_members() -> None:
 def _create_rounds() -> None:
     op.create_table(
         "rounds",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("session_id", sa.Integer(), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("role", TEXT, nullable=False),
-        sa.Column("degr_key", TEXT, nullable=False),
-        sa.Column("settings", TEXT, nullable=False),
-        sa.Column("conditions", TEXT, nullable=False),
+        _integer("id"),
+        _integer("session_id"),
+        _integer("number"),
+        _text("name"),
+        _text("role"),
+        _text("degr_key"),
+        _text("settings"),
+        _text("conditions"),
         sa.CheckConstraint("role IN ('gt', 'internal', 'external')", name=op.f("ck_rounds_role_known")),
-        sa.ForeignKeyConstraint(
-            ["session_id"], ["sessions.id"], name=op.f("fk_rounds_session_id_sessions"), ondelete="CASCADE"
-        ),
+        _owned_by("sessions", "rounds", "session_id"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rounds")),
         sa.UniqueConstraint("session_id", "name", name=op.f("uq_rounds_session_id_name")),
         sa.UniqueConstraint("session_id", "number", name=op.f("uq_rounds_session_id_number")),
@@ -233,16 +247,14 @@ def _create_rounds() -> None:
 def _create_takes() -> None:
     op.create_table(
         "takes",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("round_id", sa.Integer(), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("state", TEXT, nullable=False),
-        sa.Column("reason", TEXT, nullable=False),
-        sa.Column("settings", TEXT, nullable=True),
+        _integer("id"),
+        _integer("round_id"),
+        _integer("number"),
+        _text("state"),
+        _text("reason"),
+        _text("settings", nullable=True),
         sa.CheckConstraint("state IN ('valid', 'void', 'missing')", name=op.f("ck_takes_state_known")),
-        sa.ForeignKeyConstraint(
-            ["round_id"], ["rounds.id"], name=op.f("fk_takes_round_id_rounds"), ondelete="CASCADE"
-        ),
+        _owned_by("rounds", "takes", "round_id"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_takes")),
         sa.UniqueConstraint("round_id", "number", name=op.f("uq_takes_round_id_number")),
     )
@@ -251,34 +263,34 @@ def _create_takes() -> None:
 def _create_pairs() -> None:
     op.create_table(
         "pairs",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("uid", TEXT, nullable=False),
-        sa.Column("session_id", sa.Integer(), nullable=False),
-        sa.Column("scene_id", sa.Integer(), nullable=False),
-        sa.Column("round_id", sa.Integer(), nullable=False),
+        _integer("id"),
+        _text("uid"),
+        _integer("session_id"),
+        _integer("scene_id"),
+        _integer("round_id"),
         *_frame_columns("gt"),
         *_frame_columns("lq"),
-        sa.Column("degr_key", TEXT, nullable=False),
-        sa.Column("degr_mask", sa.Integer(), nullable=False),
-        sa.Column("n_degr", sa.Integer(), nullable=False),
-        sa.Column("foundir_class", TEXT, nullable=True),
-        sa.Column("iso", sa.Integer(), nullable=True),
-        sa.Column("f_number", sa.Double(), nullable=True),
-        sa.Column("exposure_s", sa.Double(), nullable=True),
-        sa.Column("focus_m", sa.Double(), nullable=True),
-        sa.Column("width", sa.Integer(), nullable=True),
-        sa.Column("height", sa.Integer(), nullable=True),
+        _text("degr_key"),
+        _integer("degr_mask"),
+        _integer("n_degr"),
+        _text("foundir_class", nullable=True),
+        _integer("iso", nullable=True),
+        _real("f_number", nullable=True),
+        _real("exposure_s", nullable=True),
+        _real("focus_m", nullable=True),
+        _integer("width", nullable=True),
+        _integer("height", nullable=True),
         sa.Column("gt_warped", sa.Boolean(), nullable=False),
-        sa.Column("residual_px", sa.Double(), nullable=True),
-        sa.Column("predicted_epe_px", sa.Double(), nullable=True),
-        sa.Column("position_gap_mm", sa.Double(), nullable=False),
-        sa.Column("mu", sa.Double(), nullable=True),
-        sa.Column("sigma", sa.Double(), nullable=True),
-        sa.Column("verdict", TEXT, nullable=False),
-        sa.Column("reasons", TEXT, nullable=False),
-        sa.Column("decision", TEXT, nullable=True),
-        sa.Column("status", TEXT, nullable=False),
-        sa.Column("sample_key", sa.BigInteger(), nullable=False),
+        _real("residual_px", nullable=True),
+        _real("predicted_epe_px", nullable=True),
+        _real("position_gap_mm"),
+        _real("mu", nullable=True),
+        _real("sigma", nullable=True),
+        _text("verdict"),
+        _text("reasons"),
+        _text("decision", nullable=True),
+        _text("status"),
+        _long("sample_key"),
         sa.CheckConstraint("decision IN ('accepted', 'rejected')", name=op.f("ck_pairs_decision_known")),
         sa.CheckConstraint(
             "status IN ('accepted', 'rejected', 'quarantined')", name=op.f("ck_pairs_status_known")
@@ -287,19 +299,11 @@ def _create_pairs() -> None:
         sa.CheckConstraint(
             "gt_take_id <> lq_take_id OR gt_frame_index <> lq_frame_index", name=op.f("ck_pairs_two_frames")
         ),
-        sa.ForeignKeyConstraint(
-            ["gt_take_id"], ["takes.id"], name=op.f("fk_pairs_gt_take_id_takes"), ondelete="CASCADE"
-        ),
-        sa.ForeignKeyConstraint(
-            ["lq_take_id"], ["takes.id"], name=op.f("fk_pairs_lq_take_id_takes"), ondelete="CASCADE"
-        ),
-        sa.ForeignKeyConstraint(
-            ["round_id"], ["rounds.id"], name=op.f("fk_pairs_round_id_rounds"), ondelete="CASCADE"
-        ),
+        _owned_by("takes", "pairs", "gt_take_id"),
+        _owned_by("takes", "pairs", "lq_take_id"),
+        _owned_by("rounds", "pairs", "round_id"),
         sa.ForeignKeyConstraint(["scene_id"], ["scenes.id"], name=op.f("fk_pairs_scene_id_scenes")),
-        sa.ForeignKeyConstraint(
-            ["session_id"], ["sessions.id"], name=op.f("fk_pairs_session_id_sessions"), ondelete="CASCADE"
-        ),
+        _owned_by("sessions", "pairs", "session_id"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_pairs")),
         sa.UniqueConstraint("uid", name=op.f("uq_pairs_uid")),
     )
@@ -308,10 +312,10 @@ def _create_pairs() -> None:
 
 def _frame_columns(side: str) -> tuple[sa.Column[Any], ...]:
     return (
-        sa.Column(f"{side}_take_id", sa.Integer(), nullable=False),
-        sa.Column(f"{side}_frame_index", sa.Integer(), nullable=False),
-        sa.Column(f"{side}_time_s", sa.Double(), nullable=False),
-        sa.Column(f"{side}_position_mm", sa.Double(), nullable=False),
+        _integer(f"{side}_take_id"),
+        _integer(f"{side}_frame_index"),
+        _real(f"{side}_time_s"),
+        _real(f"{side}_position_mm"),
     )
 
 
@@ -330,17 +334,15 @@ def _index_pairs() -> None:
 def _create_alignments() -> None:
     op.create_table(
         "alignments",
-        sa.Column("pair_id", sa.Integer(), nullable=False),
-        sa.Column("homography", TEXT, nullable=True),
-        sa.Column("gt_from_pair", TEXT, nullable=True),
-        sa.Column("lq_crop", TEXT, nullable=True),
-        sa.Column("bound_px", sa.Double(), nullable=True),
-        sa.Column("blur_kind", TEXT, nullable=False),
-        sa.Column("blur_size_px", sa.Double(), nullable=False),
-        sa.Column("evidence", TEXT, nullable=False),
-        sa.ForeignKeyConstraint(
-            ["pair_id"], ["pairs.id"], name=op.f("fk_alignments_pair_id_pairs"), ondelete="CASCADE"
-        ),
+        _integer("pair_id"),
+        _text("homography", nullable=True),
+        _text("gt_from_pair", nullable=True),
+        _text("lq_crop", nullable=True),
+        _real("bound_px", nullable=True),
+        _text("blur_kind"),
+        _real("blur_size_px"),
+        _text("evidence"),
+        _owned_by("pairs", "alignments", "pair_id"),
         sa.PrimaryKeyConstraint("pair_id", name=op.f("pk_alignments")),
     )
 
@@ -348,15 +350,15 @@ def _create_alignments() -> None:
 def _create_assets() -> None:
     op.create_table(
         "assets",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("session_id", sa.Integer(), nullable=False),
-        sa.Column("pair_id", sa.Integer(), nullable=True),
-        sa.Column("relpath", TEXT, nullable=False),
-        sa.Column("kind", TEXT, nullable=False),
-        sa.Column("sha256", TEXT, nullable=False),
-        sa.Column("nbytes", sa.BigInteger(), nullable=True),
-        sa.Column("state", TEXT, nullable=False),
-        sa.Column("verified_at_us", sa.BigInteger(), nullable=True),
+        _integer("id"),
+        _integer("session_id"),
+        _integer("pair_id", nullable=True),
+        _text("relpath"),
+        _text("kind"),
+        _text("sha256"),
+        _long("nbytes", nullable=True),
+        _text("state"),
+        _long("verified_at_us", nullable=True),
         sa.CheckConstraint(
             "kind IN ('gt', 'lq', 'mask', 'capture', 'record', 'journal')", name=op.f("ck_assets_kind_known")
         ),
@@ -364,12 +366,8 @@ def _create_assets() -> None:
             "state IN ('present', 'missing', 'quarantined')", name=op.f("ck_assets_state_known")
         ),
         sa.CheckConstraint("nbytes >= 0", name=op.f("ck_assets_nbytes_not_negative")),
-        sa.ForeignKeyConstraint(
-            ["pair_id"], ["pairs.id"], name=op.f("fk_assets_pair_id_pairs"), ondelete="CASCADE"
-        ),
-        sa.ForeignKeyConstraint(
-            ["session_id"], ["sessions.id"], name=op.f("fk_assets_session_id_sessions"), ondelete="CASCADE"
-        ),
+        _owned_by("pairs", "assets", "pair_id"),
+        _owned_by("sessions", "assets", "session_id"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_assets")),
         sa.UniqueConstraint("session_id", "relpath", name=op.f("uq_assets_session_id_relpath")),
     )
@@ -381,18 +379,16 @@ def _create_assets() -> None:
 def _create_pair_degradations() -> None:
     op.create_table(
         "pair_degradations",
-        sa.Column("pair_id", sa.Integer(), nullable=False),
-        sa.Column("degradation_id", sa.Integer(), nullable=False),
-        sa.Column("level", TEXT, nullable=True),
-        sa.Column("source", TEXT, nullable=False),
+        _integer("pair_id"),
+        _integer("degradation_id"),
+        _text("level", nullable=True),
+        _text("source"),
         sa.ForeignKeyConstraint(
             ["degradation_id"],
             ["degradations.id"],
             name=op.f("fk_pair_degradations_degradation_id_degradations"),
         ),
-        sa.ForeignKeyConstraint(
-            ["pair_id"], ["pairs.id"], name=op.f("fk_pair_degradations_pair_id_pairs"), ondelete="CASCADE"
-        ),
+        _owned_by("pairs", "pair_degradations", "pair_id"),
         sa.PrimaryKeyConstraint("pair_id", "degradation_id", name=op.f("pk_pair_degradations")),
     )
 
@@ -400,12 +396,10 @@ def _create_pair_degradations() -> None:
 def _create_pair_metrics() -> None:
     op.create_table(
         "pair_metrics",
-        sa.Column("pair_id", sa.Integer(), nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("value", sa.Double(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["pair_id"], ["pairs.id"], name=op.f("fk_pair_metrics_pair_id_pairs"), ondelete="CASCADE"
-        ),
+        _integer("pair_id"),
+        _text("name"),
+        _real("value", nullable=True),
+        _owned_by("pairs", "pair_metrics", "pair_id"),
         sa.PrimaryKeyConstraint("pair_id", "name", name=op.f("pk_pair_metrics")),
     )
 
