@@ -32,7 +32,10 @@ _RAMP_SHARE = 0.2
 """Standard deviations of board against rail, and of a ramp against the commanded one."""
 _LEAST_PAIRS = 5
 _LEAST_POINTS = 10
-_LEAST_SIGMA_MM = 1e-3
+_LEAST_SIGMA_MM = 0.02
+"""Carriages shake by so much."""
+_STALL_TOLERANCE = 0.5
+"""A stall leaves out all that was ahead, as a share of it; less is no stall."""
 _PLACE_MM, _MOMENT_S = 10.0, 0.1
 """Standard deviation of where and when the motion began once it is laid on the track: that is, nothing is known."""
 _MOST_POINTS = 250
@@ -153,14 +156,18 @@ def find_lost_way(
     onsets_s = _onsets(points.time_s, expected)
     if len(points.time_s) < _LEAST_POINTS or not onsets_s.size:
         return None
-    filters = np.hstack([_steps(points, onsets_s), _stalls(points, onsets_s, expected)])
+    stalls, missing_mm = _stalls(points, onsets_s, expected)
     whiten = _whitening(points, turn_mm)
-    data, shapes = whiten(points.off_mm), whiten(filters)
+    data, shapes = whiten(points.off_mm), whiten(np.hstack([_steps(points, onsets_s), stalls]))
     power = np.maximum(np.sum(shapes**2, axis=0), 1e-12)
     score = shapes.T @ data / np.sqrt(power)
-    best = int(np.argmax(np.abs(score)))
-    sigma_mm = float(1 / np.sqrt(power[best]))
-    return LostWay(float(np.tile(onsets_s, 2)[best]), float(score[best] * sigma_mm), sigma_mm)
+    size_mm = score / np.sqrt(power)
+    is_stall = np.abs(-size_mm[len(onsets_s) :] / missing_mm - 1) < _STALL_TOLERANCE
+    possible = np.concatenate([np.ones(len(onsets_s), np.bool_), is_stall])
+    best = int(np.argmax(np.abs(score) * possible))
+    misfit = (float(data @ data) - float(score[best]) ** 2) / (len(data) - 1)
+    sigma_mm = float(np.sqrt(max(misfit, 1.0) / power[best]))
+    return LostWay(float(np.tile(onsets_s, 2)[best]), float(size_mm[best]), sigma_mm)
 
 
 def _aligned(track: Track, fitted: Kinematics, commanded: Commanded) -> Kinematics:
@@ -244,13 +251,14 @@ def _steps(points: _Points, onsets_s: Array) -> Array:
     return np.asarray(points.time_s[:, None] > onsets_s[None, :], np.float64)
 
 
-def _stalls(points: _Points, onsets_s: Array, expected: Kinematics) -> Array:
-    """``(n, m)``: from a moment on nothing moves, scaled to 1 mm that is missing at the end."""
+def _stalls(points: _Points, onsets_s: Array, expected: Kinematics) -> tuple[Array, Array]:
+    """``(n, m)``: from a moment on nothing moves, scaled to 1 mm; ``(m,)`` what is really missing at the end then."""
     sign = float(np.sign(expected.velocity_mm_s))
     frozen_mm = sign * (expected.position(onsets_s) - expected.rest_mm)
     end_mm = sign * (float(expected.position(np.array([expected.stop_s]))[0]) - expected.rest_mm)
-    missing_mm = np.maximum(points.way_mm[:, None] - frozen_mm[None, :], 0.0)
-    return np.asarray(missing_mm / np.maximum(end_mm - frozen_mm, 1e-6), np.float64)
+    ahead_mm = np.maximum(points.way_mm[:, None] - frozen_mm[None, :], 0.0)
+    missing_mm = np.maximum(end_mm - frozen_mm, 1e-6)
+    return np.asarray(ahead_mm / missing_mm, np.float64), missing_mm
 
 
 def _whitening(points: _Points, turn_mm: float) -> Callable[[Array], Array]:

@@ -170,3 +170,9 @@ def test_without_a_sweep_in_one_go_nothing_was_commanded(changes: dict[str, Any]
     rail_s, rail_mm = np.array([0.0, 5.0]), np.array([5.0, 105.0])
 
     assert Commanded.of(source_with(rail_s, rail_mm, **changes)) is None
+
+
+def test_a_slope_in_nearly_noiseless_positions_is_no_early_stall():
+    """A camera that turns evenly, by 0.6 mm over the way; a stall in the middle would leave out 50 mm."""
+    assert not found(seen(0.6 * WAY_MM / 100, noise_mm=0.002)).is_sure
+    assert not found(seen(0.3 * np.sin(2 * np.pi * WAY_MM / 150), noise_mm=0.002)).is_sure
