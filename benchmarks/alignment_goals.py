@@ -59,7 +59,6 @@ def _of_class(kind: str, ours: Document) -> list[Document]:
         _goal(f"{kind}: delivered error, median px", ours["delivered_epe_px_median"], most=middle),
         _goal(f"{kind}: delivered error, p95 px", ours["delivered_epe_px_p95"], most=high),
         _goal(f"{kind}: pairs inside their predicted radius", ours["coverage"], least=0.85),
-        _goal(f"{kind}: points inside the predicted radius", ours["coverage_of_points"], least=0.85),
         _goal(f"{kind}: good pairs rejected", ours["rejected_share"], most=0.05),
     ]
 
@@ -100,9 +99,7 @@ def _overall(rows: Sequence[Row], classes: Mapping[str, Mapping[str, Document]])
     goals = []
     if told:
         inside = float(np.mean([r["delivered_px"] <= r["predicted_px"] for r in told]))
-        points = float(np.mean([r["inside_share"] for r in told]))
         goals.append(_goal("all pairs inside their predicted radius", inside, least=0.90, most=0.98))
-        goals.append(_goal("all points inside the predicted radius", points, least=0.90, most=0.98))
     full, half, rival = (_cost(classes, m) for m in (OURS, SCREENING, FULL_RIVAL))
     if full and rival:
         goals.append(
