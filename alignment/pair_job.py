@@ -208,10 +208,13 @@ def _deliver(job: PairJob, task: PairTask, gt: Picture, lq: Picture, found: Regi
         pair = deliver(gt.rgb, lq.rgb, found, tone=gt.tone)
     except NoOverlapError:
         return replace(outcome, measured=replace(measured, overlap_share=0.0))
-    measured = replace(measured, overlap_share=pair.overlap_share)
+    left_px = 0.0 if pair.gt_warped else pair.residual_px
+    predicted_epe_px = found.predicted.left_as_cut_px(left_px)
+    measured = replace(measured, overlap_share=pair.overlap_share, predicted_epe_px=predicted_epe_px)
     outcome = replace(
         outcome,
         measured=measured,
+        predicted_epe_px=predicted_epe_px,
         lq_crop=pair.lq_crop,
         gt_from_pair=_matrix(pair.gt_from_pair),
         gt_warped=pair.gt_warped,
