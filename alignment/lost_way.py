@@ -30,6 +30,8 @@ _TURN_REACH_MM = 16.0
 _SCALE_SHARE = 0.01
 _RAMP_SHARE = 0.2
 """Standard deviations of board against rail, and of a ramp against the commanded one."""
+_OTHER_MOTION = 0.1
+"""A fitted speed so far off, as a share, is not the commanded one with something lost, which makes some percent."""
 _LEAST_PAIRS = 5
 _LEAST_POINTS = 10
 _LEAST_SIGMA_MM = 0.02
@@ -146,11 +148,13 @@ def find_lost_way(
         turn_mm: Standard deviation of what slow turns of the camera do to the positions.
 
     Returns:
-        The most likely loss, sure or not; None where the track is too short to tell.
+        The most likely loss, sure or not; None where the track is too short to tell, or shows another motion.
 
     References:
         Turin, An introduction to matched filters, 1960; Basseville and Nikiforov, Detection of Abrupt Changes, 1993.
     """
+    if abs(abs(fitted.velocity_mm_s) / commanded.velocity_mm_s - 1) > _OTHER_MOTION:
+        return None
     expected = _aligned(track, fitted, commanded)
     points = _points(track, expected, speed_share=commanded.speed_share)
     onsets_s = _onsets(points.time_s, expected)

@@ -167,3 +167,19 @@ def test_a_correction_follows_its_samples_and_is_flat_far_away():
 
     assert correction.at(np.array([-100.0, 0.0, 22.0, 300.0])) == pytest.approx([0.5] * 4, abs=0.02)
     assert PositionCorrection.none().at(np.array([1.0, 2.0])).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ramps_between_two_frames_leave_the_uniform_motion_known(seed: int):
+    """Of ramps of 0.09 s a live check that looks every 0.133 s sees nothing; it knows between which frames they are."""
+    motion = Kinematics(
+        "trapezoid", start_s=0.82, ramp_s=0.09, cruise_s=10.2, velocity_mm_s=20.0, rest_mm=0.0
+    )
+    time = np.arange(90) * 4 / 30
+    noise = 0.02 * np.random.default_rng(seed).normal(size=90)
+    track = Track(np.arange(90), time, motion.position(time) + noise, np.full(90, 0.02))
+
+    begin_s, end_s = fit_kinematics(track, fit_scale_mm=0.4).cruise(4 / 30)
+
+    assert 0.91 <= begin_s < 1.4
+    assert 10.7 < end_s <= 11.11
