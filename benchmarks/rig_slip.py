@@ -2,7 +2,7 @@
 
 Tracks of two boards with the errors of the simulated rail and of measuring (`tests/rig/slip_judge.py`) go through the
 same motion fit and the same judge as a recorded take. Rendered takes from end to end: ``benchmarks/live_check.py``.
-Usage: python -P benchmarks/rig_slip.py [--benches 40]
+Usage: python -P -m benchmarks.rig_slip [--benches 40]
 """
 
 from __future__ import annotations
