@@ -5,7 +5,7 @@ SCENE ?=
 TESTS ?= tests
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test test-all lint bench bench-alignment bench-rig bench-render bench-kill setup clean
+.PHONY: demo test test-all lint bench bench-alignment bench-catalog bench-rig bench-render bench-kill setup clean
 
 demo: setup ## simulated rig to trained model, in minutes (SCENE=folder for your own photographs)
 	$(BIN)/python -P benchmarks/demo.py $(if $(SCENE),--scene $(SCENE))
@@ -22,7 +22,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup bench-render bench-rig bench-alignment ## every benchmark; JSON into benchmarks/results
+bench: setup bench-render bench-rig bench-alignment bench-catalog ## every benchmark; JSON into benchmarks/results
 
 bench-render: setup
 	$(BIN)/python -P benchmarks/render.py
@@ -36,6 +36,10 @@ bench-alignment: setup ## registration beside six rivals, planted bad pairs, spe
 	$(BIN)/python -P -m benchmarks.alignment_speed
 	$(BIN)/python -P -m benchmarks.real_pairs
 	$(BIN)/python -P -m benchmarks.calibration
+
+bench-catalog: setup ## a million pairs on SQLite and PostgreSQL, exports, loader (about 20 minutes)
+	$(BIN)/python -P -m benchmarks.catalog
+	$(BIN)/python -P -m benchmarks.catalog_loader
 
 bench-kill: setup ## kill -9 of rig record, twenty times
 	$(BIN)/python -P benchmarks/kill_record.py
