@@ -110,21 +110,23 @@ def test_what_spoils_a_take_is_found(bench, fault: str):
 
 
 @pytest.fixture(scope="module")
-def without_boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RenderedSession, LiveChecker]]:
+def without_boards(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[RenderedSession, LiveChecker, TakeReport]]:
     """At this size no board can be decoded; the scene has things at many depths."""
     rounds = tuple(planned_round(k, name, "gt", velocity_mm_s=40) for k, name in ((1, "gt"), (2, "gt-close")))
     truth = RigTruth(spec=simulation(width=320, height=192))
     session = RenderedSession(tmp_path_factory.mktemp("boardless"), rounds, truth=truth, scene="a-1")
     session.take("gt", seed=1)
-    yield session, LiveChecker(session.folder)
+    checker = LiveChecker(session.folder)
+    report = checker.check("gt", 1)
+    yield session, checker, report
     session.close()
 
 
 def test_a_ground_truth_without_a_board_is_measured_by_the_picture(without_boards):
     """By one large window this take's travel was 13 mm short, and the take called spoiled."""
-    _, checker = without_boards
-
-    report = checker.check("gt", 1)
+    _, _, report = without_boards
 
     assert spoiled(report) == []
     assert report.numbers.velocity_mm_s == pytest.approx(40.0, rel=0.01)
@@ -133,7 +135,7 @@ def test_a_ground_truth_without_a_board_is_measured_by_the_picture(without_board
 
 
 def test_steps_lost_before_a_take_are_found_by_the_picture_too(without_boards):
-    session, checker = without_boards
+    session, checker, _ = without_boards
     session.take("gt-close", seed=2, wrong=Wrong(motion=lambda mm, t_s: mm - 3.0))
 
     assert "position" in spoiled(checker.check("gt-close", 1))
