@@ -200,7 +200,9 @@ class Judge:
             return None
         limit = self._limit_mm(error)
         seen = "boards" if self._by_boards else "picture"
-        text = f"travel by the {seen} differs by {error.along_mm:+.2f} mm from the rail's (limit {limit:.2f} mm)"
+        text = (
+            f"travel by the {seen} differs by {error.along_mm:+.2f} mm from the rail's (limit {limit:.2f} mm)"
+        )
         return finding("travel", "spoiled" if abs(error.along_mm) > limit else "ok", text, error.along_mm)
 
     def _judge_offset(self) -> TakeFinding | None:
