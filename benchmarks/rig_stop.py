@@ -11,6 +11,7 @@ Usage, on an otherwise idle machine: python -P benchmarks/rig_stop.py [--presses
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -108,6 +109,12 @@ class PreparedBackend:
         return path
 
 
+def without_pauses() -> None:
+    """Let no garbage collection of the instrument's own count as the engine's delay."""
+    gc.collect()
+    gc.disable()
+
+
 def simulate() -> None:
     """Serve rail and camera until stdin closes; prints their addresses, then the time of every hold byte."""
     profile = RigProfile.load("sim")
@@ -120,6 +127,7 @@ def simulate() -> None:
         camera = PtpIpCamera(PreparedBackend(card), clock, spec)
         stack.callback(camera.close)
         print(json.dumps({"rail": port.path, "camera": camera.address}), flush=True)
+        without_pauses()
         sys.stdin.read()
 
 
@@ -266,6 +274,7 @@ def press(address: EngineAddress, wire: WireLog, recording: Recording, presses: 
         "p95_ms": round(float(np.percentile(delays_ms, 95)), 3),
         "p99_ms": round(float(np.percentile(delays_ms, 99)), 3),
         "max_ms": round(max(delays_ms), 3),
+        "largest_ms": [round(d, 1) for d in sorted(delays_ms)[-5:]],
         "duration_s": round(time.monotonic() - began_s, 1),
         "events_meanwhile": {
             kind: recording.counts.get(kind, 0) - before.get(kind, 0)
@@ -298,6 +307,7 @@ def measure(presses: int) -> dict[str, Any]:
             recording, wire = Recording(address), WireLog(simulator)
             recording.keep_recording()
             load = os.getloadavg()[0]
+            without_pauses()
             quiet = press(address, wire, recording, presses)
             with saturated(os.cpu_count() or 2):
                 busy = press(address, wire, recording, presses)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from alignment.decode import StreamInfo, probe  # a library loaded in motion would hold a stop up
 from catalog.session_folder import (
     CameraTake,
     ExposureSettings,
@@ -28,9 +28,6 @@ from rig.events import AnyEvent, FramesLost, Step
 from rig.passage import Passage, Sweeping
 from rig.session import SessionRecorder, TakeRecorder
 from rig.stops import StopSeries, fetch_all
-
-if TYPE_CHECKING:
-    from alignment.decode import StreamInfo
 
 
 @dataclass(frozen=True)
@@ -267,8 +264,6 @@ def duplicated_frames(on_card: Sequence[CardFile]) -> tuple[int, ...]:
 
 
 def _copy_movie(camera: Camera, files: Sequence[CardFile], targets: Sequence[Path]) -> Movie:
-    from alignment.decode import probe
-
     status = camera.status()
     fetched = fetch_all(camera, files, targets)
     return Movie(fetched, tuple(files), tuple(probe(f.path) for f in fetched), status)

@@ -43,7 +43,7 @@ class StopPost:
     """Listens for ``stop`` and ``estop`` until closed.
 
     While it listens the interpreter changes threads often, and the garbage collector makes no pass over everything:
-    that holds all threads for 50 ms and more (`RigWork` makes one after every act, when nothing moves).
+    that holds all threads for 50 ms and more. `tidy_up` makes one after every act, over what has come since the last.
 
     Args:
         address: Where; its lock is held by this process.
@@ -55,6 +55,7 @@ class StopPost:
         self._interpreter = sys.getswitchinterval(), gc.get_threshold()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.set_threshold(*gc.get_threshold()[:2], NO_FULL_COLLECTIONS)
+        gc.freeze()
         self._socket = bind_private(socket.SOCK_DGRAM, address.stop_path)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._over = threading.Event()
@@ -72,6 +73,7 @@ class StopPost:
         interval_s, thresholds = self._interpreter
         sys.setswitchinterval(interval_s)
         gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
     def _listen(self) -> None:
         _take_precedence()
@@ -104,6 +106,12 @@ class StopPost:
             "trouble": trouble,
         }
         return json.dumps(receipt).encode()
+
+
+def tidy_up() -> None:
+    """Free what only a full pass of the garbage collector finds, and leave what stays out of the next one."""
+    gc.collect()
+    gc.freeze()
 
 
 def _take_precedence() -> None:
