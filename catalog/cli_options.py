@@ -57,7 +57,7 @@ class StoppedError(CatalogError):
 
 @contextmanager
 def resumable(*, kept: str) -> Iterator[None]:
-    """Turn an interruption into an error whose next step is the command itself.
+    """Turn an interruption into an error whose next step is the command itself, without what would start anew.
 
     Raises:
         StoppedError: The block was interrupted.
@@ -65,7 +65,7 @@ def resumable(*, kept: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        command = shlex.join(["catalog", *sys.argv[1:]])
+        command = shlex.join(["catalog", *(word for word in sys.argv[1:] if word != "--restart")])
         raise StoppedError("interrupted", kept=kept, next_step=command) from None
 
 

@@ -178,7 +178,7 @@ class FarPlace:
             return ""
 
     def _note(self, sent: Sequence[SentFile]) -> None:
-        with (self._part / SENT_FILE).open("a") as notes:
+        with (self._part / SENT_FILE).open("a", encoding="utf-8") as notes:
             notes.writelines(file.model_dump_json() + "\n" for file in sent if file.name not in self._sent)
 
     def _file_jobs(self, items: Iterator[ExportItemRow], *, check: bool) -> Iterator[_FilesJob]:
@@ -252,7 +252,7 @@ def _is_there(far: FarStore, file: SentFile, *, check: bool) -> bool:
 def _read_sent(path: Path) -> dict[str, SentFile]:
     """Read the notes of an interrupted run; a line that was cut short counts for nothing."""
     sent: dict[str, SentFile] = {}
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
         try:
             file = SentFile.model_validate_json(line)
         except ValidationError:

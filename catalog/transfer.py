@@ -131,13 +131,14 @@ def push(
         TransferInterruptedError: Interrupted by the user.
     """
     name = session.record().session
-    with _alone(session), _resumable(f"catalog push {name} {url}"):
+    with _alone(session.path, "is being recorded"), _resumable(f"catalog push {name} {url}"):
         if free_local:
             _require_finished(session)
         far = FarStore(url).below(name)
         manifest = _inventory(session)
         _make_way(far, manifest, session)
-        sent = _each(manifest.files, workers, lambda f: _send(session, far, f, _Progress(advance)))
+        progress = _Progress(advance)
+        sent = _each(manifest.files, workers, lambda f: _send(session, far, f, progress))
         far.put_bytes(manifest.model_dump_json(by_alias=True, indent=1).encode(), PUSH_FILE)
         freed = _free(session, manifest, far.url) if free_local else 0
     return TransferReport(name, far.url, len(manifest.files), manifest.size_bytes, sum(sent), freed)
@@ -161,16 +162,17 @@ def pull(url: str, data: Path, *, workers: int = 4, advance: Advance = lambda _:
         )
     final = data / "sessions" / manifest.session
     waiting = data / INCOMING_FOLDER / manifest.session
+    got: list[bool] = []
     with _resumable(f"catalog pull {url}"):
         if final.exists():
             _require_same(final, manifest)
-            return TransferReport(manifest.session, far.url, len(manifest.files), manifest.size_bytes, 0)
-        waiting.mkdir(parents=True, exist_ok=True)
-        _require_room(waiting, manifest.size_bytes)
-        got = _each(manifest.files, workers, lambda f: _fetch(far, waiting, f, _Progress(advance)))
-        final.parent.mkdir(exist_ok=True)
-        waiting.rename(final)
-        sync_folder(final.parent)
+        else:
+            waiting.mkdir(parents=True, exist_ok=True)
+            with _alone(waiting, "is being pulled by another process"):
+                got = _fetch_all(far, waiting, manifest, workers=workers, progress=_Progress(advance))
+                final.parent.mkdir(exist_ok=True)
+                waiting.rename(final)
+            sync_folder(final.parent)
     return TransferReport(manifest.session, far.url, len(manifest.files), manifest.size_bytes, sum(got))
 
 
@@ -185,17 +187,17 @@ def _resumable(command: str) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(session: SessionFolder) -> Iterator[None]:
-    """Hold the session's lock, as a recording engine does."""
-    fd = os.open(session.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def _alone(folder: Path, otherwise: str) -> Iterator[None]:
+    """Hold a session folder's lock, as a recording engine does; ``otherwise`` says what it means that it is held."""
+    fd = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
         raise TransferError(
-            f"{session.path.name} is being recorded",
+            f"{folder.name} {otherwise}",
             kept="everything",
-            next_step="push it when the session has ended",
+            next_step="give the same command again when that has ended",
         ) from None
     finally:
         os.close(fd)
@@ -233,9 +235,14 @@ def _regular_files(folder: Path) -> list[Path]:
 
 
 def _described(root: Path, path: Path) -> PushedFile:
-    return PushedFile(
-        path=path.relative_to(root).as_posix(), size_bytes=path.stat().st_size, sha256=file_sha256(path)
-    )
+    name = path.relative_to(root).as_posix()
+    if _SAFE_PATH.fullmatch(name) is None:
+        raise TransferError(
+            f"{path}: no session holds a file of such a name, so `catalog pull` would refuse it",
+            kept="everything",
+            next_step="move or rename it, then push again",
+        )
+    return PushedFile(path=name, size_bytes=path.stat().st_size, sha256=file_sha256(path))
 
 
 def _far_manifest(far: FarStore) -> PushManifest | None:
@@ -287,6 +294,19 @@ def _send(session: SessionFolder, far: FarStore, file: PushedFile, advance: Adva
         return False
     far.send(session.path / file.path, file.path, sha256=file.sha256, advance=advance)
     return True
+
+
+def _fetch_all(
+    far: FarStore, folder: Path, manifest: PushManifest, *, workers: int, progress: Advance
+) -> list[bool]:
+    """Bring a session's files; what an older pull left and this push does not hold is removed."""
+    _require_room(folder, manifest.size_bytes)
+    fetched = _each(manifest.files, workers, lambda f: _fetch(far, folder, f, progress))
+    wanted = {file.path for file in manifest.files}
+    for path in _regular_files(folder):
+        if path.relative_to(folder).as_posix() not in wanted:
+            path.unlink()
+    return fetched
 
 
 def _fetch(far: FarStore, folder: Path, file: PushedFile, advance: Advance) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 
 import fsspec
@@ -216,18 +217,21 @@ def test_a_store_that_damages_what_it_takes_gets_no_manifest(filled, to, monkeyp
 
 
 def test_an_interrupted_command_exits_6_and_says_how_to_go_on(filled, tmp_path, monkeypatch, capsys):
+    """Even after `--restart`: what is said goes on, it does not start anew."""
     filled.close()
     arguments = ["catalog", "export", "set-a", "--format", "folder", "--to", f"file://{tmp_path}/my nas"]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--workers", "1", "--data", str(filled.data)])
+    monkeypatch.setattr(sys, "argv", [*arguments, "--restart", "--workers", "1", "--data", str(filled.data)])
     with monkeypatch.context() as patch:
         interrupt_after(patch, 1)
         with pytest.raises(SystemExit) as stopped:
             main()
     told = capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", shlex.split(told.partition("next: ")[2]))
 
     with pytest.raises(SystemExit) as finished:
         main()
 
     assert (stopped.value.code, finished.value.code or 0) == (6, 0)
     assert f"next: catalog export set-a --format folder --to 'file://{tmp_path}/my nas'" in told
+    assert "--restart" not in told
     assert (tmp_path / "my nas" / "set-a" / "manifest.jsonl").is_file()

@@ -1,6 +1,8 @@
 """Sessions off the rig PC and back: a local path, and S3 spoken to moto's server."""
 
+import fcntl
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -161,8 +163,6 @@ def test_a_recorded_file_that_changed_is_not_pushed(session, tmp_path):
 
 
 def test_a_session_that_is_being_recorded_is_left_alone(session, tmp_path):
-    import fcntl
-
     with (session.path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
@@ -284,3 +284,55 @@ def test_two_pushes_of_one_session_do_not_meet(session, tmp_path):
     first.join(10)
 
     assert len(refused) == 1
+
+
+def test_threads_tell_of_their_progress_one_at_a_time(session, tmp_path):
+    """The first to tell waits a moment for a second one to come in; nobody may."""
+    inside, together, first = [], threading.Event(), threading.Lock()
+
+    def advance(_: float) -> None:
+        inside.append(1)
+        if len(inside) > 1:
+            together.set()
+        if first.acquire(blocking=False):
+            together.wait(0.3)
+        inside.pop()
+
+    push(session, str(tmp_path / "nas"), workers=4, advance=advance)
+
+    assert not together.is_set()
+
+
+@pytest.mark.parametrize("name", ["my clip.mov", ".hidden"])
+def test_a_file_that_could_not_come_back_is_named_before_anything_is_sent(session, tmp_path, name):
+    (session.path / "rounds" / name).write_bytes(b"x")
+
+    with pytest.raises(TransferError, match=re.escape(f"{name}: no session holds a file of such a name")):
+        push(session, str(tmp_path / "nas"))
+
+    assert not (tmp_path / "nas").exists()
+
+
+def test_two_pulls_of_one_session_do_not_meet(session, tmp_path):
+    report = push(session, str(tmp_path / "nas"))
+    waiting = tmp_path / "other" / "incoming" / "shelf-1"
+    waiting.mkdir(parents=True)
+
+    with (waiting / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(TransferError, match="is being pulled by another process"):
+            pull(report.url, tmp_path / "other")
+
+    assert pull(report.url, tmp_path / "other").sent == 4
+
+
+def test_what_an_older_pull_left_is_no_part_of_the_session(session, tmp_path):
+    before = contents(session.path)
+    report = push(session, str(tmp_path / "nas"))
+    stray = tmp_path / "other" / "incoming" / "shelf-1" / "pairs" / "gt" / "000009.png"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"of another alignment")
+
+    pull(report.url, tmp_path / "other")
+
+    assert contents(tmp_path / "other" / "sessions" / "shelf-1") == before
