@@ -8,9 +8,8 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from catalog.stored_files import open_no_follow
+from catalog.stored_files import PNG_SIGNATURE, open_no_follow
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEPT_CHUNKS = frozenset(
     {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB", b"cICP"}
 )
@@ -27,9 +26,9 @@ def bare_png(content: bytes) -> bytes:
     Raises:
         ValueError: Not a whole PNG.
     """
-    if not content.startswith(SIGNATURE):
+    if not content.startswith(PNG_SIGNATURE):
         raise ValueError("not a PNG")
-    kept, at = [SIGNATURE], len(SIGNATURE)
+    kept, at = [PNG_SIGNATURE], len(PNG_SIGNATURE)
     while at < len(content):
         if len(content) - at < _AROUND:
             raise ValueError("the PNG is cut short")
@@ -59,7 +58,7 @@ def is_bare(path: Path) -> bool:
         size = os.fstat(file.fileno()).st_size
         begins_bare = _begins_bare(file.read(_LOOK_BYTES))
         if begins_bare:
-            file.seek(max(len(SIGNATURE), size - _LOOK_BYTES))
+            file.seek(max(len(PNG_SIGNATURE), size - _LOOK_BYTES))
             if _ends_with_pixels(file.read()):
                 return True
         return begins_bare is not False and _only_kept(file, size)
@@ -67,9 +66,9 @@ def is_bare(path: Path) -> bool:
 
 def _begins_bare(head: bytes) -> bool | None:
     """Tell whether only what is kept stands before the pixels; None where the first bytes do not reach that far."""
-    if not head.startswith(SIGNATURE):
+    if not head.startswith(PNG_SIGNATURE):
         raise ValueError("not a PNG")
-    at = len(SIGNATURE)
+    at = len(PNG_SIGNATURE)
     while at + 8 <= len(head):
         length, kind = struct.unpack_from(">I4s", head, at)
         if kind == b"IDAT":
@@ -93,7 +92,7 @@ def _ends_with_pixels(tail: bytes) -> bool:
 
 def _only_kept(file: BinaryIO, size: int) -> bool:
     """Walk from chunk to chunk."""
-    at = len(SIGNATURE)
+    at = len(PNG_SIGNATURE)
     while at + 8 <= size:
         file.seek(at)
         length, kind = struct.unpack(">I4s", file.read(8))

@@ -35,7 +35,11 @@ class SourceFiles:
         return self._roots[source.location].path(source.relpath)
 
     def look(self, item: ExportItemRow) -> ExportItemRow:
-        """Find out what of a pair's files will be written, and remember it."""
+        """Find out what of a pair's files will be written, and remember it.
+
+        Raises:
+            DamagedDataError: A file was recorded in a state in which nothing can be taken out of it.
+        """
         for source in item.sources:
             self._look_at(source)
         return self.as_exported(item)
@@ -51,10 +55,29 @@ class SourceFiles:
     def _look_at(self, source: ExportSource) -> None:
         try:
             path = self.path(source)
-            if is_bare(path):
+            if _seems_bare(path):
                 return
             content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() == source.sha256:
-                self._bare[source.sha256] = hashlib.sha256(bare_png(content)).hexdigest()
-        except (OSError, ValueError, DamagedDataError):
-            return  # missing or damaged: refused when its turn comes
+        except (OSError, DamagedDataError):
+            return  # missing, or behind a link: refused when its turn comes
+        # One that was changed since is found by its size, by --check and by verify.
+        if hashlib.sha256(content).hexdigest() == source.sha256:
+            self._bare[source.sha256] = hashlib.sha256(_without_secrets(content, path)).hexdigest()
+
+
+def _seems_bare(path: Path) -> bool:
+    try:
+        return is_bare(path)
+    except ValueError:  # no whole PNG
+        return False
+
+
+def _without_secrets(content: bytes, path: Path) -> bytes:
+    try:
+        return bare_png(content)
+    except ValueError as error:
+        raise DamagedDataError(
+            f"{path}: was recorded as it is, but {error}, so what it may tell of its maker cannot be taken out",
+            kept="the catalog, unchanged",
+            next_step="catalog reject its pair, or align the session again",
+        ) from error

@@ -298,7 +298,10 @@ def decode_rgb(content: bytes, name: Path) -> Samples:
     import cv2
 
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    decoded: NDArray[Any] | None = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    try:
+        decoded: NDArray[Any] | None = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error:  # it declares more pixels than OpenCV takes
+        decoded = None
     if decoded is None or decoded.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
         raise DamagedDataError(f"{name}: cannot be decoded", next_step="catalog verify")
     return np.ascontiguousarray(decoded[..., ::-1])

@@ -105,7 +105,10 @@ def _reduced(path: Path) -> NDArray[np.uint8]:
 
     with open_no_follow(path) as file:
         content = np.frombuffer(file.read(), np.uint8)
-    decoded: NDArray[Any] | None = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    try:
+        decoded: NDArray[Any] | None = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    except cv2.error:  # it declares more pixels than OpenCV takes
+        decoded = None
     if decoded is None:
         raise DamagedDataError(f"{path}: cannot be decoded")
     height, width = decoded.shape[:2]

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from catalog.audit import AuditPair, AuditRecord
-from catalog.bare_png import SIGNATURE, bare_png
+from catalog.bare_png import bare_png
 from catalog.errors import CatalogError, ExitCode
 from catalog.evidence import BlurRecord, PairFrame, PairHashes, PairRecord
 from catalog.executors import ordered
@@ -48,6 +48,7 @@ from catalog.session_folder import (
     take_folder_name,
     write_pairs,
 )
+from catalog.stored_files import PNG_SIGNATURE
 from catalog.yaml_document import Document
 
 ORIGINS_FILE = "imported.jsonl"
@@ -358,7 +359,7 @@ class _Picture:
 
     def _is_plain_png(self) -> bool:
         """Tell whether the file is a PNG of 8 or 16 bits of RGB, as the product writes them."""
-        return self.content.startswith(SIGNATURE) and self.content[24:26] in {b"\x08\x02", b"\x10\x02"}
+        return self.content.startswith(PNG_SIGNATURE) and self.content[24:26] in {b"\x08\x02", b"\x10\x02"}
 
     def _encoded(self) -> bytes:
         import cv2

@@ -14,7 +14,7 @@ from catalog.errors import DamagedDataError, SessionFolderError
 
 AssetState = Literal["present", "missing", "quarantined"]
 _PNG_HEADER = struct.Struct(">8s4x4sII")
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def png_size(path: Path) -> tuple[int, int] | None:
     if len(head) < _PNG_HEADER.size:
         return None
     signature, kind, width, height = _PNG_HEADER.unpack(head)
-    return (width, height) if signature == _PNG_SIGNATURE and kind == b"IHDR" else None
+    return (width, height) if signature == PNG_SIGNATURE and kind == b"IHDR" else None
 
 
 class FolderRoot:

@@ -13,6 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from catalog.bare_png import bare_png, is_bare
+from catalog.errors import DamagedDataError
 from catalog.evidence import PairHashes
 from catalog.export_list import ExportRequest
 from catalog.manifest import read_manifest
@@ -49,17 +50,22 @@ def sha256(content: bytes) -> str:
 
 @pytest.fixture
 def filled(catalog, make_session):
-    """Six pairs, of which rain-000001 carries secrets in all of its pictures, recorded with their own hashes."""
+    """Six pairs, of which rain-000001 carries secrets in all of its pictures."""
+    record_pictures(make_session, [telling(plain(i)) for i in range(3)])
+    catalog.add("s1")
+    return catalog
+
+
+def record_pictures(make_session, pictures):
+    """Write a session of six pairs in which rain-000001 has these pictures, recorded with their own hashes."""
     writer = make_session("s1", counts={"iso6400": 3, "rain": 3})
     number = next(i for i, pair in enumerate(writer.pairs) if pair.pair == "rain-000001")
-    contents = {side: telling(plain(i)) for i, side in enumerate(("gt", "lq", "mask"))}
+    contents = dict(zip(("gt", "lq", "mask"), pictures, strict=True))
     for side, content in contents.items():
         (writer.folder / "pairs" / side / "rain-000001.png").write_bytes(content)
     hashes = PairHashes(**{side: sha256(content) for side, content in contents.items()})
     writer.pairs[number] = writer.pairs[number].model_copy(update={"sha256": hashes})
     write_pairs(writer.folder, writer.pairs)
-    catalog.add("s1")
-    return catalog
 
 
 @pytest.mark.parametrize("kind", ["folder", "foundir", "webdataset", "parquet", "crops"])
@@ -105,6 +111,26 @@ def test_crops_of_a_picture_that_tells_are_its_pixels(filled):
     pack = TilePack([report.folder / s for s in shards], [sum(r.gt == s for r in rows) for s in shards])
     crop = pack.crop([row.id for row in rows].index("s1/rain-000001"), 0, 0, 4, 6)
     assert np.array_equal(crop.lq, cv2.imdecode(np.frombuffer(plain(1), np.uint8), cv2.IMREAD_COLOR_RGB))
+
+
+def broken_note(content: bytes) -> bytes:
+    """The checksum of its text is wrong: readers of pictures do not mind, but it cannot be told what is what."""
+    at = content.index(b"tEXt")
+    return content[: at + 4] + b"X" + content[at + 5 :]
+
+
+@pytest.mark.parametrize("kind", ["folder", "webdataset"])
+@pytest.mark.parametrize(
+    "spoil", [broken_note, lambda _: b"\xff\xd8\xff" + SECRETS[0]], ids=["checksum", "no PNG"]
+)
+def test_a_picture_from_which_nothing_can_be_taken_is_not_exported(catalog, make_session, kind, spoil):
+    record_pictures(make_session, [plain(0), plain(1), spoil(telling(plain(2)))])
+    catalog.add("s1")
+
+    with pytest.raises(DamagedDataError, match=r"rain-000001\.png: was recorded as it is, but"):
+        catalog.export(ExportRequest("set-a", kind), workers=1)
+
+    assert not (catalog.data / "exports" / "set-a").exists()
 
 
 def test_the_same_bytes_every_time(filled):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import sys
+import zlib
 
 import pytest
 
@@ -79,3 +81,16 @@ def test_what_a_filter_says_is_escaped(run, tmp_path):
 
     assert "&lt;b&gt;&amp;" in page
     assert "<b>&" not in page
+
+
+def test_a_picture_that_declares_more_than_anyone_could_hold_is_no_end_of_the_page(run, tmp_path, data):
+    file = data / "sessions" / "s1" / "pairs" / "lq" / "rain-000000.png"
+    content = bytearray(file.read_bytes())
+    content[16:24] = struct.pack(">II", 900_000, 900_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    file.unlink()
+    file.write_bytes(content)
+
+    page = page_of(run, tmp_path, "--where", "class = rain")
+
+    assert "rain-000000.png: it cannot be decoded" in page
