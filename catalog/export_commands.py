@@ -48,7 +48,9 @@ def export(
     codec: Annotated[
         Literal["zstd", "raw"], typer.Option(help="Tiles of crops: small on disk, or four times as fast.")
     ] = "zstd",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that write shards.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that write shards and fill a store.")
+    ] = None,
     dask: DaskOption = None,
     catalog: CatalogOption = None,
 ) -> None:

@@ -55,7 +55,8 @@ def read_labels(path: Path) -> Iterator[tuple[int, Label]]:
         LabelFileError: The file cannot be read, or a line is no label; the message names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not by `splitlines`: a text in JSON may hold what it takes for the end of a line.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise LabelFileError(f"{path}: cannot be read: {error}") from None
     for number, line in enumerate(lines, start=1):

@@ -12,7 +12,7 @@ crop's tiles of one row are neighbours. All numbers are little-endian.
 
 Codec ``zstd``: every row but the first is replaced by its difference to the row above, modulo the sample's range
 (16-bit samples are then split into low and high bytes), and compressed with zstandard, whose own checksum finds
-damage. Codec ``raw``: the samples as they are; `verify_shard` compares the digests. Both are lossless.
+damage. Codec ``raw``: the samples as they are; `TileShard.verify` compares the digests. Both are lossless.
 """
 
 from __future__ import annotations

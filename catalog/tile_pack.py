@@ -128,6 +128,8 @@ class TileShard:
             TilePackError: Names the pair and the tile row.
         """
         of, first_row = self.geometry(entry), int(self._entries[entry]["first_row"])
+        if first_row + of.rows > len(self._digests):
+            raise self._damaged("its index points nowhere")
         for row in range(of.rows):
             spans = self._spans(entry, of, row, range(of.columns))
             if row_digest(self._read([(spans[0], spans[-1])])[0]) != self._digests[first_row + row].tobytes():

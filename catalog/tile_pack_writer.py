@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,11 +78,9 @@ def write_shard(
         begins = file.tell()
         file.write(index)
         file.write(FOOTER.pack(begins, MAGIC))
+        file.flush()
+        os.fsync(file.fileno())
     replace_file(index_path, index)
-    with part.open("rb") as written:
-        import os
-
-        os.fsync(written.fileno())
     part.rename(path)
     sync_folder(path.parent)
 

@@ -147,7 +147,11 @@ def test_clean_is_a_class_too(filled):
 
 
 def test_a_file_of_labels_comes_back_as_it_was_written(tmp_path):
-    labels = [seen(confidence=0.5, source="x"), Label(sha256="0" * 64, degradations=("moire",))]
+    labels = [
+        seen(confidence=0.5, source="x"),
+        seen(source="Ada\u2028second look"),
+        Label(sha256="0" * 64, degradations=("moire",)),
+    ]
     write_labels(tmp_path / "labels.jsonl", labels)
 
     assert [x for _, x in read_labels(tmp_path / "labels.jsonl")] == labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import threading
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.tile_format import THUMBNAIL_PX, TilePackError
+from catalog.tile_format import ENTRY, THUMBNAIL_PX, TilePackError, read_header
 from catalog.tile_pack import TilePack, TileShard
 from catalog.tile_pack_writer import PackPair, write_shard
 
@@ -198,3 +199,15 @@ def flip(path, offset: int) -> None:
     content = bytearray(path.read_bytes())
     content[offset] ^= 1
     path.write_bytes(content)
+
+
+def test_verify_names_an_index_that_counts_further_than_its_digests(tmp_path):
+    path = write(tmp_path, three_pairs())
+    index = path.with_suffix(".index")
+    content = bytearray(index.read_bytes())
+    _, tables = read_header(bytes(content), "index")
+    struct.pack_into("<Q", content, tables + ENTRY.fields["first_row"][1], 1 << 40)
+    index.write_bytes(content)
+
+    with pytest.raises(TilePackError, match="its index points nowhere"):
+        TileShard(path).verify(0)
