@@ -127,11 +127,16 @@ class SharedCamera:
         finally:
             self._lock.release()
 
-    def end_leftover(self) -> None:
-        """End a movie that a take given up left running; does nothing while the camera does something else."""
-        if self._recording and self._lock.acquire(blocking=False):
+    def end_leftover(self, *, unwanted: Callable[[], bool]) -> None:
+        """End a movie that a take given up left running; does nothing while the camera does something else.
+
+        Args:
+            unwanted: Asked when nobody can start a movie any more: whether one that runs is nobody's.
+        """
+        if self._lock.acquire(blocking=False):
             try:
-                self.stop_movie()
+                if self._recording and unwanted():
+                    self.stop_movie()
             finally:
                 self._lock.release()
 

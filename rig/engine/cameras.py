@@ -154,8 +154,7 @@ class CameraWatch:
             try:
                 if camera.trouble:
                     camera.reconnect(timeout_s=RECONNECT_S)
-                if self.at_rest():  # still: finding a camera takes a while
-                    camera.end_leftover()
+                camera.end_leftover(unwanted=self.at_rest)  # still: finding a camera takes a while
                 camera.try_status()
             except DeviceError:  # the camera's reading tells; it is looked for again soon
                 self._status_due_s = time.monotonic() + _RETRY_S

@@ -76,11 +76,14 @@ def test_closing_ends_the_search_for_a_lost_camera(tmp_path: Path):
 def test_a_movie_that_a_stop_left_running_is_ended(tmp_path: Path):
     with bench(tmp_path) as b:
         shared = SharedCamera(b.camera)
-        shared.end_leftover()
+        shared.end_leftover(unwanted=lambda: True)
         shared.start_movie()
         b.clock.sleep(0.2)
 
-        shared.end_leftover()
+        shared.end_leftover(unwanted=lambda: False)  # it is that of an act which has just begun
+        ended_before = list(b.backend.movies)
+        shared.end_leftover(unwanted=lambda: True)
 
+        assert ended_before == []
         assert b.backend.rendered.wait(PATIENCE_S)
         assert len(b.backend.movies) == 1
