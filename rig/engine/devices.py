@@ -263,7 +263,7 @@ class DeviceOwner:
     def _rest(self) -> None:
         """Do what there is to do between two acts."""
         if self._opening is None:
-            self.poll_quietly()
+            self._look()
         elif self._opening.wait(0.0):
             try:
                 self._take_over()
@@ -291,7 +291,14 @@ class DeviceOwner:
     def _finish_act(self) -> None:
         """Look once more, so that nobody takes the reading before the end for the one after it."""
         self._moving_act = False
-        self.poll_quietly()
+        self._look()
+
+    def _look(self) -> None:
+        """Poll outside of acts, where nobody waits for an error: the thread outlives whatever it is."""
+        try:
+            self.poll_quietly()
+        except Exception as error:  # noqa: BLE001  - it shows as trouble, and the act before it still ends
+            self.trouble = unforeseen("looking at the rail", error).message
 
     def _ready_rig(self, act: _Act) -> Rig:
         if act.moves:

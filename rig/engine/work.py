@@ -218,7 +218,9 @@ class RigWork:
 
     def _end(self, act: ActName, done: Future[T]) -> None:
         self.act = None
-        gc.collect()  # at rest; in motion the stop post forbids it
+        reading = self.devices.last_poll
+        if reading is None or reading.state is not RailState.MOVING:
+            gc.collect()  # in motion, as after an error on the way, it would hold a stop up
         error = None if done.cancelled() else done.exception()
         now_s = self.clock.now()
         if error is None:

@@ -113,16 +113,22 @@ def test_what_nobody_foresaw_in_an_act_stops_the_carriage_and_ends_with_a_code(t
         rig.rail.home(timeout_s=60.0)
         raise ZeroDivisionError("a fault of this program")
 
+    def look_and_fail() -> None:
+        raise ZeroDivisionError("another one, when the act is done")
+
     owner = owner_of(tmp_path)
     owner.start()
     try:
         with pytest.raises(UnforeseenError, match="ZeroDivisionError: a fault") as caught:
             owner.do(wreck, moves=True).result(LONGEST_S)
         reading = owner.last_poll
+        owner.do(lambda rig: setattr(rig.rail, "poll", look_and_fail), moves=False).result(LONGEST_S)
+        trouble = owner.trouble
     finally:
         owner.close()
 
     assert caught.value.code == "RIG-ENG-003"
+    assert "looking at the rail failed: ZeroDivisionError" in trouble
     assert reading is not None
     assert reading.state is RailState.HOLD
 
