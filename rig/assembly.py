@@ -70,7 +70,7 @@ class Rig:
         self._stack = ExitStack()
         self._relays = RelayBoards(self.clock)
         self._wanted = True
-        self._interrupt: Callable[[], None] = lambda: None
+        self._interrupt: Callable[[], None] = _nothing
         self.rail: Rail
         self.cameras: dict[str, Camera] = {}
         self.conditions: dict[str, Condition] = {}
@@ -194,7 +194,7 @@ def clock_of(profile: RigProfile) -> SessionClock:
 
 
 def _nothing() -> None:
-    """Interrupt nothing: the library of a webcam takes its time."""
+    """Interrupt nothing: no device is being opened, or one whose library takes its time, as a webcam's does."""
 
 
 def _nobody_to_ask(text: str) -> None:

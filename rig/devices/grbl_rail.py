@@ -218,7 +218,7 @@ class GrblRail:
         """Read state, position and velocity once.
 
         A moving rail that stays silent is held after 0.5 s and reset after 1 s. A position that the motion cannot
-        explain is asked for again; twice in agreement it locks the rail.
+        explain is asked for again; three in agreement are believed, and lock the rail where no motion leads there.
 
         Raises:
             DeviceTimeoutError: No valid report.
