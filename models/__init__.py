@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from models.base import Degrader, RestorationBatch, Restorer
-    from models.checkpoint import load
+    from models.loading import load
 
 __all__ = ["Degrader", "RestorationBatch", "Restorer", "load"]
 
@@ -15,7 +15,7 @@ _HOMES = {
     "Degrader": "models.base",
     "RestorationBatch": "models.base",
     "Restorer": "models.base",
-    "load": "models.checkpoint",
+    "load": "models.loading",
 }
 
 

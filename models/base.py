@@ -55,6 +55,30 @@ class StartsFromNoise(Protocol):
 
 
 @runtime_checkable
+class Refiner(Protocol):
+    """A restorer made for what another one left behind: FoundIR's specialists behind its generalist."""
+
+    def refine(self, restored: Tensor) -> Tensor:
+        """Restore ``(B, 3, H, W)`` float32 RGB in [0, 1] further; same shape and range."""
+
+
+@runtime_checkable
+class ChoosesRestorer(Protocol):
+    """Looks at a picture as a whole before it is cut into tiles."""
+
+    def restorer_for(self, lq: Tensor) -> Restorer:
+        """Return what restores the picture ``(1, 3, H, W)`` float32 RGB in [0, 1], and each tile of it."""
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """Tells what a picture suffers from."""
+
+    def classify(self, lq: Tensor) -> Mapping[str, float]:
+        """Return how sure it is of each degradation, and of ``text``, in ``(1, 3, H, W)`` float32 RGB in [0, 1]."""
+
+
+@runtime_checkable
 class Degrader(Protocol):
     """Turns a clean picture into a degraded one."""
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from catalog.session_folder import replace_file
-from models.base import Degrader, Restorer
+from models.base import Classifier, Degrader, Restorer
 from models.config import RunConfig, build_config
 from models.errors import CheckpointError
 from models.precision import Precision, make_fast
@@ -52,7 +52,7 @@ def load(
     data: Path | None = None,
     precision: Precision = "fp32",
     compiled: bool = False,
-) -> Restorer | Degrader:
+) -> Restorer | Degrader | Classifier:
     """Load a trained model, ready to use: evaluation mode, averaged weights.
 
     Args:
@@ -71,8 +71,8 @@ def load(
     usable = model.to(device).eval()
     if precision != "fp32" or compiled:
         make_fast(usable, torch.device(device), precision=precision, compiled=compiled)
-    if not isinstance(usable, Restorer | Degrader):
-        raise TypeError(f"{type(usable).__name__} neither restores nor degrades")
+    if not isinstance(usable, Restorer | Degrader | Classifier):
+        raise TypeError(f"{type(usable).__name__} neither restores, degrades nor classifies")
     return usable
 
 

@@ -14,6 +14,7 @@ from catalog.console import (
     run_app,
     verb,
 )
+from catalog.records import degradation_key
 from models.registry import REGISTRY
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -22,6 +23,10 @@ ExportOption = Annotated[
     str, typer.Option("--data", help="Export: a name in the data folder, a path, or s3://bucket/name.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+ExpertOption = Annotated[
+    Literal["oracle", "blind", "none"] | None,
+    typer.Option(help="Of an ensemble: experts by the known class, by its router, or the generalist alone."),
+]
 
 
 @app.callback()
@@ -42,7 +47,7 @@ def list_models(
         console.put_json({"models": rows})
         return
     for entry in REGISTRY.values():
-        console.put(f"{entry.name:14} {entry.kind:9} {', '.join(entry.sizes()):30} {entry.summary}")
+        console.put(f"{entry.name:14} {entry.kind:10} {', '.join(entry.sizes()):30} {entry.summary}")
 
 
 @verb(app)
@@ -122,6 +127,7 @@ def evaluate(
     export: ExportOption,
     run: Annotated[str | None, typer.Argument(help="Run: a name in the data folder, or a path.")] = None,
     baseline: Annotated[bool, typer.Option("--baseline", help="Score the untouched input alone.")] = False,
+    expert: ExpertOption = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     per_class: Annotated[
         int | None, typer.Option(min=1, help="Score so many pairs of each class, spread evenly.")
@@ -139,13 +145,16 @@ def evaluate(
     ] = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Score a run, or the untouched input, per degradation class: before and after restoration."""
+    """Score a run, or the untouched input, per degradation class: before and after restoration.
+
+    Of an ensemble, without --expert, each way to choose its experts is scored apart.
+    """
     from models.evaluate import EvaluationRequest, evaluate_export
     from models.score_report import table_lines
 
     request = EvaluationRequest(
-        export, run, baseline=baseline, split=split, per_class=per_class, ssim=ssim, lpips=tuple(lpips or ()),
-        niqe=niqe, out=out, device=device,
+        export, run, baseline=baseline, expert=expert, split=split, per_class=per_class, ssim=ssim,
+        lpips=tuple(lpips or ()), niqe=niqe, out=out, device=device,
     )  # fmt: skip
     document = evaluate_export(request, console)
     if console.json:
@@ -161,6 +170,13 @@ def restore(
     run: Annotated[str, typer.Argument(help="Run: a name in the data folder, or a path; or a checkpoint.")],
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the restored pictures (PNG).")],
+    expert: ExpertOption = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="What --expert oracle knows, as `models classify` writes it; else the export's manifest."
+        ),
+    ] = None,
     tile_px: Annotated[int, typer.Option(min=64, help="Larger pictures are restored in tiles, px.")] = 1536,
     overlap_px: Annotated[int, typer.Option(min=0, help="Overlap of the tiles, px.")] = 64,
     seed: Annotated[
@@ -189,12 +205,59 @@ def restore(
         seed=seed,
         precision=precision,
         compiled=compiled,
+        expert=expert,
+        labels=labels,
     )
     if console.json:
         console.put_json({"written": [str(path) for path in written]})
         return
     for path in written:
         console.put(str(path))
+
+
+@verb(app)
+def classify(
+    console: Console,
+    run: Annotated[str, typer.Argument(help="Router or ensemble: a name in the data folder, or a path.")],
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="File for the labels (JSON lines).")],
+    device: DeviceOption = "cpu",
+) -> None:
+    """Say which degradations pictures show; `catalog label --from` takes the file in."""
+    from models.classify import classify_with_run
+
+    labelled = classify_with_run(run, images, out, device=device, console=console)
+    if console.json:
+        rows = [{"file": str(file), **label.model_dump(mode="json")} for file, label in labelled]
+        console.put_json({"labels": rows, "out": str(out)})
+        return
+    for file, label in labelled:
+        console.put(f"{label.confidence:.3f} {degradation_key(label.degradations):30} {file}")
+
+
+@verb(app)
+def assemble(
+    console: Console,
+    generalist: Annotated[str, typer.Argument(help="Run: a name in the data folder, or a path.")],
+    out: Annotated[str, typer.Option("-o", "--out", help="Ensemble: a name among the runs, or a path.")],
+    experts: Annotated[
+        list[str] | None,
+        typer.Option("--expert", help="illumination=RUN, weather=RUN or text=RUN; any number."),
+    ] = None,
+    router: Annotated[str | None, typer.Option(help="Run of the router; without it no blind choice.")] = None,
+) -> None:
+    """Put a generalist, experts and a router into one folder, which is used as a run is."""
+    from models.ensemble import assemble as put_together
+    from models.ensemble import expert_runs
+    from models.job import run_path
+
+    folder = run_path(out, console.data)
+    runs = expert_runs(experts or ())
+    record = put_together(folder, generalist, experts=runs, router=router, data=console.data)
+    if console.json:
+        console.put_json({"ensemble": str(folder), "record": record.model_dump(mode="json", by_alias=True)})
+        return
+    console.put(str(folder))
 
 
 @verb(app)

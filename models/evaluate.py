@@ -14,20 +14,22 @@ from catalog.manifest import Split
 from catalog.records import degradation_key
 from models.base import Restorer
 from models.brightness import score_gain_gamma
-from models.checkpoint import load
 from models.data import Pair, PairDataset
 from models.errors import NoPairsError, UnfitPairError
 from models.images import Pixels
+from models.loading import load
 from models.measures import Measures, fidelity, learned, measured_as
 from models.metrics import PairScore, average_by_class, average_over_classes, average_over_pairs
 from models.published import beside_published
 from models.restore import Tiling, restore_pixels
+from models.routing import Chooser, choosers
 from models.run_folder import find_export
 from models.score_report import write_report
 from models.score_sheet import ScoreSheet
 
 if TYPE_CHECKING:
     from catalog.console import Console
+    from models.ensemble import ExpertChoice
 
 Restoration = Callable[[Pair], Pixels]
 """Restores the degraded picture of a pair. It may look at the pair's row, as an oracle does, never at ``gt``."""
@@ -44,6 +46,8 @@ class EvaluationRequest:
     """Run to score; None with ``baseline``."""
     baseline: bool = False
     """Score the untouched input alone."""
+    expert: ExpertChoice | None = None
+    """How an ensemble chooses its experts; None scores all three ways apart, each under its own name."""
     split: str = "test"
     per_class: int | None = None
     """Pairs of each class, spread evenly; None for all of them."""
@@ -174,9 +178,13 @@ def _restorations(request: EvaluationRequest, data: Path) -> dict[str, Restorati
     if request.run is None:
         return {}
     model = load(request.run, device=request.device, data=data)
-    if not isinstance(model, Restorer):
-        raise InvalidDocumentError(f"{request.run}: a degrader cannot be scored as a restorer")
-    return {"restored": with_model(model, device=torch.device(request.device))}
+    device = torch.device(request.device)
+    ways = choosers(model, request.expert, run=request.run)
+    return {name: _as_chosen(choose, device) for name, choose in ways.items()}
+
+
+def _as_chosen(choose: Chooser, device: torch.device) -> Restoration:
+    return lambda pair: restore_pixels(choose(pair.row.degradations), pair.lq, device=device)
 
 
 def _score(pair: Pair, pictures: Mapping[str, Pixels], measures: Measures) -> PairScore:

@@ -14,6 +14,7 @@ from catalog.yaml_document import Document
 from models.backbones.promptir import PromptIR
 from models.backbones.restormer import NormKind, Restormer
 from models.backbones.swinir import SwinIR
+from models.backbones.wavelet_scan import HEAD_WIDTH, WaveletScan
 from models.losses import PixelLoss, pixel_loss
 
 if TYPE_CHECKING:
@@ -51,6 +52,21 @@ class SwinirConfig(Document):
     num_heads: tuple[int, ...] = (6, 6, 6, 6, 6, 6)
     window_size: int = Field(default=8, ge=1)
     mlp_ratio: float = Field(default=2.0, gt=0)
+    loss: PixelLoss = "l1"
+
+
+class WaveletScanConfig(Document):
+    """Size of a WaveletScan, and its loss."""
+
+    width: int = Field(default=32, ge=HEAD_WIDTH // 2, multiple_of=HEAD_WIDTH // 2)
+    """Channels, the same at every level."""
+    low_blocks: tuple[int, ...] = Field(default=(1, 2, 4), min_length=1)
+    """Blocks on the low band of each level, highest resolution first."""
+    high_blocks: tuple[int, ...] = Field(default=(1, 1, 2), min_length=1)
+    """Blocks on the high bands of as many levels."""
+    state: int = Field(default=16, ge=1)
+    """Numbers that each head of a scan remembers of each channel."""
+    ffn_expansion_factor: float = Field(default=2.0, gt=0)
     loss: PixelLoss = "l1"
 
 
@@ -96,3 +112,10 @@ class SwinirRestorer(PlainRestorer):
 
     def __init__(self, config: SwinirConfig) -> None:
         super().__init__(SwinIR(**config.model_dump(exclude={"loss"})), config.loss)
+
+
+class WaveletScanRestorer(PlainRestorer):
+    """WaveletScan."""
+
+    def __init__(self, config: WaveletScanConfig) -> None:
+        super().__init__(WaveletScan(**config.model_dump(exclude={"loss"})), config.loss)

@@ -25,7 +25,7 @@ class ModelEntry:
     module: str
     config_class: str
     model_class: str
-    kind: Literal["restorer", "degrader"]
+    kind: Literal["restorer", "degrader", "classifier"]
     summary: str
 
     def load_config_class(self) -> type[BaseModel]:
@@ -82,6 +82,38 @@ _ENTRIES = (
         "promptir", "models.plain", "PromptirConfig", "PromptirRestorer", "restorer", "PromptIR, NeurIPS 2023"
     ),
     ModelEntry("swinir", "models.plain", "SwinirConfig", "SwinirRestorer", "restorer", "SwinIR, ICCVW 2021"),
+    ModelEntry(
+        "wavelet-scan",
+        "models.plain",
+        "WaveletScanConfig",
+        "WaveletScanRestorer",
+        "restorer",
+        "low light, in the spirit of Wave-Mamba, ACM MM 2024",
+    ),
+    ModelEntry(
+        "expert",
+        "models.experts",
+        "ExpertConfig",
+        "ExpertRestorer",
+        "restorer",
+        "any network behind a generalist: weather, illumination",
+    ),
+    ModelEntry(
+        "text-expert",
+        "models.text_expert",
+        "TextExpertConfig",
+        "TextExpert",
+        "restorer",
+        "printed characters behind a generalist",
+    ),
+    ModelEntry(
+        "router",
+        "models.router",
+        "RouterConfig",
+        "Router",
+        "classifier",
+        "degradations of a picture; chooses an expert",
+    ),
 )
 REGISTRY = {entry.name: entry for entry in _ENTRIES}
 

@@ -17,16 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.errors import InvalidDocumentError
-from models.base import Restorer, StartsFromNoise
-from models.checkpoint import load
+from models.base import ChoosesRestorer, Restorer, StartsFromNoise
 from models.data import to_unit
 from models.errors import ModelError, NoPairsError
 from models.images import Pixels, read_picture, write_png
+from models.loading import load
 from models.noise_field import NoiseField
 from models.precision import Precision
+from models.routing import chooser, known_degradations
 
 if TYPE_CHECKING:
     from catalog.console import Console
+    from models.ensemble import ExpertChoice
 
 GRID_PX = 16
 """Tiles begin at multiples of this, so that a network that halves the sides up to four times meets the same grid in
@@ -77,6 +79,9 @@ def restore_tiled(
 ) -> NDArray[np.float32]:
     """Restore a picture into ``(H, W, 3)`` float32 in [0, 1]; arguments as for `restore_pixels`."""
     noise = NoiseField(seed)
+    if isinstance(model, ChoosesRestorer):
+        with torch.inference_mode():
+            model = model.restorer_for(to_unit([lq], device))
     height, width = lq.shape[:2]
     rows = list(tile_spans(height, tiling))
     columns = list(tile_spans(width, tiling))
@@ -154,25 +159,31 @@ def restore_with_run(
     seed: int = 0,
     precision: Precision = "fp32",
     compiled: bool = False,
+    expert: ExpertChoice | None = None,
+    labels: Path | None = None,
 ) -> list[Path]:
-    """Restore pictures with a trained model; returns the files written. Options as for `models.load`.
+    """Restore pictures with a trained model or an ensemble; returns the files written.
+
+    Options as for `models.load`; in an ensemble ``expert`` says how its experts are chosen, by default blindly, and
+    ``labels`` what an oracle knows (without it, the manifest of the export that the pictures lie in).
 
     Raises:
         RunNotFoundError: No such run.
+        InvalidDocumentError: The model restores nothing, or cannot choose as was asked.
         NoPairsError: No pictures, or results that would overwrite something.
         DamagedImageError: A picture cannot be decoded; those before it are written.
     """
     files = find_images(images, out)
     model = load(run, device=device, data=console.data, precision=precision, compiled=compiled)
-    if not isinstance(model, Restorer):
-        raise InvalidDocumentError(f"{run}: this model degrades pictures, it restores none")
-    written = []
+    choose = chooser(model, expert, run=run)
+    known = known_degradations(files, labels) if expert == "oracle" else {}
+    written: list[Path] = []
     with console.progress("restoring", len(files)) as done:
-        written_files = restore_files(
-            model, files, out, device=torch.device(device), tiling=tiling, seed=seed
-        )
-        for path in written_files:
-            written.append(path)
+        for file in files:
+            chosen = choose(known.get(file, ()))
+            written += restore_files(
+                chosen, [file], out, device=torch.device(device), tiling=tiling, seed=seed
+            )
             done(1)
     return written
 
@@ -206,7 +217,7 @@ def find_images(paths: Iterable[Path], out: Path) -> list[Path]:
         NoPairsError: A path does not exist, a folder holds no picture, or the results would overwrite
             a picture or each other.
     """
-    files = [file for path in paths for file in _images_in(path)]
+    files = [file for path in paths for file in images_in(path)]
     stems: dict[str, Path] = {}
     for file in files:
         first = stems.setdefault(file.stem, file)
@@ -222,7 +233,12 @@ def find_images(paths: Iterable[Path], out: Path) -> list[Path]:
     return files
 
 
-def _images_in(path: Path) -> list[Path]:
+def images_in(path: Path) -> list[Path]:
+    """List a picture as it is, a folder by what lies in it.
+
+    Raises:
+        NoPairsError: No such path, or no picture in the folder.
+    """
     if path.is_file():
         return [path]
     if not path.is_dir():

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from catalog.errors import InvalidDocumentError
+from catalog.records import Degradation
 from catalog.yaml_document import Document
 from models.errors import NoPairsError
 from models.order import CropOrder
@@ -32,6 +33,8 @@ class Stage(Document):
     classes: Literal["isolated", "coupled", "all"] | tuple[str, ...]
     """Which degradation classes it adds to those of the stages before it: those with one degradation, those with
     several, every one, or the classes named, such as ``[noise, low_light+noise]``."""
+    suffering: tuple[Degradation, ...] = ()
+    """Of those, only classes with at least one of these degradations: what an expert is trained on. Empty for all."""
     share: float = Field(default=1.0, gt=0)
     """Length, beside the shares of the other stages."""
     one_by_one: bool = False
@@ -146,7 +149,9 @@ def parts_of(stages: Sequence[Stage], present: set[str]) -> list[Part]:
     parts: list[Part] = []
     joined: tuple[str, ...] = ()
     for stage in stages:
-        new = tuple(name for name in _classes_of(stage, present) if name not in joined)
+        new = tuple(
+            name for name in _classes_of(stage, present) if name not in joined and _suits(stage, name)
+        )
         if not new and not joined:
             raise NoPairsError(
                 f"stage '{stage.name}' finds no pair: the export holds {', '.join(sorted(present))}",
@@ -170,6 +175,10 @@ def _classes_of(stage: Stage, present: set[str]) -> tuple[str, ...]:
         return stage.classes
     wanted = {"isolated": (False,), "coupled": (True,), "all": (False, True)}[stage.classes]
     return tuple(sorted(name for name in present if ("+" in name) in wanted))
+
+
+def _suits(stage: Stage, name: str) -> bool:
+    return not stage.suffering or not set(stage.suffering).isdisjoint(name.split("+"))
 
 
 def _starts(parts: Sequence[Part], decodes: int) -> list[int]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from models.base import Restorer
 from models.checkpoint import CheckpointInfo, config_document
 from models.config import TrainingConfig
 from models.data import CropLoader, HostBatch, PairDataset, export_digest
@@ -212,7 +213,7 @@ class Trainer:
         return self.state.step % every == 0 or self.state.step == max(1, every // 10)
 
     def _validate(self, log: ProgressLog) -> None:
-        if not self._processes.works_for_lead:
+        if not (self._processes.works_for_lead and isinstance(self.state.model, Restorer)):
             return
         with self.state.judged() as model:
             result = self._validator.validate(model, self._processes.device)

@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 
 from catalog.console import Console
 from catalog.manifest import ManifestRow, Split, write_manifest
+from models.checkpoint import CheckpointInfo, config_document, save_weights
+from models.config import load_config
+from models.registry import find_model
 
 ExportMaker = Callable[..., Path]
+RunSaver = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -27,6 +31,23 @@ def _one_torch_thread():
 @pytest.fixture
 def console(tmp_path: Path) -> Console:
     return Console(tmp_path / "data", quiet=True)
+
+
+@pytest.fixture
+def saved_run(tmp_path: Path) -> RunSaver:
+    """Save a model as it is after drawing its weights, every one of them different from zero; returns the file."""
+
+    def save(name: str, size: str, *overrides: str, seed: int = 1) -> Path:
+        entry = find_model(name)
+        config = load_config(entry, size, overrides)
+        torch.manual_seed(seed)
+        weights = entry.build(config.model).state_dict()
+        moved = {key: value + 0.05 * torch.randn_like(value) for key, value in weights.items()}
+        path = tmp_path / f"{name}-{seed}.safetensors"
+        save_weights(path, moved, CheckpointInfo(config=config_document(config), step=seed, export_digest=""))
+        return path
+
+    return save
 
 
 def photo_like(rng: np.random.Generator, *, height: int, width: int) -> NDArray[np.uint8]:
