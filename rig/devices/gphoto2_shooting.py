@@ -93,6 +93,7 @@ class Shooting:
             self._link.switch_live_view(True)
             self._await_live_view()
         self._link.write_when_ready(switch.entry, switch.on)
+        self._files.forget_events()  # of an earlier movie, which the body was busy with until now
         self._require_recording()
 
     def stop_movie(self, timeout_s: float) -> tuple[CardFile, ...]:
