@@ -47,7 +47,7 @@ def list_models(
         console.put_json({"models": rows})
         return
     for entry in REGISTRY.values():
-        console.put(f"{entry.name:14} {entry.kind:10} {', '.join(entry.sizes()):30} {entry.summary}")
+        console.put(f"{entry.name:14} {entry.kind:11} {entry.summary:56} {', '.join(entry.sizes())}")
 
 
 @verb(app)

@@ -273,7 +273,7 @@ class WaveletLevel(nn.Module):
 
 
 class WaveletScan(nn.Module):
-    """The network. With the defaults it is as wide and as deep as FoundIR's low-light expert.
+    """The network. The defaults are Wave-Mamba's width and depth, at 332,566 parameters for its 1,512,718.
 
     Args:
         width: Channels, the same at all levels; a multiple of 8.
