@@ -22,7 +22,7 @@ def compiled(signature: str) -> Callable[[Kernel], Kernel]:
     def compile_kernel(function: Kernel) -> Kernel:
         try:
             return cast("Kernel", numba.jit(signature, cache=True, **_OPTIONS)(function))
-        except RuntimeError:  # nowhere to keep it: no folder can be written
+        except (RuntimeError, OSError):  # nowhere to keep it: no folder can be written, or the disk is full
             return cast("Kernel", numba.jit(signature, **_OPTIONS)(function))
 
     return compile_kernel

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+
 import cv2
 import numpy as np
 import pytest
 import skimage.data
+from numba.core.caching import FunctionCache
 from numpy.typing import NDArray
 from scipy.ndimage import convolve1d, map_coordinates
 
 from alignment.camera_motion import Pinhole, jacobian, map_points, motion_matrix
 from alignment.kernels.compiling import compiled
 from alignment.kernels.reweighting import reweighted
+from alignment.kernels.tables import looked_up, looked_up_by_root
 from alignment.kernels.tile_products import tile_detail, tile_products
 from alignment.tiles import IN_PLACE, TileGrid, compare_tiles
 
@@ -192,3 +196,24 @@ def test_a_kernel_that_cannot_be_kept_is_compiled_all_the_same():
     exec("def twice(x):\n    return 2 * x", names)  # noqa: S102
 
     assert compiled("float64(float64)")(names["twice"])(21.0) == 42.0
+
+
+def test_a_full_disk_keeps_no_machine_code_and_costs_nothing_else(monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def twice(x: float) -> float:
+        return 2 * x
+
+    monkeypatch.setattr(FunctionCache, "save_overload", full)
+
+    assert compiled("float64(float64)")(twice)(21.0) == 42.0
+
+
+def test_codes_that_are_no_numbers_read_nothing_outside_of_the_table():
+    """They come out as black, as the least code does."""
+    codes = np.array([np.nan, -np.inf, np.inf, 0.0], np.float32)
+    table = np.linspace(0, 1, 65536).astype(np.float32)
+
+    assert looked_up(codes, table).tolist() == [0.0, 0.0, 1.0, 0.0]
+    assert looked_up_by_root(codes, np.float32(1.0), table).tolist() == [0.0, 0.0, 1.0, 0.0]
