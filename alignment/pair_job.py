@@ -153,8 +153,9 @@ def _screened(
     """
     found = _register(job, task, gt, lq, last, finest_scale=2)
     outcome = _outcome(job, task, found)
+    sigma_px = 2 * outcome.measured.kinematics_sigma_px  # a limit, too, where the picture was followed
     _, reasons = judge_pair(
-        outcome.measured,
+        replace(outcome.measured, kinematics_sigma_px=sigma_px),
         thresholds=_hopeless(job.thresholds),
         norms=_CONTENT_BLIND,
         low_light=job.lq_source.low_light,
