@@ -121,7 +121,10 @@ class Datum:
         return Track(index, time_s[index], mean, 1 / np.sqrt(total[index]))
 
     def _agrees(self, position: Array, sigma_mm: Array) -> NDArray[np.bool_]:
-        """Tell which targets to believe, ``(T, N)``: three or more outvote one that was taken for something else."""
+        """Tell which targets to believe, ``(T, N)``: three or more outvote one that was taken for something else.
+
+        Where only two of them are in view and contradict each other, neither is believed.
+        """
         known = np.isfinite(position)
         if len(position) < _LEAST_VOTERS:
             return known

@@ -37,6 +37,8 @@ _PARTS_ACROSS = 8
 """Parts of the picture's width that are taken as independent where the strength of the errors is estimated: about as
 wide as the things in a scene."""
 _LEAST_VARIANCE_PX2 = 1e-12
+_LEAST_WEIGHT = 1e-12
+"""Of a block in which no tile is of use, 1/px²."""
 _ROUNDING_VARIANCE = 1 / 12
 _EVEN_SIGMA_PX = 0.15
 """Tiles known better than this weigh alike in the coherent misfit, so that no few of them decide: the well-known ones
@@ -177,7 +179,7 @@ class _FieldBlocks:
             weight[:, None] * leftover.innovation_px,
         )
         sums = _block_sums(np.column_stack(columns), leftover.grid, side=_FIELD_TILES)
-        total = np.maximum(sums[:, 3:4], _LEAST_VARIANCE_PX2)
+        total = np.maximum(sums[:, 3:4], _LEAST_WEIGHT)
         return cls(sums[:, 1:3] / sums[:, :1], sums[:, 4:6] / total, 1 / total)
 
     def drawn(self, shared: tuple[Array, Array], unseen_px2: Array) -> Array:

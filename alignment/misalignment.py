@@ -39,7 +39,7 @@ class Misalignment:
     local_p90_px: float | None
     """90th percentile of what tiles move beyond that; None where no tile can measure it."""
     predicted_error_px: float
-    """95 % radius of the measurement's own error."""
+    """What the measurement's own error, the median over the picture, keeps to in 95 of 100 such pairs."""
     trustworthy: bool
     """False if the measurement did not settle, or its two halves or its two directions contradict each other."""
     blur: BlurRecord

@@ -41,8 +41,6 @@ _MOST_DOUBT_PX = 0.2
 """Parts known worse than this would say nothing and hide much."""
 _WITHIN_95 = float(np.sqrt(5.991))
 """Standard deviations that hold 95 % of a plane's normal distribution."""
-_TYPICAL_FOCAL = 1.2
-"""Focal length over the longer side where none is known."""
 _WORKERS = 2
 
 
@@ -88,6 +86,7 @@ def _overlay(session: Path, pair: PairRecord, *, focal_px: float | None) -> Mark
 def _registered(folder: Path, pair: PairRecord, focal_px: float | None) -> Registration | None:
     """Register the written pair at half size; None where a file is gone or nothing can be made out."""
     from alignment.decode import read_still
+    from alignment.motion import TYPICAL_FOCAL_WIDTHS
     from alignment.photometry import standard_tone_curve
     from alignment.picture import Picture
     from alignment.registration import Pinhole, register
@@ -101,7 +100,7 @@ def _registered(folder: Path, pair: PairRecord, focal_px: float | None) -> Regis
         return register(
             gt,
             lq,
-            camera=Pinhole(focal_px or _TYPICAL_FOCAL * max(width, height), width, height),
+            camera=Pinhole(focal_px or TYPICAL_FOCAL_WIDTHS * max(width, height), width, height),
             initial=np.eye(3),
             blur=pair.blur,
             finest_scale=2,
