@@ -245,13 +245,14 @@ def test_no_full_garbage_collection_holds_a_stop_up_while_the_post_listens(folde
     """Enough is allocated and kept for three full collections by the usual thresholds."""
     before = gc.get_threshold()
     passes: list[int] = []
+    many = 3 * len(gc.get_objects())  # the post freezes them
 
     def note(phase: str, details: dict[str, int]) -> None:
         passes.append(details["generation"])
 
     gc.callbacks.append(note)
     post = StopPost(EngineAddress(folder, "x"), Pressed())
-    kept = [[k] for k in range(3 * len(gc.get_objects()))]
+    kept = [[k] for k in range(many)]
     post.close()
     gc.callbacks.remove(note)
 
