@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
@@ -40,6 +39,7 @@ from catalog.export_places import ExportInterruptedError, ExportPlace, FolderPla
 from catalog.export_privacy import SourceFiles
 from catalog.export_shards import ShardJob, ShardPair, ShardPicture
 from catalog.manifest import MANIFEST_NAME, ManifestRow, read_manifest, write_manifest
+from catalog.product_version import product_version
 from catalog.session_folder import file_sha256
 from catalog.splits import split_rule
 
@@ -267,7 +267,7 @@ class Exporter:
             "left_out": report.left_out,
             "manifest_sha256": frozen["manifest_sha256"],
             "catalog": {"content_sha256": frozen["catalog_sha256"], "schema_version": SCHEMA_VERSION},
-            "versions": {"cleanplate": _version()},
+            "versions": {"cleanplate": product_version()},
         }
         return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
 
@@ -314,10 +314,3 @@ def _require(row: RowMapping | None) -> RowMapping:
     if row is None:
         raise CatalogError("the export's own row is gone from the catalog")
     return row
-
-
-def _version() -> str:
-    try:
-        return version("cleanplate")
-    except PackageNotFoundError:
-        return "unknown"

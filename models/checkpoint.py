@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import re
+import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,20 @@ from models.run_folder import checkpoint_path
 from models.sharding import spread_like
 
 FORMAT = "cleanplate"
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    struct.error,
+    pickle.UnpicklingError,
+)
+"""What torch's reader raises for bytes that are no file of its own."""
 
 
 class CheckpointInfo(BaseModel):
@@ -115,11 +130,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: Damaged, or names and shapes differ; the message names the first difference.
     """
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
-    fill(model, weights, path)
+    fill(model, _read_safetensors(path), path)
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -161,6 +172,27 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def read_foreign(path: Path, what: str) -> Mapping[Any, Any]:
+    """Read a file that others wrote with safetensors or torch; nothing in it is executed.
+
+    Args:
+        path: The file; one that ends in ``.safetensors`` is read as such.
+        what: What it should hold, for the error message.
+
+    Returns:
+        Its outermost names; values may be mappings again.
+
+    Raises:
+        CheckpointError: Missing, damaged, holding more than tensors and plain values, or without names.
+    """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    content = unpickle(path, what)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: holds {type(content).__name__} instead of named tensors")
+    return content
+
+
 def unpickle(path: Path, what: str) -> Any:
     """Read tensors and plain values from a file of torch; nothing in it is executed.
 
@@ -175,7 +207,7 @@ def unpickle(path: Path, what: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on foreign pickles; they fail below anyway
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
         raise CheckpointError(f"{path}: not readable as {what}: {_reason(error)}") from error
 
 
@@ -183,6 +215,13 @@ def config_document(config: RunConfig[Any]) -> dict[str, Any]:
     """Return a configuration as the plain values that a checkpoint carries."""
     document: dict[str, Any] = json.loads(config.model_dump_json(by_alias=True))
     return document
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
 
 
 def _reason(error: Exception) -> str:

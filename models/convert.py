@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor
 
+from catalog.product_version import product_version
 from catalog.session_folder import file_sha256
 from models.checkpoint import CheckpointInfo, config_document, fill, save_weights
-from models.config import build_config, override
-from models.errors import RunExistsError, StorageError
+from models.config import RunConfig, build_config, override
+from models.errors import CheckpointError, RunExistsError, StorageError
 from models.registry import find_model
-from models.released import read_released
+from models.released import Released, read_released
 from models.run_folder import RunFolder, RunRecord, SavedStep
 
 
@@ -47,9 +49,7 @@ def convert(path: Path, run: RunFolder, *, assignments: Sequence[str] = ()) -> C
         StorageError: The disk refused a write.
     """
     released = read_released(path)
-    steps = {"steps": max(1, released.step)}
-    document = {"name": released.model, "model": dict(released.size), "training": steps}
-    config = override(build_config(document), assignments)
+    config = override(_config_of(released, path), assignments)
     network = find_model(released.model).build(config.model)
     fill(network, {f"network.{name}": tensor for name, tensor in released.weights.items()}, path)
     digest = file_sha256(path)
@@ -70,8 +70,20 @@ def convert(path: Path, run: RunFolder, *, assignments: Sequence[str] = ()) -> C
     )
 
 
+def _config_of(released: Released, path: Path) -> RunConfig[Any]:
+    steps = {"steps": max(1, released.step)}
+    try:
+        return build_config({"name": released.model, "model": dict(released.size), "training": steps})
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise CheckpointError(
+            f"{path}: looks like {released.model}, but {where}: {problem['msg']}"
+        ) from error
+
+
 def _write(run: RunFolder, info: CheckpointInfo, weights: Mapping[str, Tensor]) -> None:
-    record = RunRecord(export="", export_digest="", version=version("cleanplate"))
+    record = RunRecord(export="", export_digest="", version=product_version())
     try:
         run.create(build_config(info.config), record)
         save_weights(run.weights_path(info.step), weights, info)

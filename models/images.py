@@ -22,6 +22,8 @@ from models.errors import DamagedImageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from PIL import Image
+
 Pixels = NDArray[np.uint8 | np.uint16]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -152,11 +154,17 @@ def _metadata(data: bytes) -> tuple[bytes | None, bytes | None]:
 
     try:
         with Image.open(io.BytesIO(data)) as image:
-            icc = image.info.get("icc_profile")
-            exif = image.getexif().tobytes() if image.getexif() else None
+            return image.info.get("icc_profile"), _exif(image)
     except (OSError, ValueError, Image.DecompressionBombError):
         return None, None  # Pillow knows fewer kinds than OpenCV; the colours are read all the same
-    return icc, None if exif is None else exif.removeprefix(b"Exif\0\0")
+
+
+def _exif(image: Image.Image) -> bytes | None:
+    try:
+        tags = image.getexif()
+        return tags.tobytes().removeprefix(b"Exif\0\0") if tags else None
+    except (SyntaxError, LookupError, TypeError, OverflowError, struct.error):
+        return None  # a damaged block, which Pillow may trip over anywhere
 
 
 def _stored_channels(picture: Picture) -> Pixels:

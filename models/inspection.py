@@ -49,7 +49,7 @@ def _our_own(path: Path) -> dict[str, Any]:
         dtypes = Counter(part.get_dtype() for part in slices)
     return {
         "format": "cleanplate",
-        "model": info.config["name"],
+        "model": info.config.get("name"),
         "config": info.config,
         "step": info.step,
         "parameters": parameters,

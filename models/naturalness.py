@@ -13,6 +13,7 @@ halved picture excepted.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ _READ_ERRORS = (
     NotImplementedError,
     MatReadError,
     zipfile.BadZipFile,
+    zlib.error,
 )
 
 

@@ -17,11 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.checkpoint import load_state
+from models.checkpoint import read_foreign
 from models.data import to_unit
 from models.errors import CheckpointError
 from models.images import Pixels
@@ -71,7 +69,10 @@ class PerceptualDistance:
         layers = {int(m[1]): t for name, t in found.items() if (m := _LAYER_KEY.fullmatch(name)) is not None}
         if set(layers) != set(range(_LAYERS)):
             raise _unfit(named, f"weights of {len(layers)} of {_LAYERS} layers (lin0.model.1.weight ...)")
-        return cls(_fill(backbone, named), [layers[i].flatten() for i in range(_LAYERS)], device)
+        stages, weights = _fill(backbone, named), [layers[i].flatten() for i in range(_LAYERS)]
+        if [len(w) for w in weights] != _widths(stages):
+            raise _unfit(named, "the layers of another backbone")
+        return cls(stages, weights, device)
 
     def __call__(self, restored: Pixels, gt: Pixels) -> float:
         """Compare two ``(H, W, 3)`` RGB pictures of one size, whole; 0 for equal ones.
@@ -129,7 +130,7 @@ def _fill(backbone: Mapping[str, Tensor], named: str) -> nn.ModuleList:
     first = backbone.get("0.weight")
     if first is None:
         raise _unfit(named, "no backbone (features.0.weight ...)")
-    stages = alexnet_stages() if first.shape[-1] == 11 else vgg16_stages()
+    stages = alexnet_stages() if first.shape[-1:] == (11,) else vgg16_stages()
     layers = [layer for stage in stages for layer in stage]  # type: ignore[attr-defined]  # a Sequential
     try:
         nn.Sequential(*layers).load_state_dict(dict(backbone))
@@ -138,13 +139,15 @@ def _fill(backbone: Mapping[str, Tensor], named: str) -> nn.ModuleList:
     return stages
 
 
+def _widths(stages: nn.ModuleList) -> list[int]:
+    """Return the channels that each stage puts out: those of its last convolution."""
+    convolutions = ([m for m in stage.modules() if isinstance(m, nn.Conv2d)] for stage in stages)
+    return [found[-1].out_channels for found in convolutions]
+
+
 def _read(file: Path) -> dict[str, Tensor]:
-    if file.suffix == ".safetensors":
-        try:
-            return load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file}: not readable as safetensors: {error}") from error
-    return {name: tensor for name, tensor in load_state(file).items() if isinstance(tensor, Tensor)}
+    content = read_foreign(file, "weights of LPIPS")
+    return {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
 
 
 def _unfit(named: str, what: str) -> CheckpointError:

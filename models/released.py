@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import math
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from models.backbones.key_maps import KEY_MAPS, renamed
-from models.checkpoint import unpickle
+from models.checkpoint import read_foreign
 from models.errors import CheckpointError
 
 Weights = Mapping[str, Tensor]
+_MOST_STEPS = 10**12
+"""A file that says more is not believed."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ def read_released(path: Path) -> Released:
     Raises:
         CheckpointError: Damaged, holding more than tensors and plain values, or no network that is known here.
     """
-    content = _content(path)
-    tensors = dict(_flat(content, ""))
+    content = read_foreign(path, "a released checkpoint")
+    tensors = dict(_flat(content))
     for family in FAMILIES:
         prefix = _prefix(tensors, family.mark)
         if prefix is not None:
@@ -73,34 +74,27 @@ def read_released(path: Path) -> Released:
     )
 
 
-def _content(path: Path) -> Mapping[Any, Any]:
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
-    content = unpickle(path, "a released checkpoint")
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: holds {type(content).__name__} instead of named tensors")
-    return content
-
-
 def _released(family: Family, prefix: str, tensors: Weights, step: int, path: Path) -> Released:
     stripped = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
     try:
         weights = renamed(stripped, KEY_MAPS[family.key_map] if family.key_map else ())
         size = family.size(weights, weights.keys() != stripped.keys())
-    except (KeyError, IndexError, ValueError) as error:
+    except (LookupError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{path}: looks like {family.model}, but it is incomplete: {error}") from error
     return Released(family.model, size, weights, step)
 
 
-def _flat(content: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Tensor]]:
-    for name, value in content.items():
-        if isinstance(value, Tensor):
-            yield f"{prefix}{name}", value
-        elif isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+def _flat(content: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Yield all tensors under their full names; a mapping that is met again, even within itself, is passed over."""
+    waiting, met = deque([("", content)]), {id(content)}
+    while waiting:
+        prefix, part = waiting.popleft()
+        for name, value in part.items():
+            if isinstance(value, Tensor):
+                yield f"{prefix}{name}", value
+            elif isinstance(value, Mapping) and id(value) not in met:
+                met.add(id(value))
+                waiting.append((f"{prefix}{name}.", value))
 
 
 def _prefix(tensors: Weights, mark: str) -> str | None:
@@ -112,7 +106,7 @@ def _prefix(tensors: Weights, mark: str) -> str | None:
 def _step(content: Mapping[Any, Any]) -> int:
     step = content.get("step", content.get("iter", 0))
     number = step.item() if isinstance(step, Tensor) and step.numel() == 1 else step
-    return int(number) if isinstance(number, int | float) else 0
+    return int(number) if isinstance(number, int | float) and 0 <= number < _MOST_STEPS else 0
 
 
 def _count(weights: Weights, stem: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import pickle
@@ -163,6 +164,15 @@ def test_a_conversion_is_a_run_like_any_other_and_says_where_it_came_from(tmp_pa
         convert(tmp_path / "model-2000.pt", run)
 
 
+def _coiled(content: dict[str, Any]) -> dict[str, Any]:
+    """Sixty levels, each of which holds the next one twice, and the last the first: 2^60 ways to every tensor."""
+    first = content
+    for _ in range(60):
+        content = {"one": content, "other": content}
+    first["again"] = content
+    return content
+
+
 def _spoil(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
     def spoil(path: Path) -> None:
         _foundir_file(path, with_average=False)
@@ -180,6 +190,15 @@ def _spoil(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
         (lambda path: path.write_bytes(b"PK\3\4 torn"), "not readable as a released checkpoint"),
         (lambda path: torch.save([1, 2], path), "holds list instead of named tensors"),
         (lambda path: torch.save({"params": {"conv.weight": torch.zeros(3)}}, path), "1 tensors, but none"),
+        (lambda path: torch.save(_coiled({"conv.weight": torch.zeros(3)}), path), "1 tensors, but none"),
+        (
+            _spoil(lambda m: m.update({"model.unet0.init_conv.weight": torch.zeros(0, 6, 7, 7)})),
+            "looks like foundir, but it is incomplete",
+        ),
+        (
+            _spoil(lambda m: m.update({"model.unet0.init_conv.weight": torch.zeros(4, 6, 7, 7)})),
+            r"looks like foundir, but model\.dim",
+        ),
         (
             _spoil(lambda m: m.update({"model.unet0.init_conv.weight": torch.zeros(8, 4, 7, 7)})),
             r"init_conv\.weight is \(8, 4, 7, 7\), needs \(8, 6, 7, 7\)",
@@ -191,7 +210,19 @@ def _spoil(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
             r"network\.extra is not known to it",
         ),
     ],
-    ids=["empty", "torn", "list", "foreign", "channels", "missing", "no size", "extra"],
+    ids=[
+        "empty",
+        "torn",
+        "list",
+        "foreign",
+        "coiled",
+        "nothing wide",
+        "narrow",
+        "channels",
+        "missing",
+        "no size",
+        "extra",
+    ],
 )
 def test_damaged_and_foreign_files_are_named_and_leave_nothing_behind(tmp_path, write, message):
     path = tmp_path / "file.pt"
@@ -288,3 +319,29 @@ def test_weights_in_safetensors_are_read_too(tmp_path):
     assert released.model == "nafnet"
     assert released.size["norm_eps"] == 1e-6
     assert inspect_checkpoint(tmp_path / "net.safetensors")["format"] == "released"
+
+
+@pytest.mark.parametrize("step", [float("nan"), float("inf"), -7, 10**15])
+def test_a_step_that_cannot_be_is_not_believed(tmp_path, step):
+    _foundir_file(tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    torch.save({**content, "step": step}, tmp_path / "model.pt")
+
+    assert read_released(tmp_path / "model.pt").step == 0
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_with_any_byte_changed_is_read_or_refused(tmp_path, zipped):
+    rng, path = np.random.default_rng(3), tmp_path / "file.pt"
+    torch.save(
+        {"params": {"intro.weight": torch.ones(2, 3)}, "step": 7}, path, _use_new_zipfile_serialization=zipped
+    )
+    content = path.read_bytes()
+
+    for _ in range(300):
+        changed = bytearray(content)
+        for place in rng.integers(0, len(content), 3):
+            changed[place] = rng.integers(256)
+        path.write_bytes(changed)
+        with contextlib.suppress(CheckpointError):
+            read_released(path)

@@ -104,3 +104,14 @@ def test_profile_and_orientation_are_carried_over(tmp_path):
         assert written.size == (7, 5)
         assert written.getexif()[274] == 6
         assert written.info["icc_profile"] == profile
+
+
+def test_a_damaged_exif_block_costs_itself_alone(tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path = tmp_path / "in.png"
+    Image.fromarray(COLOURS).save(path, exif=b"Exif\0\0no TIFF at all", icc_profile=profile)
+
+    picture = read_picture(path)
+
+    assert np.array_equal(picture.pixels, COLOURS)
+    assert (picture.exif, picture.icc) == (None, profile)

@@ -109,6 +109,11 @@ def test_weights_of_something_else_are_refused(tmp_path, backbone, layers):
         "weights of 0 of 5 layers": backbone,
         "no backbone": layers,
         "neither AlexNet nor VGG16": {**lacking, **layers},
+        "the layers of another backbone": {
+            **backbone,
+            **layers,
+            "lin4.model.1.weight": torch.rand(1, 512, 1, 1),
+        },
     }
     for number, (message, weights) in enumerate(cases.items()):
         with pytest.raises(CheckpointError, match=message):
@@ -119,8 +124,12 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "half.pth").write_bytes(b"PK\x03\x04 and no more")
     (tmp_path / "half.safetensors").write_bytes(b"\x10")
 
-    for name in ("half.pth", "half.safetensors", "gone.pth"):
-        with pytest.raises(CheckpointError, match=name):
+    for name, what in (
+        ("half.pth", "weights of LPIPS"),
+        ("half.safetensors", "safetensors"),
+        ("gone.pth", "LPIPS"),
+    ):
+        with pytest.raises(CheckpointError, match=f"{name}: not readable as .*{what}"):
             PerceptualDistance.load([tmp_path / name], CPU)
 
 
