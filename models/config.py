@@ -24,7 +24,7 @@ M = TypeVar("M", bound=BaseModel)
 class TrainingConfig(Document):
     """The loop's settings, the same for every model."""
 
-    seed: int = Field(default=1, ge=0)
+    seed: int = Field(default=1, ge=0, lt=2**32)
     """Order, crops, dropout and first weights follow from it."""
     steps: int = Field(ge=1)
     """Optimiser steps."""
@@ -135,7 +135,7 @@ def override(config: RunConfig[Any], assignments: Sequence[str]) -> RunConfig[An
 
 
 def dump_config(config: RunConfig[Any]) -> str:
-    """Return a configuration as YAML that `read_config` reads back."""
+    """Return a configuration as YAML that `RunFolder.read` reads back."""
     return yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
 
 

@@ -75,9 +75,14 @@ def plan_training(
         init=None if init is None else checkpoint_path(init, data),
         device=device,
         workers=workers,
-        resume_command=shlex.join(
-            ["models", "train", model, "--data", export, "--out", str(run.path), "--resume"]
-        ),
+        resume_command=_resume_command(model, export, run, device),
+    )
+
+
+def _resume_command(model: str, export: str, run: RunFolder, device: str) -> str:
+    where = [] if device == "cpu" else ["--device", device]
+    return shlex.join(
+        ["models", "train", model, "--data", export, "--out", str(run.path), *where, "--resume"]
     )
 
 

@@ -13,16 +13,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import torch
 
+from catalog.product_version import product_version
 from models.base import Restorer
 from models.checkpoint import CheckpointInfo, config_document
 from models.config import TrainingConfig
 from models.data import CropLoader, HostBatch, PairDataset, export_digest
-from models.errors import DivergedError, StorageError, TrainingInterruptedError
+from models.errors import DivergedError, RunExistsError, StorageError, TrainingInterruptedError
 from models.job import TrainingJob
 from models.processes import Processes, StopRequest, gradient_kept_back
 from models.progress_log import ProgressLog
@@ -60,7 +60,7 @@ def train(job: TrainingJob, console: Console) -> TrainingResult:
         RunExistsError: There is a run already and ``resume`` is not set.
         ResumeRefusedError: Configuration or export changed since the run began.
         DivergedError: No finite gradient for many steps in a row.
-        StorageError: The disk refused a checkpoint or the log; the last complete checkpoint is untouched.
+        StorageError: The disk refused the run's folder, a checkpoint or the log; earlier checkpoints are untouched.
         TrainingInterruptedError: SIGINT or SIGTERM came; everything was saved.
     """
     with Processes(job.device, job.config.training.parallel) as processes:
@@ -70,9 +70,7 @@ def train(job: TrainingJob, console: Console) -> TrainingResult:
         if job.resume:
             require_unchanged(job, digest)
         elif processes.leads:
-            job.run.create(
-                job.config, RunRecord(export=str(job.export), export_digest=digest, version=_version())
-            )
+            _begin(job, digest)
         processes.wait()
         trainer = Trainer(job, dataset, processes, digest)
         if job.resume:
@@ -117,6 +115,7 @@ class Trainer:
                     with log.aside():
                         self.save()
                 if stopping and not last:
+                    self._processes.wait()  # `torchrun` ends them all when the first one leaves, and one is writing
                     raise self._interruption()
         return self._result()
 
@@ -175,6 +174,7 @@ class Trainer:
 
     def _advance(self, batches: Iterator[HostBatch], log: ProgressLog) -> None:
         """Make one optimiser step of ``accumulate`` passes."""
+        self._psnr_db = None  # what was measured before is not of the weights that come now
         torch.manual_seed(self._step_seed())
         self.state.optimiser.zero_grad(set_to_none=True)
         passes = self._settings.accumulate
@@ -243,8 +243,9 @@ class Trainer:
         }
 
     def _step_seed(self) -> int:
-        # Distinct for every (seed, step, process) within 2^63.
-        return (self._settings.seed << 40) + self.state.step * self._processes.world + self._processes.rank
+        # Distinct for every step and process; seeds from 2^24 on share this noise, and nothing else, with smaller ones.
+        number = (self._settings.seed << 40) + self.state.step * self._processes.world + self._processes.rank
+        return number % 2**64
 
     def _interruption(self) -> TrainingInterruptedError:
         return TrainingInterruptedError(
@@ -273,8 +274,17 @@ def learning_rate_at(progress: float, step: int, settings: TrainingConfig) -> fl
     return settings.final_learning_rate + share * (settings.learning_rate - settings.final_learning_rate)
 
 
-def _version() -> str:
+def _begin(job: TrainingJob, digest: str) -> None:
+    """Make the run's folder."""
     try:
-        return version("cleanplate")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "unknown"
+        job.run.create(
+            job.config, RunRecord(export=str(job.export), export_digest=digest, version=product_version())
+        )
+    except RunExistsError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{job.run.path}: the run's folder could not be made: {error.strerror or error}",
+            kept="nothing was trained yet",
+            next_step="make room, or give another --out",
+        ) from error

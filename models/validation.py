@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
@@ -41,15 +42,14 @@ class Validator:
     def __init__(self, export: Path | str, settings: TrainingConfig) -> None:
         self._dataset = _pairs_to_watch(export)
         self._settings = settings
-        self._pairs: list[Pair] = []
 
     def validate(self, model: Restorer, device: torch.device) -> ValidationResult | None:
-        """Restore the pairs with the model as it is; None when the settings ask for no pairs."""
-        if self._settings.validation_pairs == 0:
+        """Restore the pairs with the model as it is; None where there are none to look at."""
+        if not self._watched:
             return None
         scores: list[PairScore] = []
         triptychs: dict[str, tuple[Pixels, Pixels, Pixels]] = {}
-        for pair in self._watched():
+        for pair in self._watched:
             restored = restore_pixels(model, pair.lq, device)
             name = degradation_key(pair.row.degradations)
             value = psnr_db(restored, pair.gt, mask=pair.mask)
@@ -58,11 +58,12 @@ class Validator:
         by_class = {name: values["psnr_db"] for name, values in average_by_class(scores).items()}
         return ValidationResult(fmean(by_class.values()), by_class, triptychs)
 
+    @cached_property
     def _watched(self) -> list[Pair]:
-        if not self._pairs:
-            chosen = self._dataset.spread(self._settings.validation_pairs)
-            self._pairs = [_centre(self._dataset[i], self._settings.validation_px) for i in chosen]
-        return self._pairs
+        """As many as the settings ask for; a pair whose mask trusts nothing of its central part is left out."""
+        chosen = self._dataset.spread(self._settings.validation_pairs)
+        centres = [_centre(self._dataset[i], self._settings.validation_px) for i in chosen]
+        return [pair for pair in centres if pair.mask is None or pair.mask.any()]
 
 
 def restore_pixels(model: Restorer, lq: Pixels, device: torch.device) -> Pixels:
