@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
@@ -118,12 +118,12 @@ class PairDataset:
 
     def __init__(self, export: Path | str, split: Split) -> None:
         self._files = ExportReader(export)
-        rows = list(self._files.rows())
         self.export = export
-        self.rows: tuple[ManifestRow, ...] = tuple(row for row in rows if row.split == split)
+        seen: Counter[str] = Counter()
+        self.rows: tuple[ManifestRow, ...] = tuple(_of_split(self._files.rows(), split, seen))
         if not self.rows:
             raise NoPairsError(
-                f"{export}: no pairs in split '{split}' ({_splits_text(rows)})",
+                f"{export}: no pairs in split '{split}' ({_splits_text(seen)})",
                 next_step="see `catalog split` and `catalog export`, or choose another split",
             )
         self._pack = _pack_of(self._files, self.rows)
@@ -143,9 +143,17 @@ class PairDataset:
 
     def open(self, index: int) -> Pair | PackedPair:
         """Make a pair ready for windows: decoded where it is a file, found where it lies in a tile pack."""
+        row = self.rows[index]
         if self._pack is None:
-            return self._read(self.rows[index])
-        return PackedPair(self.rows[index], *self._pack.find(index))
+            return self._read(row)
+        shard, entry = self._pack.find(index)
+        of = shard.geometry(entry)
+        if (shard.header.ids[entry], of.width, of.height) != (row.id, row.width, row.height):
+            raise UnfitPairError(
+                f"pair {row.id}: pack {row.gt} holds {shard.header.ids[entry]} of {of.width}x{of.height} in its place",
+                next_step="export again: manifest and pack are not of one export",
+            )
+        return PackedPair(row, shard, entry)
 
     def _read(self, row: ManifestRow) -> Pair:
         lq = self._decoded(row.lq, row.sha256_lq)
@@ -390,11 +398,6 @@ class HostBatch:
         )
 
 
-def collate(crops: Sequence[Crop], device: torch.device) -> RestorationBatch:
-    """Bring crops to the device as one batch, RGB in [0, 1]; pixels lie channels-last."""
-    return HostBatch.of(crops).to(device)
-
-
 def to_unit(images: Sequence[Pixels], device: torch.device) -> Tensor:
     """Stack ``(H, W, 3)`` pictures of 8 or 16 bit into ``(B, 3, H, W)`` float32 in [0, 1] on the device."""
     return _in_unit_range(_stacked(images, pinned=False).to(device))
@@ -442,9 +445,16 @@ def evenly(items: Sequence[int] | NDArray[np.int64], count: int) -> list[int]:
     return [int(items[(2 * k + 1) * len(items) // (2 * count)]) for k in range(count)]
 
 
-def _splits_text(rows: Sequence[ManifestRow]) -> str:
-    splits = sorted({row.split for row in rows})
-    counts = (f"{sum(row.split == split for row in rows)} in '{split}'" for split in splits)
+def _of_split(rows: Iterable[ManifestRow], split: Split, seen: Counter[str]) -> Iterator[ManifestRow]:
+    """Pass the rows of one split on and count all; the others of a long manifest are never held."""
+    for row in rows:
+        seen[row.split] += 1
+        if row.split == split:
+            yield row
+
+
+def _splits_text(seen: Counter[str]) -> str:
+    counts = (f"{count} in '{split}'" for split, count in sorted(seen.items()))
     return ", ".join(counts) or "the manifest is empty"
 
 

@@ -19,7 +19,7 @@ from catalog.errors import ExitCode
 from catalog.manifest import ManifestError, write_manifest
 from catalog.tile_format import Codec
 from catalog.tile_pack_writer import PackPair, write_shard
-from models.data import Crop, CropLoader, HostBatch, PairDataset, collate, evenly, export_digest
+from models.data import Crop, CropLoader, HostBatch, PairDataset, evenly, export_digest
 from models.errors import DamagedImageError, NoPairsError, UnfitPairError
 from models.job import plan_training
 from models.order import CropOrder
@@ -114,7 +114,7 @@ def test_upright_crops_are_mirrored_only_left_to_right(make_export):
 def test_a_batch_is_rgb_in_unit_range_with_its_whole_picture(make_export):
     crops = _batches(make_export(), 1)[0]
 
-    batch = collate(crops, CPU)
+    batch = HostBatch.of(crops).to(CPU)
 
     assert batch.lq.shape == batch.gt.shape == (4, 3, 24, 24)
     assert batch.picture.shape == (4, 3, 32, 32)
@@ -128,17 +128,17 @@ def test_sixteen_bits_reach_the_device_and_mix_with_eight(make_export):
     deep = _batches(make_export("deep", deep=True), 1)[0]
     flat = _batches(make_export("flat"), 1)[0]
 
-    mixed = collate([deep[0], flat[1]], CPU)
+    mixed = HostBatch.of([deep[0], flat[1]]).to(CPU)
 
     assert deep[0].lq.dtype == np.uint16
-    assert torch.allclose(mixed.gt, collate([flat[0], flat[1]], CPU).gt, atol=1e-6)
+    assert torch.allclose(mixed.gt, HostBatch.of([flat[0], flat[1]]).to(CPU).gt, atol=1e-6)
 
 
 def test_masks_of_some_pairs_trust_the_others_entirely(make_export):
     masked = _batches(make_export("masked", masked=True), 1)[0]
     open_ = _batches(make_export("open"), 1)[0]
 
-    batch = collate([masked[0], open_[0]], CPU)
+    batch = HostBatch.of([masked[0], open_[0]]).to(CPU)
 
     assert batch.mask is not None
     assert batch.mask[1].min() == 1
@@ -235,6 +235,16 @@ def first_crops(export: Path | str, count: int) -> list[Crop]:
     order = CropOrder(dataset.classes, seed=5, balanced=True, crops_per_decode=3, decodes_per_block=4)
     with CropLoader(dataset, order, batch=count, patch_px=40, workers=2) as loader:
         return next(loader.batches(0))
+
+
+def test_a_pack_of_another_export_is_refused(make_export) -> None:
+    folder = packed(make_export(), "raw")
+    manifest = folder / "manifest.jsonl"
+    first, second, *others = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([second, first, *others]) + "\n")
+
+    with pytest.raises(UnfitPairError, match=r"pair-001: pack .* holds pair-000 of 96x64"):
+        PairDataset(folder, "train")[0]
 
 
 def test_whole_pairs_come_out_of_a_pack(make_export) -> None:
@@ -336,7 +346,7 @@ def test_a_file_missing_in_the_store_is_named(make_export, s3, cache):
 
 
 @pytest.mark.parametrize("ahead", [False, True])
-def test_stacked_batches_are_the_collated_ones(make_export, ahead):
+def test_batches_made_ahead_or_not_are_those_of_their_crops(make_export, ahead):
     export = make_export(masked=True, deep=True)
     dataset = PairDataset(export, "train")
     order = CropOrder(dataset.classes, seed=5, balanced=True, crops_per_decode=3, decodes_per_block=4)
@@ -344,7 +354,7 @@ def test_stacked_batches_are_the_collated_ones(make_export, ahead):
         made = [batch.to(CPU) for batch in islice(loader.host_batches(8), 3)]
         crops = list(islice(loader.batches(8), 3))
 
-    for batch, expected in zip(made, (collate(c, CPU) for c in crops), strict=True):
+    for batch, expected in zip(made, (HostBatch.of(c).to(CPU) for c in crops), strict=True):
         assert batch.ids == expected.ids
         for name in ("lq", "gt", "mask", "picture", "intensity"):
             assert torch.equal(getattr(batch, name), getattr(expected, name))
