@@ -29,6 +29,10 @@ _FULL_SCALE = 254
 _EVERY_PX = 2
 _TWO_PI_ROOT = float(np.sqrt(2 * np.pi))
 _DENOISE_PX = 0.5
+_LEAST_TO_JUDGE = 3
+"""Targets of which none can be told to be wrong, nor how exact they are."""
+_OUTLIER_SIGMAS = 5.0
+_MAD_TO_SIGMA = 1.4826
 _KNOCKED_SIGMAS = 4.0
 """A turn that stands out by so much is none that comes with moving: somebody has touched the camera."""
 
@@ -129,15 +133,52 @@ class TargetScales:
         if not seen.any():
             return None
         columns = np.column_stack([self.px_per_mm[seen], np.ones(int(seen.sum()))])
-        if seen.sum() < 2:
-            (x,), (sx,) = _solve(columns[:, :1], along[seen], sigma[seen])
+        along, sigma = along[seen], sigma[seen]
+        if len(along) > _LEAST_TO_JUDGE:
+            agreeing, sigma = _agreeing(columns, along, sigma)
+            columns, along, sigma = columns[agreeing], along[agreeing], sigma[agreeing]
+        if len(along) < 2:
+            (x,), (sx,) = _solve(columns[:, :1], along, sigma)
             return Displacement(x, sx, 0.0, 0.0, turn_is_known=False)
-        (x, a), (sx, sa) = _solve(columns, along[seen], sigma[seen])
+        (x, a), (sx, sa) = _solve(columns, along, sigma)
         turn_px = max(first.turn_px, second.turn_px)
         if abs(a) <= _KNOCKED_SIGMAS * np.hypot(sa, turn_px):
             rows = np.vstack([columns, [0.0, 1.0]])
-            (x, _), (sx, _) = _solve(rows, np.append(along[seen], 0.0), np.append(sigma[seen], turn_px))
+            (x, _), (sx, _) = _solve(rows, np.append(along, 0.0), np.append(sigma, turn_px))
         return Displacement(x, sx, a, sa, turn_is_known=True)
+
+
+def _agreeing(columns: Array, along: Array, sigma: Array) -> tuple[NDArray[np.bool_], Array]:
+    """Leave out targets that were taken for something else, and learn from the others how exact they are.
+
+    Parts of the picture repeat their errors from frame to frame, so that their means are less exact than they look:
+    where they scatter about the fit by more than they claim, all are as uncertain as that.
+
+    Returns:
+        ``(T,)`` which targets agree, and the standard deviations to be used.
+    """
+    agreeing = np.ones(len(along), bool)
+    while agreeing.sum() > _LEAST_TO_JUDGE:
+        standing_out = [_standing_out(columns, along, sigma, agreeing, i) for i in range(len(along))]
+        worst = int(np.argmax(standing_out))
+        if standing_out[worst] <= _OUTLIER_SIGMAS:
+            break
+        agreeing[worst] = False
+    off = along - columns @ _solve(columns[agreeing], along[agreeing], sigma[agreeing])[0]
+    freedom = max(int(agreeing.sum()) - columns.shape[1], 1)
+    scatter = float(np.sqrt(np.sum((off / sigma)[agreeing] ** 2) / freedom))
+    return agreeing, sigma * max(scatter, 1.0)
+
+
+def _standing_out(columns: Array, along: Array, sigma: Array, agreeing: NDArray[np.bool_], i: int) -> float:
+    """Return how far target ``i`` is from what the others say, in their usual deviations; 0 if left out."""
+    if not agreeing[i]:
+        return 0.0
+    others = agreeing & (np.arange(len(along)) != i)
+    off = np.abs(along - columns @ _solve(columns[others], along[others], sigma[others])[0])
+    freedom = others.sum() / max(others.sum() - columns.shape[1], 1)
+    usual = _MAD_TO_SIGMA * float(np.median(off[others])) * float(np.sqrt(freedom))
+    return float(off[i] / max(sigma[i], usual))
 
 
 def _solve(design: Array, values: Array, sigma: Array) -> tuple[Array, Array]:

@@ -1,10 +1,12 @@
-"""A number is graded by two limits, each of which it may just reach."""
+"""What the live check takes for good: numbers are graded by two limits, targets vote on the way between two rests."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from rig.live_limits import Grades, Verdict
+from rig.live_measure import Rest, TargetScales
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,20 @@ def test_what_should_be_small(value: float, verdict: Verdict):
     assert Grades(doubtful=1.0, spoiled=2.0).at_most(value) == verdict
     assert Grades(doubtful=0.5, spoiled=1.0).times(2).at_most(value) == verdict
     assert Grades(doubtful=0.5, spoiled=1.5).at_most(value, slack=0.5) == verdict
+
+
+def test_a_target_taken_for_something_else_is_outvoted_and_the_scatter_of_the_others_counts():
+    """Five windows at two depths, 4 mm of way; one jumped by 6 px. The others are off by 0.05 px and claim 0.005."""
+    scales = TargetScales(np.tile([-1.0, 0.0], (5, 1)), np.array([0.30, 0.30, 0.15, 0.15, 0.30]))
+    off_px = np.array([0.05, -0.05, 0.05, -0.05, 6.0])
+    start = Rest(np.zeros((5, 2)), np.full(5, 0.005), 0.0, 0, turn_px=10.0)
+    end_px = np.column_stack([-(scales.px_per_mm * 4.0 + off_px), np.zeros(5)])
+    end = Rest(end_px, np.full(5, 0.005), 4.0, 9, turn_px=10.0)
+
+    found = scales.displacement(start, end)
+
+    assert found is not None
+    assert found.along_mm == pytest.approx(4.0, abs=0.02)
+    assert (
+        0.2 < found.sigma_mm < 1.0
+    )  # 0.05 px with a scale of 0.3 less 0.15 px/mm, two windows each: 0.33 mm
