@@ -282,7 +282,9 @@ def _view(name: str, camera: Camera, profile: RigProfile) -> Iterator[Finding]:
 
     from alignment.markers import MarkerBoard
 
-    jpeg = _first_view(camera)
+    jpeg, attempt = _first_view(camera)
+    if attempt > 1:
+        yield Finding(f"camera {name} live view", "ok", f"its first frame came at attempt {attempt} only")
     picture = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
     clipped_percent = 100 * float((picture == 255).any(axis=2).mean())
     yield _judged(
@@ -308,18 +310,20 @@ def _view(name: str, camera: Camera, profile: RigProfile) -> Iterator[Finding]:
     )
 
 
-def _first_view(camera: Camera) -> bytes:
-    """Return a frame of live view. A body that is still waking up, or a busy simulator, may miss the first times.
+def _first_view(camera: Camera) -> tuple[bytes, int]:
+    """Return a frame of live view and how many attempts it took.
+
+    A body that is still waking up, or a busy simulator, may miss the first times.
 
     Raises:
         DeviceError: It shows none for good, or refuses to.
     """
-    for _ in range(_VIEW_ATTEMPTS - 1):
+    for attempt in range(1, _VIEW_ATTEMPTS):
         try:
-            return camera.preview()
+            return camera.preview(), attempt
         except DeviceError:
             camera.reconnect(timeout_s=_WAKE_S)
-    return camera.preview()
+    return camera.preview(), _VIEW_ATTEMPTS
 
 
 def _movie(name: str, camera: Camera, rig: Rig) -> Finding:

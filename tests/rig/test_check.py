@@ -109,6 +109,7 @@ def test_a_camera_whose_first_frame_is_late_is_looked_at_again(tmp_path):
     findings = {f.what: f for f in check(RigProfile.load(str(profile)), data=tmp_path)}
 
     assert [f for f in findings.values() if not f.ok] == []
+    assert "at attempt" in findings["camera main live view"].text
     assert "boards in view" in findings["markers"].text
     assert "recorded, fetched, deleted" in findings["camera main movie"].text
 
