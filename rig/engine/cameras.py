@@ -8,18 +8,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from alignment.markers import MarkerBoard
 from catalog.session_folder import BoardSpec
 from rig.clock import SessionClock
 from rig.devices.shared_camera import SharedCamera
 from rig.engine.clients import ClientLink
 from rig.errors import DeviceError
 from rig.events import Preview
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 PREVIEW_WIDTH_PX = 480
 STATUS_EVERY_S = 2.0
@@ -115,9 +115,6 @@ class CameraWatch:
                 watcher.link.tell(event)
 
     def _describe(self, name: str, jpeg: bytes) -> Preview:
-        import numpy as np
-        from PIL import Image
-
         picture = Image.open(io.BytesIO(jpeg)).convert("RGB")
         markers = self._count_markers(np.asarray(picture))
         picture.thumbnail((PREVIEW_WIDTH_PX, PREVIEW_WIDTH_PX))
@@ -142,8 +139,6 @@ class CameraWatch:
         """Count the boards in view; looked at once a second, which costs more than the rest."""
         seen_s, count = self._markers
         if time.monotonic() - seen_s >= _MARKERS_EVERY_S:
-            from alignment.markers import MarkerBoard
-
             count = sum(MarkerBoard(b).detect(codes) is not None for b in self.boards)
             self._markers = (time.monotonic(), count)
         return count

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from rig.engine.cards import Bystander, CardDesk
 from rig.engine.devices import POLL_INTERVAL_S, DeviceOwner, JogPermit, Stage, jog
 from rig.engine.progress import ProgressTracker
 from rig.engine.session import SessionOrder
+from rig.engine.stop import tidy_up
 from rig.errors import DeviceError, MotionStoppedError
 from rig.events import ActEnded, AnyEvent, Choice, EngineMode, OperatorCard, Stopped, Warned
 from rig.profile import RigProfile
@@ -220,7 +220,7 @@ class RigWork:
         self.act = None
         reading = self.devices.last_poll
         if reading is None or reading.state is not RailState.MOVING:
-            gc.collect()  # in motion, as after an error on the way, it would hold a stop up
+            tidy_up()  # in motion, as after an error on the way, it would hold a stop up
         error = None if done.cancelled() else done.exception()
         now_s = self.clock.now()
         if error is None:
