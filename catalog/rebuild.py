@@ -57,7 +57,9 @@ def carry_over(old: Database, new: Database) -> None:
     """Copy decisions, splits and export lists; they refer to pairs and scenes by name."""
     with old.read() as reading, new.write() as writing:
         for table in _CARRIED:
-            rows = reading.execute(select(table), execution_options={"yield_per": ROWS_AT_ONCE})
+            # In order, since an event comes before the one that takes it back.
+            ordered = select(table).order_by(*table.primary_key)
+            rows = reading.execute(ordered, execution_options={"yield_per": ROWS_AT_ONCE})
             bulk_insert(writing, table, (dict(row) for row in rows.mappings()))
         new.restart_keys(writing)
 
