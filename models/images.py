@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -153,7 +154,8 @@ def _metadata(data: bytes) -> tuple[bytes | None, bytes | None]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+            warnings.simplefilter("ignore")  # Pillow's remarks on damaged tags
             return image.info.get("icc_profile"), _exif(image)
     except (OSError, ValueError, Image.DecompressionBombError):
         return None, None  # Pillow knows fewer kinds than OpenCV; the colours are read all the same

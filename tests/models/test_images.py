@@ -106,12 +106,15 @@ def test_profile_and_orientation_are_carried_over(tmp_path):
         assert written.info["icc_profile"] == profile
 
 
-def test_a_damaged_exif_block_costs_itself_alone(tmp_path):
+@pytest.mark.parametrize("cut", [0, 8, 14, 25, 40])
+def test_a_damaged_exif_block_costs_itself_alone(tmp_path, cut):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    path = tmp_path / "in.png"
-    Image.fromarray(COLOURS).save(path, exif=b"Exif\0\0no TIFF at all", icc_profile=profile)
+    exif = Image.Exif()
+    exif[274], exif[315] = 6, "somebody with a long name"
+    block, path = exif.tobytes().removeprefix(b"Exif\0\0")[:cut] or b"no TIFF at all", tmp_path / "in.png"
+    Image.fromarray(COLOURS).save(path, exif=block, icc_profile=profile)
 
     picture = read_picture(path)
 
     assert np.array_equal(picture.pixels, COLOURS)
-    assert (picture.exif, picture.icc) == (None, profile)
+    assert picture.icc == profile
