@@ -69,12 +69,17 @@ class TextExpert(SecondPass):
         return image + where.sigmoid() * change, where
 
     def loss(self, batch: RestorationBatch) -> dict[str, Tensor]:
-        """Distance of colours and of gradients, print counted several times, and cross-entropy of where it is."""
+        """Distance of colours and of gradients, print counted several times, and cross-entropy of where it is.
+
+        Where there is no print, what the generalist returned is what is wanted.
+        """
         printed = print_on(batch.lq, batch.gt, share=self.config.printed_share)
-        restored, where = self(self.first_pass(printed.lq))
+        first = self.first_pass(printed.lq)
+        restored, where = self(first)
+        apart = restored - torch.lerp(first, printed.gt, printed.where)
         trusted = torch.ones_like(printed.where) if batch.mask is None else batch.mask
         weight = trusted * (1 + self.config.print_weight * printed.where)
-        reading = _weighted(restored - printed.gt, weight) + _weighted_edges(restored - printed.gt, weight)
+        reading = _weighted(apart, weight) + _weighted_edges(apart, weight)
         finding = F.binary_cross_entropy_with_logits(where, printed.where)
         return {
             "loss": reading + _FINDING * finding,

@@ -209,6 +209,22 @@ def test_where_no_print_is_seen_the_generalists_picture_stays():
     assert torch.allclose(expert.refine(picture), picture, atol=1e-6)
 
 
+def test_what_is_not_print_is_left_to_the_generalist():
+    """A network that changes nothing makes no mistake on noisy crops without print, and one with print does."""
+    torch.manual_seed(0)
+    gt = _patches(2, 32)
+    noisy = _batch(gt + 0.1 * torch.randn_like(gt), gt)
+
+    def mistake(share: float) -> float:
+        expert = TextExpert(SMALL_TEXT.model_copy(update={"printed_share": share}))
+        torch.nn.init.zeros_(expert.network.ending.weight)
+        torch.nn.init.zeros_(expert.network.ending.bias)
+        return expert.loss(noisy)["reading"].item()
+
+    assert mistake(0.0) == pytest.approx(0, abs=1e-7)
+    assert mistake(1.0) > 0.01
+
+
 def test_every_weight_of_the_text_expert_learns_and_masked_pixels_do_not_count():
     torch.manual_seed(0)
     expert, gt = TextExpert(SMALL_TEXT), _patches(2, 32)
