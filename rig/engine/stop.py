@@ -43,7 +43,7 @@ class StopPost:
     """Listens for ``stop`` and ``estop`` until closed.
 
     While it listens the interpreter changes threads often, and the garbage collector makes no pass over everything:
-    that holds all threads for 50 ms and more. `tidy_up` makes one after every act, over what has come since the last.
+    that holds all threads for 50 ms and more. `tidy_up` makes one after every act, over what has come since.
 
     Args:
         address: Where; its lock is held by this process.
@@ -109,9 +109,8 @@ class StopPost:
 
 
 def tidy_up() -> None:
-    """Free what only a full pass of the garbage collector finds, and leave what stays out of the next one."""
+    """Free what only a full pass of the garbage collector finds: short, since what was there before is left out."""
     gc.collect()
-    gc.freeze()
 
 
 def _take_precedence() -> None:
