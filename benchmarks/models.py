@@ -1,0 +1,331 @@
+"""The restoration models on captured pairs of the simulated rig: results/models.json.
+
+    python -P -m benchmarks.models [--data DIR] [--part PART]... [--steps N]
+
+Every part writes its own entry of the results and leaves the others; without --part all are made. Pairs are recorded
+once and reused. Runs stay in the data folder, and a part that is started again goes on from what is trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from benchmarks.models_data import captured_pairs, part_of
+from benchmarks.stopwatch import Stopwatch, timed
+from catalog.console import Console
+from models.base import RestorationBatch, Restorer
+from models.config import load_config
+from models.data import CropLoader, Pair, PairDataset, to_unit
+from models.ensemble import Ensemble, assemble
+from models.evaluate import EvaluationRequest, evaluate_export
+from models.experts import first_pass, refined
+from models.job import plan_training
+from models.loading import load
+from models.order import CropOrder
+from models.printed_text import print_on
+from models.processes import Processes
+from models.registry import find_model
+from models.restore import Tiling, restore_tiled, tile_spans
+from models.run_folder import RunFolder
+from models.train import train
+from models.training_state import TrainingState
+
+ROOT = Path(__file__).parents[1]
+RESULT = Path(__file__).parent / "results" / "models.json"
+APART = ("haze", "low_light")
+"""Classes with one of these are reported apart: a gain in light alone is worth many dB."""
+CPU = torch.device("cpu")
+_2K = (1080, 1920)
+_GRAIN = np.random.default_rng(11)
+
+
+class Bench:
+    """Where pairs and runs lie, and how long runs are."""
+
+    def __init__(self, data: Path, steps: int | None) -> None:
+        self.data, self.steps = data, steps
+        self.console = Console(data)
+
+    def run(
+        self, model: str, config: str, out: str, *, export: Path | None = None, changes: Sequence[str] = ()
+    ) -> str:
+        """Train a run, or return the one that is complete; its name."""
+        out = out if self.steps is None else f"{out}-{self.steps}"
+        limit = () if self.steps is None else (f"training.steps={self.steps}",)
+        wanted = load_config(find_model(model), config, (*limit, *changes)).training.steps
+        folder = RunFolder(self.data / "runs" / out)
+        begun = folder.config_path.is_file()
+        if begun and folder.saved_steps() and folder.latest_step() >= wanted:
+            return out
+        job = plan_training(
+            model, str(export or self.export), data=self.data, config=config, out=out, resume=begun,
+            overrides=(*limit, *changes),
+        )  # fmt: skip
+        with Stopwatch() as clock:
+            train(job, self.console)
+        (folder.path / "clock.json").write_text(json.dumps(clock.as_json()))
+        return out
+
+    def scores(self, run: str) -> dict[str, Any]:
+        """Score a run or an ensemble on the held-out scenes."""
+        request = EvaluationRequest(str(self.export), run, ssim=False)
+        return evaluate_export(request, self.console)
+
+    def clock(self, run: str) -> dict[str, float]:
+        """Return wall and CPU time of the last part of a run's training."""
+        file = self.data / "runs" / run / "clock.json"
+        times: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
+        return times
+
+    @property
+    def export(self) -> Path:
+        """The captured pairs."""
+        return captured_pairs(self.data)
+
+    def generalist(self, seed: int = 1) -> str:
+        """Train the generalist in its two stages."""
+        return self.run("foundir", "tiny", f"generalist-{seed}", changes=(f"training.seed={seed}",))
+
+
+def goldens(_: Bench) -> dict[str, Any]:
+    """Run every golden case and the parameter counts."""
+    test = ROOT / "tests" / "models" / "test_goldens.py"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", str(test), "-q", "--no-header", "-p", "no:cacheprovider"],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    return {"passed": done.returncode == 0, "summary": done.stdout.strip().splitlines()[-1]}
+
+
+def generalist(bench: Bench) -> dict[str, Any]:
+    """Train the generalist and compare it with its input, class by class."""
+    run = bench.generalist()
+    return {**gains(bench.scores(run)), "training": bench.clock(run)}
+
+
+def pairs(bench: Bench) -> dict[str, Any]:
+    """Train it on a tenth, a third and all of the pairs."""
+    found = {}
+    for share in (0.1, 0.3):
+        percent = round(100 * share)
+        run = bench.run("foundir", "tiny", f"generalist-pairs-{percent}", export=part_of(bench.export, share))
+        found[f"{percent} %"] = gains(bench.scores(run))["mean_over_classes_db"]
+    found["100 %"] = gains(bench.scores(bench.generalist()))["mean_over_classes_db"]
+    return {"psnr_db": found, "rising": list(found.values()) == sorted(found.values())}
+
+
+def router(bench: Bench) -> dict[str, Any]:
+    """Train experts and router behind the generalist; score the three ways to choose."""
+    name = "ensemble" if bench.steps is None else f"ensemble-{bench.steps}"
+    if not (bench.data / "runs" / name).exists():
+        behind = (f"model.generalist={bench.generalist()}",)
+        experts = {
+            kind: bench.run("expert", f"{kind}-tiny", kind, changes=behind)
+            for kind in ("weather", "illumination")
+        }
+        made = bench.run("router", "tiny", "router")
+        assemble(
+            bench.data / "runs" / name, bench.generalist(), experts=experts, router=made, data=bench.data
+        )
+    document = bench.scores(name)
+    mean = document["mean_over_classes"]
+    oracle, blind, none = (mean[f"psnr_{way}_db"] for way in ("oracle", "blind", "none"))
+    return {
+        "per_class": document["per_class"],
+        "mean_over_classes": mean,
+        "blind_within_0.3_db_of_oracle": oracle - blind <= 0.3,
+        "blind_above_generalist": blind > none,
+        "chosen": _choices(bench, name),
+    }
+
+
+def _choices(bench: Bench, name: str) -> dict[str, dict[str, int]]:
+    """Count which expert the router chose for each class of the held-out scenes."""
+    ensemble, dataset = load(name, data=bench.data), PairDataset(bench.export, "test")
+    assert isinstance(ensemble, Ensemble)
+    counts: dict[str, dict[str, int]] = {}
+    for index, key in enumerate(dataset.classes):
+        lq = to_unit([dataset[index].lq], CPU)
+        with torch.inference_mode():
+            seen = {s for s, sure in ensemble.classify(lq).items() if sure >= 0.5}
+        chosen = str(ensemble.expert_for(seen))
+        counts.setdefault(key, {})[chosen] = counts.get(key, {}).get(chosen, 0) + 1
+    return counts
+
+
+def text(bench: Bench) -> dict[str, Any]:
+    """Train the text expert behind the generalist; judge print on held-out crops by PSNR on the print alone."""
+    first = load(bench.generalist(), data=bench.data)
+    run = bench.run("text-expert", "tiny", "text", changes=(f"model.generalist={bench.generalist()}",))
+    expert, dataset = load(run, data=bench.data), PairDataset(bench.export, "test")
+    assert isinstance(first, Restorer)
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    for index in dataset.spread(8 * len(set(dataset.classes))):
+        torch.manual_seed(index)
+        pair = _middle(dataset[index], 192)
+        lq, gt = (to_unit([pixels], CPU) for pixels in (pair.lq, pair.gt))
+        printed = print_on(lq, gt, share=1.0)
+        with torch.inference_mode():
+            generalist_only = first_pass(first, printed.lq)
+            stages = (printed.lq, generalist_only, refined(expert, generalist_only))
+        found.setdefault(dataset.classes[index], []).append(
+            tuple(_psnr_on(image, printed.gt, printed.where) for image in stages)  # type: ignore[arg-type]
+        )
+    names = ("input_db", "generalist_db", "text_expert_db")
+    return {
+        key: dict(zip(names, map(fmean, zip(*values, strict=True)), strict=True))
+        for key, values in found.items()
+    }
+
+
+def _middle(pair: Pair, side_px: int) -> Pair:
+    corner = ((pair.row.height - side_px) // 2, (pair.row.width - side_px) // 2)
+    return pair.windows([corner], side_px)[0]
+
+
+def _psnr_on(image: torch.Tensor, gt: torch.Tensor, where: torch.Tensor) -> float:
+    error = ((image - gt).square() * where).sum() / (3 * where.sum()).clamp(min=1)
+    return float(-10 * torch.log10(error))
+
+
+def incremental(bench: Bench) -> dict[str, Any]:
+    """Stages against joint mixing at equal steps, three seeds each."""
+    mixed, staged = [], []
+    for seed in (1, 2, 3):
+        changes = (f"training.seed={seed}", "training.stages=[]")
+        joint = bench.run("foundir", "tiny", f"joint-{seed}", changes=changes)
+        mixed.append(gains(bench.scores(joint))["mean_over_classes_db"])
+        staged.append(gains(bench.scores(bench.generalist(seed)))["mean_over_classes_db"])
+    apart = [a - b for a, b in zip(staged, mixed, strict=True)]
+    return {
+        "staged_db": staged,
+        "joint_db": mixed,
+        "difference_db": fmean(apart),
+        "deviation_db": stdev(apart),
+    }
+
+
+def gains(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Say by how much each class was improved, light and haze apart."""
+    rows = document["per_class"]
+    gain = {key: values["psnr_restored_db"] - values["psnr_lq_db"] for key, values in rows.items()}
+    counted = [value for key, value in gain.items() if not set(key.split("+")) & set(APART)]
+    return {
+        "per_class": rows,
+        "gain_db": gain,
+        "mean_gain_without_light_and_haze_db": fmean(counted),
+        "no_class_below_its_input": min(gain.values()) >= 0,
+        "mean_over_classes_db": document["mean_over_classes"]["psnr_restored_db"],
+    }
+
+
+def speed(bench: Bench) -> dict[str, Any]:
+    """A training step of the tiny generalist as shipped, beside a plain float32 one: eager, not channels-last."""
+    config = load_config(find_model("foundir"), "tiny")
+    plain = load_config(
+        find_model("foundir"), "tiny", ("training.precision=fp32", "training.channels_last=false")
+    )
+    batch = _batch(bench, config.training.batch, config.training.patch_px)
+    found = {}
+    for name, settings in (("ours", config), ("plain_fp32", plain)):
+        with Processes("cpu", "ddp") as processes:
+            state = TrainingState(settings, processes)
+            torch.set_num_threads(settings.training.cpu_threads or torch.get_num_threads())
+            times = timed(lambda state=state: _step(state, batch), runs=5)
+        found[name] = {**times, "images_per_s": config.training.batch / times["wall_s"]}
+    found["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # type: ignore[assignment]
+    return found
+
+
+def _batch(bench: Bench, count: int, side_px: int) -> RestorationBatch:
+    dataset = PairDataset(bench.export, "train")
+    with CropLoader(
+        dataset, CropOrder(dataset.classes, seed=1, balanced=True), batch=count, patch_px=side_px
+    ) as loader:
+        return next(loader.host_batches(0)).to(CPU)
+
+
+def _step(state: TrainingState, batch: RestorationBatch) -> None:
+    state.optimiser.zero_grad(set_to_none=True)
+    state.objective(batch)["loss"].backward()
+    state.apply_gradient(learning_rate=1e-4)
+
+
+def two_k(bench: Bench) -> dict[str, Any]:
+    """A picture of 1920x1080 in one piece and in tiles: seconds, and how far the two differ."""
+    model = load(bench.generalist(), data=bench.data)
+    assert isinstance(model, Restorer)
+    coarse = torch.from_numpy(_GRAIN.random((1, 3, 34, 60), np.float32))
+    smooth = F.interpolate(coarse, size=_2K, mode="bicubic").clamp(0, 1)[0].permute(1, 2, 0).numpy()
+    noisy = smooth + _GRAIN.normal(0, 0.05, smooth.shape)
+    lq = np.rint(255 * noisy.clip(0, 1)).astype(np.uint8)
+    found: dict[str, Any] = {}
+    pictures = {}
+    for name, tiling in (("tiled", Tiling(768, 64)), ("untiled", Tiling(2048, 64))):
+        with Stopwatch() as clock:
+            pictures[name] = restore_tiled(model, lq, device=CPU, tiling=tiling)
+        memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        found[name] = {**clock.as_json(), "peak_memory_so_far_mb": memory_mb}
+    difference = np.abs(pictures["tiled"] - pictures["untiled"]).max(axis=2)
+    alone = np.ix_(*(_covered_once(extent, Tiling(768, 64)) for extent in _2K))
+    found["largest_difference_away_from_seams"] = float(difference[alone].max())
+    found["p99.9_difference_away_from_seams"] = float(np.percentile(difference[alone], 99.9))
+    found["allowed"] = 1 / 255
+    return found
+
+
+def _covered_once(extent: int, tiling: Tiling) -> np.ndarray:
+    count = np.zeros(extent)
+    for span in tile_spans(extent, tiling):
+        count[span.slice] += 1
+    return np.flatnonzero(count == 1)
+
+
+PARTS: Mapping[str, Callable[[Bench], dict[str, Any]]] = {
+    "goldens": goldens,
+    "train": generalist,
+    "router": router,
+    "text": text,
+    "speed": speed,
+    "2k": two_k,
+    "pairs": pairs,
+    "incremental": incremental,
+}
+
+
+def main() -> None:
+    """Make the parts that were asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path("cleanplate-data"))
+    parser.add_argument("--part", action="append", choices=list(PARTS), dest="parts")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--steps", type=int, help="of every training, for a look at whether it runs")
+    options = parser.parse_args()
+    bench = Bench(options.data.absolute(), options.steps)
+    os.environ["CLEANPLATE_DATA"] = str(bench.data)  # experts look their generalist up there
+    for name in options.parts or PARTS:
+        document = json.loads(options.out.read_text()) if options.out.is_file() else {"schema": 1}
+        with Stopwatch() as clock:
+            made = PARTS[name](bench)
+        document[name] = {**made, "steps": options.steps or "as shipped", **clock.as_json()}
+        options.out.write_text(json.dumps(document, indent=1) + "\n")
+        print(json.dumps({name: document[name]}, indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()
