@@ -5,7 +5,7 @@ SCENE ?=
 TESTS ?= tests
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test test-all lint bench bench-alignment bench-catalog bench-rig bench-render bench-kill setup clean
+.PHONY: demo test test-all lint bench bench-alignment bench-catalog bench-models bench-rig bench-render bench-kill setup clean
 
 demo: setup ## simulated rig to trained model, in minutes (SCENE=folder for your own photographs)
 	$(BIN)/python -P benchmarks/demo.py $(if $(SCENE),--scene $(SCENE))
@@ -40,6 +40,9 @@ bench-alignment: setup ## registration beside six rivals, planted bad pairs, spe
 bench-catalog: setup ## a million pairs on SQLite and PostgreSQL, exports, loader (about 20 minutes)
 	$(BIN)/python -P -m benchmarks.catalog
 	$(BIN)/python -P -m benchmarks.catalog_loader
+
+bench-models: setup ## models on captured pairs: goldens, experts, router, speed (hours; `--part` for one)
+	$(BIN)/python -P -m benchmarks.models
 
 bench-kill: setup ## kill -9 of rig record, twenty times
 	$(BIN)/python -P benchmarks/kill_record.py
