@@ -82,7 +82,10 @@ class Judge:
         if self._travel is not None and own is not None:  # what board and bent rail are wrong by is in both
             along_mm = self._travel.along_mm - own.along_mm
             self._travel = replace(
-                self._travel, along_mm=along_mm, sigma_mm=float(np.hypot(self._travel.sigma_mm, own.sigma_mm))
+                self._travel,
+                along_mm=along_mm,
+                sigma_mm=float(np.hypot(self._travel.sigma_mm, own.sigma_mm)),
+                turn_is_known=self._travel.turn_is_known and own.turn_is_known,
             )
         self._offset = None if self._is_first else self._error(self._first.rests[0], looked.rests[0])
         self._exposure = self._exposure_stops()
