@@ -44,14 +44,14 @@ DEMO_ROUNDS: list[dict[str, Any]] = [
 ]
 
 
-def demo_plan(scene: str) -> dict[str, Any]:
+def demo_plan(scene: str, rounds: Sequence[dict[str, Any]] = DEMO_ROUNDS) -> dict[str, Any]:
     """Return the plan of one scene as YAML data."""
     return {
         "schema": 1,
         "scene": scene,
         "sweep": {"start_mm": 100, "end_mm": 121, "velocity_mm_s": 40},
         "base": {"iso": 100, "f_number": 8, "exposure_s": 0.005, "focus_m": 2.0},
-        "rounds": DEMO_ROUNDS,
+        "rounds": list(rounds),
         "rest_s": 0.4,
     }
 
@@ -102,12 +102,12 @@ class Demo:
         """Wall time since the demo began, s."""
         return time.monotonic() - self._started_s
 
-    def record(self, scene: str) -> SessionFolder:
+    def record(self, scene: str, rounds: Sequence[dict[str, Any]] = DEMO_ROUNDS) -> SessionFolder:
         """Record one scene and align it."""
         plans = self.data / "demo-plans"
         plans.mkdir(parents=True, exist_ok=True)
         plan = plans / f"{scene}.yaml"
-        plan.write_text(yaml.safe_dump(demo_plan(scene), sort_keys=False))
+        plan.write_text(yaml.safe_dump(demo_plan(scene, rounds), sort_keys=False))
         photos = [] if self._photos is None else ["--scene", str(self._photos)]
         lines = self.step("record", "rig", "record", str(plan), "--profile", "sim", *photos)
         session = next(line.split()[1] for line in lines if line.startswith("session "))

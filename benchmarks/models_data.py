@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from benchmarks.demo import Demo
+from benchmarks.demo import DEMO_ROUNDS, Demo
 from catalog.manifest import ManifestRow, read_manifest, write_manifest
 from catalog.records import degradation_key
 
@@ -16,16 +14,7 @@ TRAINING_SCENES = ("shelf-11", "bench-12", "garden-13", "window-14")
 HELD_OUT_SCENES = ("desk-15", "hall-16")
 EXPORT = "bench-models"
 ROUNDS: list[dict[str, Any]] = [
-    {"name": "gt", "role": "gt"},
-    {
-        "name": "noise",
-        "role": "internal",
-        "set": {"iso": 6400, "exposure_s": 0.00008},
-        "degradations": ["noise"],
-    },
-    {"name": "defocus", "role": "internal", "set": {"focus_m": 0.9}, "degradations": ["defocus_blur"]},
-    {"name": "dark", "role": "external", "conditions": {"light": "blocked"}, "degradations": ["low_light"]},
-    {"name": "rain", "role": "external", "conditions": {"rain": "moderate"}, "degradations": ["rain"]},
+    *DEMO_ROUNDS,
     {"name": "haze", "role": "external", "conditions": {"haze": "moderate"}, "degradations": ["haze"]},
     {
         "name": "hazy-rain",
@@ -43,25 +32,13 @@ ROUNDS: list[dict[str, Any]] = [
 ]
 
 
-def plan_of(scene: str) -> dict[str, Any]:
-    """Return the plan of one scene as YAML data."""
-    return {
-        "schema": 1,
-        "scene": scene,
-        "sweep": {"start_mm": 100, "end_mm": 121, "velocity_mm_s": 40},
-        "base": {"iso": 100, "f_number": 8, "exposure_s": 0.005, "focus_m": 2.0},
-        "rounds": ROUNDS,
-        "rest_s": 0.4,
-    }
-
-
 def captured_pairs(data: Path) -> Path:
     """Return the export, recorded, aligned and split first where it is not there yet."""
     export = data / "exports" / EXPORT
     if (export / "manifest.jsonl").is_file():
         return export
     rig = Demo(data, None)
-    sessions = [_record(rig, scene) for scene in (*TRAINING_SCENES, *HELD_OUT_SCENES)]
+    sessions = [rig.record(scene, ROUNDS).path.name for scene in (*TRAINING_SCENES, *HELD_OUT_SCENES)]
     rig.step("catalog", "catalog", "init")
     for session in sessions:
         rig.step("catalog", "catalog", "add", session)
@@ -90,17 +67,6 @@ def part_of(export: Path, share: float) -> Path:
     kept = {row.id for row in _evenly(train, round(share * len(train)))}
     write_manifest(part, (row for row in rows if row.split != "train" or row.id in kept))
     return part
-
-
-def _record(rig: Demo, scene: str) -> str:
-    plans = rig.data / "bench-plans"
-    plans.mkdir(parents=True, exist_ok=True)
-    plan = plans / f"{scene}.yaml"
-    plan.write_text(yaml.safe_dump(plan_of(scene), sort_keys=False))
-    lines = rig.step("record", "rig", "record", str(plan), "--profile", "sim")
-    session = next(line.split()[1] for line in lines if line.startswith("session "))
-    rig.step("align", "alignment", "run", session)
-    return session
 
 
 def _evenly(rows: Sequence[ManifestRow], count: int) -> list[ManifestRow]:
