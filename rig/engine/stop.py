@@ -52,12 +52,12 @@ class StopPost:
 
     def __init__(self, address: EngineAddress, engine: Stoppable) -> None:
         self._address, self._engine = address, engine
+        self._socket = bind_private(socket.SOCK_DGRAM, address.stop_path)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._interpreter = sys.getswitchinterval(), gc.get_threshold()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.set_threshold(*gc.get_threshold()[:2], NO_FULL_COLLECTIONS)
         gc.freeze()
-        self._socket = bind_private(socket.SOCK_DGRAM, address.stop_path)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="engine-stop", daemon=True)
         self._thread.start()
