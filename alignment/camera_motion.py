@@ -21,8 +21,14 @@ ModelName = Literal["shift", "rotation", "scale", "homography"]
 
 PARAMETERS: dict[ModelName, int] = {"shift": 2, "rotation": 3, "scale": 4, "homography": 8}
 
-
+TYPICAL_FOCAL_WIDTHS = 1.2
+"""Focal length over the longer side of a picture whose lens is not known: a view of 45 degrees."""
 _UNDISTORT_STEPS = 6
+
+
+def typical_focal_px(width: int, height: int) -> float:
+    """Guess the focal length of an unknown lens, px."""
+    return TYPICAL_FOCAL_WIDTHS * max(width, height)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from alignment.camera_motion import Array, Pinhole, grid_points, inverted, map_points
+from alignment.camera_motion import Array, Pinhole, grid_points, inverted, map_points, typical_focal_px
 from alignment.errors import PictureFormatError
 from alignment.photometry import Plane, Rgb, ToneCurve, standard_tone_curve
 from alignment.picture import Picture
@@ -19,8 +19,6 @@ from alignment.registration import Registration, register
 from alignment.tiles import IN_PLACE, TileGrid, compare_tiles
 from catalog.evidence import BlurRecord
 
-_TYPICAL_FOCAL = 1.2
-"""Focal length over the longer side of the picture: a view of 45 degrees."""
 _COARSE_SCALE = 4
 _COARSE_TILE_PX = 16
 _COARSE_BACKGROUND_PX = 8.0
@@ -69,7 +67,7 @@ def measure(
     tone = tone or standard_tone_curve("srgb")
     pictures = Picture(gt, tone=tone), Picture(lq, tone=tone)
     width, height = pictures[0].size
-    camera = Pinhole(focal_px or _TYPICAL_FOCAL * max(width, height), width, height)
+    camera = Pinhole(focal_px or typical_focal_px(width, height), width, height)
     found = register(*pictures, camera=camera, initial=coarse_shift(*pictures))
     return _summary(found)
 

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from alignment.camera_motion import TYPICAL_FOCAL_WIDTHS
 from alignment.correction import PositionCorrection
 from alignment.datum import Datum, visible
 from alignment.errors import NoMotionError
@@ -29,8 +30,6 @@ from alignment.velocity import (
 )
 from catalog.evidence import MotionPhases, RoundMotion
 
-TYPICAL_FOCAL_WIDTHS = 1.2
-"""Focal length in picture widths where neither lens nor calibration is known."""
 _TURN_SIGMAS = 3.0
 """The turn that the gates permit is taken for so many standard deviations of those that come with moving."""
 

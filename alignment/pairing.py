@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from alignment.calibration.store import StoredCalibration, find_calibration
+from alignment.camera_motion import typical_focal_px
 from alignment.clock_tie import disagreement_s, flashes_of, tie_clocks, with_tie
 from alignment.datum import Datum
 from alignment.depth import SceneDepths
@@ -28,7 +29,7 @@ from alignment.errors import (
 from alignment.evidence_files import finish_round, finished_round, publish, round_key, versions
 from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair
 from alignment.matching import Match, match_frames
-from alignment.motion import TYPICAL_FOCAL_WIDTHS, TakeMotion, measure_motion, rejected_motion
+from alignment.motion import TakeMotion, measure_motion, rejected_motion
 from alignment.pair_job import NOT_WRITTEN, PairJob, PairOutcome, PairTask, run_pair_job, single_threaded
 from alignment.reference import Reference, TakeShift, read_depths, read_reference, read_shift, track_take
 from alignment.takes import Array, TakeSource
@@ -389,7 +390,7 @@ def _focal(record: SessionRecord, source: TakeSource) -> tuple[float, str]:
         return source.lens.focal_px, "calibration"
     if record.lens is not None:
         return record.lens.focal_mm / record.lens.sensor_width_mm * source.camera.width, "lens"
-    return TYPICAL_FOCAL_WIDTHS * source.camera.width, "assumed"
+    return typical_focal_px(source.camera.width, source.camera.height), "assumed"
 
 
 def _parameters(options: AlignmentOptions) -> dict[str, float | int | str | bool]:

@@ -85,8 +85,8 @@ def _overlay(session: Path, pair: PairRecord, *, focal_px: float | None) -> Mark
 
 def _registered(folder: Path, pair: PairRecord, focal_px: float | None) -> Registration | None:
     """Register the written pair at half size; None where a file is gone or nothing can be made out."""
+    from alignment.camera_motion import typical_focal_px
     from alignment.decode import read_still
-    from alignment.motion import TYPICAL_FOCAL_WIDTHS
     from alignment.photometry import standard_tone_curve
     from alignment.picture import Picture
     from alignment.registration import Pinhole, register
@@ -100,7 +100,7 @@ def _registered(folder: Path, pair: PairRecord, focal_px: float | None) -> Regis
         return register(
             gt,
             lq,
-            camera=Pinhole(focal_px or TYPICAL_FOCAL_WIDTHS * max(width, height), width, height),
+            camera=Pinhole(focal_px or typical_focal_px(width, height), width, height),
             initial=np.eye(3),
             blur=pair.blur,
             finest_scale=2,

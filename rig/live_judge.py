@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment.camera_motion import typical_focal_px
 from alignment.gates import REASON_TEXTS, GateThresholds
 from alignment.matching import match_frames
-from alignment.motion import TYPICAL_FOCAL_WIDTHS, TakeMotion
+from alignment.motion import TakeMotion
 from alignment.reference import Reference
 from alignment.registration import Registration
 from alignment.takes import TakeSource
@@ -345,7 +346,7 @@ class Judge:
 def focal_px(record: SessionRecord, source: TakeSource) -> float:
     """Focal length by the data sheet, px of the take's frames; a usual one where no lens is known."""
     if record.lens is None:
-        return TYPICAL_FOCAL_WIDTHS * source.camera.width
+        return typical_focal_px(source.camera.width, source.camera.height)
     return record.lens.focal_mm / record.lens.sensor_width_mm * source.camera.width
 
 

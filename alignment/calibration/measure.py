@@ -26,9 +26,9 @@ from alignment.calibration.sightings import TakeSightings, sight_boards
 from alignment.calibration.still_phase import StillPhase, still_phases
 from alignment.calibration.store import PLAN
 from alignment.calibration.tone import measure_tone
+from alignment.camera_motion import typical_focal_px
 from alignment.errors import DecodeError, NothingToCalibrateError
 from alignment.evidence_files import versions
-from alignment.motion import TYPICAL_FOCAL_WIDTHS
 from alignment.photometry import ToneCurve, standard_tone_curve
 from alignment.takes import TakeSource
 from catalog.session_folder import SessionFolder, SessionRecord
@@ -131,7 +131,7 @@ class _Findings:
     def calibration(self, sources: Sequence[TakeSource]) -> Calibration:
         """Measure all."""
         camera = sources[0].camera
-        self._adjust(camera.width)
+        self._adjust(camera.width, camera.height)
         tone = self._tone()
         return Calibration(
             rig=self._record.rig,
@@ -154,14 +154,16 @@ class _Findings:
     def _lack(self, what: str, why: str, next_step: str) -> None:
         self._missing.append(MissingMeasurement(what=what, why=why, next_step=next_step))
 
-    def _adjust(self, width: int) -> None:
+    def _adjust(self, width: int, height: int) -> None:
         if not self._seen.sightings:
             self._lack("lens, rail and shutter", "no clean round shows a board while it moves", _BOARDS_NEXT)
             return
         lens = self._record.lens
-        share = TYPICAL_FOCAL_WIDTHS if lens is None else lens.focal_mm / lens.sensor_width_mm
+        focal_px = (
+            typical_focal_px(width, height) if lens is None else lens.focal_mm / lens.sensor_width_mm * width
+        )
         corners = adj.Corners.of(self._seen.sightings, boards=len(self._record.boards))
-        self._solution = adj.adjust(corners, focal_px=share * width)
+        self._solution = adj.adjust(corners, focal_px=focal_px)
 
     def _measured(self, place: int) -> Measured:
         solution = self._solution
