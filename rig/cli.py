@@ -182,13 +182,20 @@ def tui(
 def help_(
     console: Console,
     code: Annotated[
-        str, typer.Argument(help="Code as an error line shows it, e.g. RIG-DEV-002, or a check of a take.")
-    ],
+        str | None,
+        typer.Argument(
+            help="Code as an error line shows it, e.g. RIG-DEV-002, or a check of a take, e.g. travel.",
+            show_default="lists all of them",
+        ),
+    ] = None,
 ) -> None:
-    """Explain an error code, or what a check of a take looks at (`rig help travel`), and how to mend it."""
-    from rig.commands import explain
+    """Explain an error code of any of the four commands, or a check of a take, and how to mend it."""
+    from rig.help_pages import explain, list_all
 
-    explain(console, code)
+    if code is None:
+        list_all(console)
+    else:
+        explain(console, code)
 
 
 def main() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import os
 import select
 import shlex
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from catalog.console import Console, data_option
 from catalog.errors import ExitCode
-from rig.errors import RigError, SessionInterruptedError, UnknownCodeError
+from rig.errors import RigError, SessionInterruptedError
 from rig.forecast import PARALLAX_TOLERANCE_PX, Forecast, board_warnings, forecast
 from rig.plan import CapturePlan
 from rig.profile import RigProfile, shipped_profiles
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
     from rig.control import Operator
     from rig.engine.cards import Bystander
 
-_ERROR_MODULES = ("catalog.store", "catalog.cli", "catalog.transfer", "alignment.errors", "models.errors")
-"""Loaded by name, and by `rig help` alone: explaining their codes is no reason to depend on them."""
 _PLAN_HEADER = (
     "  #  round            role      velocity  travel mm         time s  blur px  frames  pairs      GB"
 )
@@ -345,25 +341,3 @@ def open_tui(console: Console, profile_name: str, *, photos: Path | None, plain:
     from rig.tui.launch import run_tui
 
     return run_tui(profile_name, data=console.data, photos=photos, plain=plain)
-
-
-def explain(console: Console, code: str) -> None:
-    """Print what an error code of any of the four commands means, or a check of a take."""
-    from catalog.errors import error_classes
-    from rig.findings import EXPLANATIONS
-
-    if code.lower() in EXPLANATIONS:
-        found = EXPLANATIONS[code.lower()]
-        console.put(f"{code.lower()} (a check of a take)\n{found.meaning}\nTo mend it: {found.mend}")
-        return
-    for name in _ERROR_MODULES:
-        importlib.import_module(name)
-    known = error_classes()
-    if code.upper() not in known:
-        raise UnknownCodeError(
-            f"no error has the code {code}",
-            next_step=f"codes are: {', '.join(sorted(known))}; checks are: {', '.join(EXPLANATIONS)}",
-        )
-    cls = known[code.upper()]
-    console.put(f"{code.upper()} {cls.__name__} (exit code {int(cls.exit_code)})")
-    console.put(inspect.cleandoc(cls.__doc__ or ""))

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from small_rig import run_rig
+
+from rig.help_pages import known_errors
+from rig.remedies import REMEDIES
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -28,3 +36,22 @@ def test_an_unknown_code_is_invalid_input_and_lists_those_there_are():
 
     assert shown.returncode == 2
     assert "RIG-SAFE-001" in shown.stderr
+
+
+def test_every_code_in_the_source_is_explained_and_says_how_it_is_mended():
+    written = {
+        code
+        for package in ("rig", "alignment", "catalog", "models")
+        for source in (ROOT / package).rglob("*.py")
+        for code in re.findall(r'^    code = "([^"]+)"', source.read_text(), re.MULTILINE)
+    }
+
+    assert set(known_errors()) >= written
+    assert set(REMEDIES) == written
+    assert all(remedy.endswith(".") for remedy in REMEDIES.values())
+
+
+def test_without_a_code_everything_there_is_is_listed():
+    shown = run_rig("help").stdout.splitlines()
+
+    assert {"RIG-SAFE-001", "CAT-DAM-001", "travel"} <= {line.split()[0] for line in shown}
