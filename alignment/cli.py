@@ -160,8 +160,10 @@ def report(
 @verb(app)
 def measure(
     console: Console,
-    gt: Annotated[Path, typer.Argument(help="Ground-truth picture.")],
-    lq: Annotated[Path, typer.Argument(help="Degraded picture of the same size.")],
+    gt: Annotated[Path, typer.Argument(help="Ground-truth picture.", exists=True, dir_okay=False)],
+    lq: Annotated[
+        Path, typer.Argument(help="Degraded picture of the same size.", exists=True, dir_okay=False)
+    ],
 ) -> None:
     """Measure the residual misalignment of two pictures."""
     from alignment.decode import read_still

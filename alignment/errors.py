@@ -18,13 +18,6 @@ class PictureFormatError(AlignmentError, ValueError):
     exit_code = ExitCode.INVALID_INPUT
 
 
-class UnreadablePictureError(AlignmentError, OSError):
-    """A file is missing or holds no image that can be decoded."""
-
-    code = "ALN-PIC-002"
-    exit_code = ExitCode.INVALID_INPUT
-
-
 class NoCommonStructureError(AlignmentError, ArithmeticError):
     """Two frames share too little structure to say how one lies on the other."""
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from alignment.velocity import Kinematics
 from catalog.records import Degradation
 from catalog.session_folder import (
+    SESSIONS_FOLDER,
     BoardSpec,
     CameraTake,
     ColourTags,
@@ -179,10 +180,10 @@ class RenderedSession:
             rounds=tuple(rounds),
             calibration=calibration,
         )
-        (data / "sessions").mkdir(parents=True, exist_ok=True)
+        (data / SESSIONS_FOLDER).mkdir(parents=True, exist_ok=True)
         self.clock = SessionClock()
-        self.recorder = SessionRecorder.create(data / "sessions", record, self.clock)
-        self.folder = SessionFolder(data / "sessions" / name)
+        self.recorder = SessionRecorder.create(data / SESSIONS_FOLDER, record, self.clock)
+        self.folder = SessionFolder(data / SESSIONS_FOLDER / name)
         self.rounds = {r.name: r for r in rounds}
 
     def close(self) -> None:

@@ -248,6 +248,12 @@ def _open(url: str) -> tuple[AbstractFileSystem, str]:
 
 
 def _failures() -> tuple[type[Exception], ...]:
+    except _failures() as error:
+        raise StoreError(
+            f"{url}: {type(error).__name__}: {error}",
+            kept="every local file",
+            next_step="check the address, the credentials and the network, then give the same command again",
+        ) from error
     try:
         from botocore.exceptions import BotoCoreError
     except ImportError:

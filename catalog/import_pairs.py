@@ -39,6 +39,7 @@ from catalog.session_folder import (
     ROUND_FILE,
     SESSION_FILE,
     RoundRecord,
+    SESSIONS_FOLDER,
     SessionRecord,
     TakeRecord,
     file_sha256,
@@ -157,7 +158,7 @@ def import_pairs(
     groups = {g: list(files) for g, files in groupby(sorted(listing.pairs), key=lambda pair: pair.group)}
     names = _session_names(options.name, list(groups))
     for name in names.values():
-        _require_new(data / "sessions" / name)
+        _require_new(data / SESSIONS_FOLDER / name)
     found = {pair.pair: pair for pair in options.audit.pairs} if options.audit else {}
     left_out = [LeftOut(f"{odd.group}/{odd.name}".strip("/"), odd.why) for odd in listing.odd]
     sessions, count = [], 0
@@ -182,7 +183,7 @@ class _Import:
 
     def __init__(self, root: Path, group: str, name: str, data: Path, options: ImportOptions) -> None:
         self._root, self._group, self._name, self._options = root, group, name, options
-        self._final = data / "sessions" / name
+        self._final = data / SESSIONS_FOLDER / name
         self._part = self._final.with_name(f".{name}.importing")
         worse = degradations_in(group or root.name) if options.degradations is None else options.degradations
         self._rounds = (
@@ -352,9 +353,8 @@ class _Picture:
         """Write the picture as PNG; returns the sha256 of what was written."""
         path = job.target / PAIRS_FOLDER / side / f"{job.name}.png"
         content = bare_png(self.content) if self._is_plain_png() else self._encoded()
-        path.write_bytes(content)
-        with path.open("rb") as written:
-            os.fsync(written.fileno())
+        with new_file(path) as file:
+            file.write(content)
         return hashlib.sha256(content).hexdigest()
 
     def _is_plain_png(self) -> bool:

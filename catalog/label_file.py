@@ -58,7 +58,12 @@ def read_labels(path: Path) -> Iterator[tuple[int, Label]]:
         # Not by `splitlines`: a text in JSON may hold what it takes for the end of a line.
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise LabelFileError(f"{path}: cannot be read: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise LabelFileError(
+            f"{path}: cannot be read: {reason}",
+            kept="every label",
+            next_step="give a file of `models classify`",
+        ) from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

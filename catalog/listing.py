@@ -85,7 +85,7 @@ def detail_lines(details: PairDetails) -> Iterator[str]:
 def statistics_lines(statistics: Statistics) -> Iterator[str]:
     """Show counts by class, by scene and by reject reason."""
     states = ("accepted", "rejected", "quarantined")
-    yield f"{statistics.sessions} sessions, {_counts(statistics.pairs)} pairs, files {_counts(statistics.files)}"
+    yield f"{statistics.sessions} sessions, {_counts(statistics.pairs)} pairs, {_counts(statistics.files)} files"
     yield ""
     by_class = statistics.classes.items()
     yield from columns(("class", *states), ((k, *(n.get(s, 0) for s in states)) for k, n in by_class))

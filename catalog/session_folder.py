@@ -32,6 +32,8 @@ from catalog.records import Degradation
 from catalog.yaml_document import Document, Name
 
 SESSION_FILE = "session.json"
+SESSIONS_FOLDER = "sessions"
+"""Of the data folder."""
 JOURNAL_FILE = "journal.jsonl"
 ROUNDS_FOLDER = "rounds"
 ROUND_FILE = "round.json"
@@ -41,6 +43,7 @@ PAIRS_FILE = "pairs.jsonl"
 ALIGNMENT_FILE = "alignment.json"
 REPORT_FILE = "report.html"
 
+_SESSIONS_NAMED = 5
 Role = Literal["gt", "internal", "external"]
 TakeState = Literal["valid", "void", "missing"]
 
@@ -298,9 +301,15 @@ class SessionFolder:
     @classmethod
     def find(cls, name_or_path: str, data: Path) -> SessionFolder:
         """Open a session by its name in the data folder or by its path."""
-        named = data / "sessions" / name_or_path
-        if re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name_or_path) and (named / SESSION_FILE).is_file():
-            return cls(named)
+        if re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name_or_path):
+            named = data / SESSIONS_FOLDER / name_or_path
+            if (named / SESSION_FILE).is_file():
+                return cls(named)
+            if not Path(name_or_path).exists():
+                raise SessionNotFoundError(
+                    f"{name_or_path}: not a session folder, and no session of that name in {data / SESSIONS_FOLDER}",
+                    next_step=_known_sessions(data),
+                )
         return cls(Path(name_or_path).absolute())
 
     def record(self) -> SessionRecord:
@@ -359,7 +368,17 @@ class SessionFolder:
 
 def list_sessions(data: Path) -> list[SessionFolder]:
     """List the sessions of a data folder by name; folders without a `session.json` are passed over."""
-    return [SessionFolder(p.parent) for p in sorted((data / "sessions").glob(f"*/{SESSION_FILE}"))]
+    return [SessionFolder(p.parent) for p in sorted((data / SESSIONS_FOLDER).glob(f"*/{SESSION_FILE}"))]
+
+
+def _known_sessions(data: Path) -> str:
+    names = [folder.path.name for folder in list_sessions(data)]
+    if not names:
+        return "name the data folder with --data, or record a session with `rig record`"
+    newest = ", ".join(names[-_SESSIONS_NAMED:])
+    return f"there are {newest}" + (
+        f" and {len(names) - _SESSIONS_NAMED} more" if len(names) > _SESSIONS_NAMED else ""
+    )
 
 
 def write_pairs(folder: Path, pairs: Sequence[PairRecord]) -> None:

@@ -28,7 +28,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from catalog.errors import CatalogError, DamagedDataError, ExitCode
 from catalog.far_store import Advance, FarStore, StoreError
-from catalog.session_folder import SessionFolder, file_sha256, replace_file, sync_folder
+from catalog.session_folder import SESSIONS_FOLDER, SessionFolder, file_sha256, replace_file, sync_folder
 from catalog.yaml_document import Document, Name
 
 PUSH_FILE = "push.json"
@@ -160,7 +160,7 @@ def pull(url: str, data: Path, *, workers: int = 4, advance: Advance = lambda _:
             f"{far.url}: no {PUSH_FILE}, so no complete session lies there",
             next_step="give the address that `catalog push` printed, or push again",
         )
-    final = data / "sessions" / manifest.session
+    final = data / SESSIONS_FOLDER / manifest.session
     waiting = data / INCOMING_FOLDER / manifest.session
     got: list[bool] = []
     with _resumable(f"catalog pull {url}"):

@@ -52,7 +52,9 @@ def load_yaml(path: Path, model: type[D]) -> D:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise InvalidDocumentError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InvalidDocumentError(
+            f"{path}: cannot be read: {error.strerror}", next_step="give the path of a YAML file"
+        ) from error
     return parse_yaml(raw, model, name=str(path))
 
 
@@ -171,7 +173,7 @@ def _valid_keys(model: type[BaseModel], location: Sequence[int | str]) -> list[s
     for part in location:
         stepped = [m for candidate in models for m in _models_behind(candidate, part)]
         models = stepped or [m for m in models if str(part) not in m.model_fields]
-    return sorted({field for m in models for field in m.model_fields})
+    return sorted({field.alias or name for m in models for name, field in m.model_fields.items()})
 
 
 def _models_behind(model: type[BaseModel], part: int | str) -> list[type[BaseModel]]:

@@ -24,6 +24,7 @@ from catalog.errors import SessionFolderError
 from catalog.manifest import RelativePath
 from catalog.records import Degradation
 from catalog.session_folder import (
+    SESSIONS_FOLDER,
     BoardSpec,
     CameraTake,
     ColourTags,
@@ -112,7 +113,7 @@ def import_footage(folder: Path, *, data: Path, progress: Callable[[float], None
     for recording in recordings:
         recording.check(progress)
     _require_one_size(recordings)
-    sessions = data / "sessions"
+    sessions = data / SESSIONS_FOLDER
     sessions.mkdir(parents=True, exist_ok=True)
     begun = SessionRecorder.begin(
         sessions, sheet.scene, SessionClock(), record=lambda name: _session_record(sheet, name)

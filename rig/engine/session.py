@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from alignment.calibration.store import find_calibration, newest_calibration, store_calibration
-from catalog.session_folder import SessionFolder, SessionRecord, make_folder
+from catalog.session_folder import SESSIONS_FOLDER, SessionFolder, SessionRecord, make_folder
 from rig.assembly import Rig
 from rig.engine.devices import Stage
 from rig.errors import DiskSpaceError, PlanError
@@ -68,7 +68,7 @@ class SessionOrder:
         """
         ignored: list[str] = []
         named = _calibration_hash(calibration, data=data, rig=profile.name, ignored=ignored.append)
-        order = cls(plan, profile, data / "sessions", photos, calibration=named, warnings=tuple(ignored))
+        order = cls(plan, profile, data / SESSIONS_FOLDER, photos, calibration=named, warnings=tuple(ignored))
         require_runnable(order.forecast)
         with storing(data):
             make_folder(order.sessions)

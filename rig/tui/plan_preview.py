@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalog.errors import CleanplateError
-from catalog.session_folder import SessionFolder
+from catalog.session_folder import SESSION_FILE, SESSIONS_FOLDER, SessionFolder
 from rig.forecast import Forecast, forecast
 from rig.plan import CapturePlan
 from rig.profile import RigProfile
@@ -115,7 +115,7 @@ def _looks_like_a_plan(path: Path) -> bool:
 def resumable_sessions(data: Path, *, most: int = 8) -> list[str]:
     """List the newest captured sessions that lack rounds, newest first."""
     folders = sorted(
-        (data / "sessions").glob("*/session.json"), key=lambda p: p.stat().st_mtime, reverse=True
+        (data / SESSIONS_FOLDER).glob(f"*/{SESSION_FILE}"), key=lambda p: p.stat().st_mtime, reverse=True
     )
     return [f.parent.name for f in folders[:most] if _is_resumable(f.parent)]
 

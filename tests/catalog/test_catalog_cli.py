@@ -130,6 +130,9 @@ def test_decisions_may_be_made_by_filter_and_need_one_way_of_naming(run):
     [
         (("list",), 3, "there is no catalog"),
         (("add", "nothing"), 3, "not a session folder"),
+        (("push", "s9", "elsewhere"), 3, "no session of that name"),
+        (("push", "s9", "elsewhere"), 3, "next: there are s1"),
+        (("pull", "ftp://localhost:1/x"), 3, "ConnectionRefusedError"),
         (("list", "--catalog", "mysql://u:hunter2@h/d"), 2, "not served by this version"),
         (("migrate",), 3, "there is no catalog"),
     ],

@@ -16,6 +16,7 @@ class Settings(Document):
 
     iso: int = Field(gt=0)
     f_number: float | None = None
+    from_: int | None = Field(default=None, alias="from")
 
 
 class Plan(Document):
@@ -35,6 +36,10 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_valid_one():
     message = complaint("base:\n  iso: 100\n  f_numbr: 8\n")
 
     assert message.startswith("plan.yaml:3:3: unknown key 'f_numbr'; did you mean 'f_number'?")
+
+
+def test_valid_keys_are_named_as_they_are_written():
+    assert complaint("base: {iso: 100, zzzz: 1}\n").endswith("valid keys: f_number, from, iso")
 
 
 def test_a_value_out_of_range_is_named_with_its_place():
