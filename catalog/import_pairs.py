@@ -353,8 +353,9 @@ class _Picture:
         """Write the picture as PNG; returns the sha256 of what was written."""
         path = job.target / PAIRS_FOLDER / side / f"{job.name}.png"
         content = bare_png(self.content) if self._is_plain_png() else self._encoded()
-        with new_file(path) as file:
-            file.write(content)
+        path.write_bytes(content)
+        with path.open("rb") as written:
+            os.fsync(written.fileno())
         return hashlib.sha256(content).hexdigest()
 
     def _is_plain_png(self) -> bool:
