@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from alignment.calibration.curve import tone_curve
 from alignment.calibration.document import Calibration
 from alignment.calibration.store import find_calibration
 from catalog.session_folder import LensSpec
@@ -43,6 +42,8 @@ def _lens(profile: RigProfile, found: Calibration) -> LensSpec:
 
 
 def _simulated(found: Calibration) -> dict[str, Any]:
+        from alignment.calibration.curve import tone_curve  # loads compiled code
+
     changes: dict[str, Any] = {}
     if found.lens is not None:
         changes["distortion_k1"] = found.lens.distortion_k1.value
