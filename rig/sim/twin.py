@@ -42,14 +42,14 @@ def _lens(profile: RigProfile, found: Calibration) -> LensSpec:
 
 
 def _simulated(found: Calibration) -> dict[str, Any]:
-        from alignment.calibration.curve import tone_curve  # loads compiled code
-
     changes: dict[str, Any] = {}
     if found.lens is not None:
         changes["distortion_k1"] = found.lens.distortion_k1.value
     if found.readout is not None:
         changes["readout_s"] = min(max(found.readout.readout_s.value, 0.0), _LONGEST_READOUT_S)
     if found.tone is not None:
+        from alignment.calibration.curve import tone_curve  # loads compiled code
+
         light = np.linspace(0.0, 1.0, _TONE_NODES) ** 2
         codes = tone_curve(found.tone, "twin").codes(light.astype(np.float32))
         changes["tone_codes"] = {found.tone.base: tuple(float(c) for c in codes)}
