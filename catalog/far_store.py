@@ -244,16 +244,16 @@ def _open(url: str) -> tuple[AbstractFileSystem, str]:
         raise StoreUrlError(
             f"{url}: {error}", next_step="give a path or a URL like s3://bucket/prefix"
         ) from error
-    return files, str(root).rstrip("/")
-
-
-def _failures() -> tuple[type[Exception], ...]:
     except _failures() as error:
         raise StoreError(
             f"{url}: {type(error).__name__}: {error}",
             kept="every local file",
             next_step="check the address, the credentials and the network, then give the same command again",
         ) from error
+    return files, str(root).rstrip("/")
+
+
+def _failures() -> tuple[type[Exception], ...]:
     try:
         from botocore.exceptions import BotoCoreError
     except ImportError:
