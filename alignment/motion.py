@@ -27,9 +27,11 @@ from alignment.velocity import (
     fit_kinematics,
     match_clock,
     stop_positions,
+    telemetry_track,
 )
 from catalog.evidence import MotionPhases, RoundMotion
 
+_LEAST_REPORTS = 10
 _TURN_SIGMAS = 3.0
 """The turn that the gates permit is taken for so many standard deviations of those that come with moving."""
 
@@ -187,18 +189,21 @@ def measure_motion(
 
 
 def _clock(source: TakeSource, fit: MotionFit, scale_mm: float) -> ClockMatch | None:
-    if len(source.telemetry_time_s) < 10:
+    rail = _rail_track(source)
+    if rail is None:
         return None
     try:
-        return match_clock(
-            fit,
-            telemetry_time_s=source.telemetry_time_s - source.start_t_host_s,
-            telemetry_mm=source.telemetry_mm,
-            fit_scale_mm=scale_mm,
-            metric=True,
-        )
+        return match_clock(fit, rail, fit_scale_mm=scale_mm)
     except NoMotionError:
         return None
+
+
+def _rail_track(source: TakeSource) -> Track | None:
+    """What the rail reported, on the take's time line; None if that is too little to tell a motion."""
+    if len(source.telemetry_time_s) < _LEAST_REPORTS:
+        return None
+    time_s = source.telemetry_time_s - source.start_t_host_s
+    return telemetry_track(telemetry_time_s=time_s, telemetry_mm=source.telemetry_mm)
 
 
 def _record(
@@ -343,19 +348,18 @@ def rejected_motion(round_name: str, *, take: int, camera: str, reason: str, fra
 
 
 def picture_scale(source: TakeSource, fit: MotionFit) -> float | None:
-    """Tell the px per mm of a datum that counts px, from telemetry or the commanded speed; None without either."""
-    if len(source.telemetry_time_s) >= 10:
-        try:
-            match = match_clock(
-                fit,
-                telemetry_time_s=source.telemetry_time_s - source.start_t_host_s,
-                telemetry_mm=source.telemetry_mm,
-                fit_scale_mm=FIT_SCALE_PX,
-                metric=False,
-            )
-        except NoMotionError:
-            return None
-        return abs(match.scale)
+    """Tell the px per mm of a datum that counts px, from the commanded speed or telemetry; None without either.
+
+    The command comes first: a stepper keeps its speed as exactly as a quartz, while late reports can tilt the
+    telemetry of a short sweep by percents. A carriage that did not keep the speed goes too far or too short by it.
+    """
     if source.round.sweep is not None:
         return abs(fit.kinematics.velocity_mm_s) / source.round.sweep.velocity_mm_s
-    return None
+    rail = _rail_track(source)
+    if rail is None:
+        return None
+    try:
+        told = fit_kinematics(rail, fit_scale_mm=FIT_SCALE_PX)
+    except NoMotionError:
+        return None
+    return abs(fit.kinematics.velocity_mm_s / told.kinematics.velocity_mm_s)

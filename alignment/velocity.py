@@ -425,48 +425,52 @@ def _lag_one(residual: Array) -> float:
     return float(np.sum(centred[1:] * centred[:-1]) / power) if power > 0 else 0.0
 
 
+_TELEMETRY_SIGMA_MM = 1e-3
+"""What the rail's counter claims of a position; when it was read is not in it."""
+
+
+def telemetry_track(*, telemetry_time_s: Array, telemetry_mm: Array) -> Track:
+    """Take what the rail reported, ``(M,)`` each, for a track, as the camera's is one."""
+    return Track(
+        np.arange(len(telemetry_time_s)),
+        telemetry_time_s,
+        telemetry_mm,
+        np.full(len(telemetry_mm), _TELEMETRY_SIGMA_MM),
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class ClockMatch:
     """Rail telemetry brought onto a take's time line and datum."""
 
     offset_s: float
     """Rail clock minus the take's time line."""
-    scale: float
-    """Datum units per mm of telemetry, signed; 1 or -1 where the datum is in mm."""
     time_s: Array
     position_mm: Array
 
 
-def match_clock(
-    fit: MotionFit, *, telemetry_time_s: Array, telemetry_mm: Array, fit_scale_mm: float, metric: bool
-) -> ClockMatch:
+def match_clock(fit: MotionFit, rail: Track, *, fit_scale_mm: float) -> ClockMatch:
     """Find the offset between the rail's clock and the movie's from the motion both saw.
 
     Args:
         fit: The motion seen by the camera.
-        telemetry_time_s: ``(M,)`` on the rail's clock.
-        telemetry_mm: ``(M,)`` positions on the rail.
+        rail: The motion on the rail's clock and in its coordinate, `telemetry_track`.
         fit_scale_mm: Residual at which the loss turns linear.
-        metric: The camera's positions are in mm; otherwise their scale is solved for as well.
 
     Raises:
         NoMotionError: The telemetry shows no motion.
     """
     from scipy.optimize import least_squares
 
-    rail = Track(
-        np.arange(len(telemetry_time_s)), telemetry_time_s, telemetry_mm, np.full(len(telemetry_mm), 1e-3)
-    )
     seen = fit.kinematics
-    rail_fit = fit_kinematics(rail, fit_scale_mm=fit_scale_mm).kinematics
-    ratio = seen.velocity_mm_s / rail_fit.velocity_mm_s
-    scale = float(np.sign(ratio)) if metric else float(ratio)
-    start = np.array([rail_fit.start_s + rail_fit.ramp_s / 2 - seen.start_s - seen.ramp_s / 2, 0.0])
-    start[1] = np.median(scale * telemetry_mm - seen.position(telemetry_time_s - start[0]))
+    told = fit_kinematics(rail, fit_scale_mm=fit_scale_mm).kinematics
+    along_mm = np.sign(seen.velocity_mm_s / told.velocity_mm_s) * rail.position_mm
+    start = np.array([told.start_s + told.ramp_s / 2 - seen.start_s - seen.ramp_s / 2, 0.0])
+    start[1] = np.median(along_mm - seen.position(rail.time_s - start[0]))
 
     def residual(p: Array) -> Array:
-        return np.asarray(scale * telemetry_mm - p[1] - seen.position(telemetry_time_s - p[0]), np.float64)
+        return np.asarray(along_mm - p[1] - seen.position(rail.time_s - p[0]), np.float64)
 
     result = least_squares(residual, start, loss="soft_l1", f_scale=fit_scale_mm, x_scale=(0.01, 0.1))
-    offset, datum = (float(v) for v in result.x)
-    return ClockMatch(offset, scale, telemetry_time_s - offset, scale * telemetry_mm - datum)
+    offset_s, datum_mm = (float(v) for v in result.x)
+    return ClockMatch(offset_s, rail.time_s - offset_s, along_mm - datum_mm)

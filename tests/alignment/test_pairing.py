@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from concurrent.futures import Future
@@ -219,12 +220,29 @@ def test_telemetry_lens_and_commands_change_next_to_nothing(bench, pairs, tmp_pa
     assert np.percentile(differences, 95) < 0.05
 
 
+def report_late(telemetry: Path, *, first_s: float) -> None:
+    """Give the rail's reports later times, the first ones most, as a host that was busy reads them."""
+    with telemetry.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, delay_s in zip(rows, np.linspace(first_s, 0.0, len(rows)), strict=True):
+        row["t_host_s"] = f"{float(row['t_host_s']) + delay_s:.6f}"
+    with telemetry.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def test_without_a_board_the_picture_itself_gives_the_motion(bench, tmp_path):
+    """Its scale is the command's: reports of the rail that come late do not tilt it."""
     twin = copy_of(bench, tmp_path / "twin")
     edit(twin / "session.json", boards=[])
+    report_late(next((twin / "rounds").glob("01-*/telemetry.csv")), first_s=0.3)
 
     alignment = align_session(SessionFolder(twin), workers=1)
 
+    truth = alignment.rounds[0]
+    way_mm = np.ptp(bench.shots[truth.round].truth_mm)
+    assert np.ptp(truth.position_mm) == pytest.approx(way_mm, rel=0.005)
     assert {m.evidence[0] for m in alignment.rounds if m.evidence} == {"picture"}
     assert "no board in view" in alignment.warnings[0]
     kept = [p for p in SessionFolder(twin).pairs() if p.verdict == "accepted"]

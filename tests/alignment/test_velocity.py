@@ -14,6 +14,7 @@ from alignment.velocity import (
     fit_kinematics,
     guess_kinematics,
     match_clock,
+    telemetry_track,
 )
 
 FRAME_S = 1 / 30
@@ -135,10 +136,10 @@ def test_the_rails_clock_is_matched_by_the_motion_both_saw(direction: float):
     time = np.arange(0, 4, 0.05)
     rail = 100 + direction * SLOW.position(time)
 
-    match = match_clock(fit, telemetry_time_s=time + 50.4, telemetry_mm=rail, fit_scale_mm=0.5, metric=True)
+    reports = telemetry_track(telemetry_time_s=time + 50.4, telemetry_mm=rail)
+    match = match_clock(fit, reports, fit_scale_mm=0.5)
 
     assert match.offset_s == pytest.approx(50.4, abs=0.005)
-    assert match.scale == direction
     assert match.position_mm == pytest.approx(SLOW.position(match.time_s), abs=0.05)
 
 
