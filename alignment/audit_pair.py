@@ -76,9 +76,24 @@ def measure_pair(
         return _measured(sized, gt, lq, aligned_px)
 
 
+def measure_pictures(gt: Path, lq: Path) -> PairMeasurement:
+    """Measure two pictures of any folder.
+
+    Raises:
+        DecodeError: One cannot be read.
+        PictureFormatError: They differ in size.
+        NoCommonStructureError: They share too little structure.
+    """
+    return _described(_read(gt), _read(lq))
+
+
+def _described(gt: Rgb, lq: Rgb) -> PairMeasurement:
+    return describe(measure(gt, lq), ecc_shift_px=ecc_shift(gt, lq))
+
+
 def _measured(pair: AuditPair, gt: Rgb, lq: Rgb, aligned_px: float) -> AuditPair:
     try:
-        found = describe(measure(gt, lq), ecc_shift_px=ecc_shift(gt, lq))
+        found = _described(gt, lq)
     except NoCommonStructureError as error:
         return pair.model_copy(update={"problem": "no_structure", "why": error.message})
     return pair.model_copy(update={"measured": found, "verdict": _verdict(found, aligned_px)})

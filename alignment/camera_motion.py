@@ -9,6 +9,7 @@ Pixel centres are at integers, x right, y down. ``H`` maps a pixel of the ground
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +34,7 @@ def typical_focal_px(width: int, height: int) -> float:
 
 @dataclass(frozen=True)
 class Pinhole:
-    """A camera with at most one radial distortion coefficient, its principal point in the middle of the picture."""
+    """A camera with at most two radial distortion coefficients, its principal point in the middle of the picture."""
 
     focal_px: float
     width: int
@@ -42,6 +43,13 @@ class Pinhole:
     """px"""
     k1: float = 0.0
     """OpenCV's first radial coefficient, as a calibration tells it."""
+    k2: float = 0.0
+    """The second one."""
+
+    @property
+    def distorts(self) -> bool:
+        """Straight lines come out bent."""
+        return bool(self.k1 or self.k2)
 
     @property
     def matrix(self) -> Array:
@@ -58,24 +66,31 @@ class Pinhole:
         """Map pixels ``(n, 2)`` to rays ``(n, 2)``: the tangents of their angles to the optical axis."""
         seen = np.asarray((points_px - self.centre_px) / self.focal_px, np.float64)
         ideal = seen
-        for _ in range(_UNDISTORT_STEPS if self.k1 else 0):
-            ideal = seen / (1 + self.k1 * np.sum(ideal**2, axis=-1, keepdims=True))
+        for _ in range(_UNDISTORT_STEPS if self.distorts else 0):
+            ideal = seen / self._radial(np.sum(ideal**2, axis=-1, keepdims=True))
         return ideal
 
     def ideal(self, points_px: Array) -> Array:
         """Move pixels ``(n, 2)`` to where a lens without distortion would show the same."""
-        return points_px if not self.k1 else np.asarray(self.rays(points_px) * self.focal_px + self.centre_px)
+        if not self.distorts:
+            return points_px
+        return np.asarray(self.rays(points_px) * self.focal_px + self.centre_px)
 
     def pixels(self, rays: Array) -> Array:
         """Map rays ``(n, 2)`` to pixels ``(n, 2)``, the inverse of `rays`."""
-        radial = 1 + self.k1 * np.sum(rays**2, axis=-1, keepdims=True)
+        radial = self._radial(np.sum(rays**2, axis=-1, keepdims=True))
         return np.asarray(rays * radial * self.focal_px + self.centre_px, np.float64)
+
+    def _radial(self, square: Array) -> Array:
+        """How much farther from the middle a ray lands, by the square of its tangent."""
+        return np.asarray(1 + (self.k1 + self.k2 * square) * square, np.float64)
 
     def stretch(self, rays: Array) -> Array:
         """How the distortion stretches the picture at rays ``(n, 2)``: ``(n, 2, 2)``, identity without it."""
         square = np.sum(rays**2, axis=-1)[:, None, None]
         outer = rays[:, :, None] * rays[:, None, :]
-        return np.asarray(np.eye(2) * (1 + self.k1 * square) + 2 * self.k1 * outer, np.float64)
+        along = 2 * self.k1 + 4 * self.k2 * square
+        return np.asarray(np.eye(2) * self._radial(square) + along * outer, np.float64)
 
 
 def jacobian(model: ModelName, camera: Pinhole, points_px: Array) -> Array:
@@ -103,7 +118,7 @@ def jacobian(model: ModelName, camera: Pinhole, points_px: Array) -> Array:
         if model == "scale":
             rows = [[*rows[0], x], [*rows[1], y]]
     straight = camera.focal_px * np.moveaxis(np.array(rows), -1, 0)
-    return np.asarray(camera.stretch(rays) @ straight if camera.k1 else straight, np.float64)
+    return np.asarray(camera.stretch(rays) @ straight if camera.distorts else straight, np.float64)
 
 
 def motion_matrix(model: ModelName, camera: Pinhole, parameters: Array) -> Array:
@@ -116,7 +131,7 @@ def motion_matrix(model: ModelName, camera: Pinhole, parameters: Array) -> Array
         inner = np.asarray(cv2.Rodrigues(parameters[:3])[0], np.float64)
         if model == "scale":
             inner = inner @ np.diag([1 + parameters[3], 1 + parameters[3], 1])
-    if camera.k1:
+    if camera.distorts:
         return _seen_through_lens(inner, camera)
     return normalised(camera.matrix @ inner @ inverted(camera.matrix))
 
@@ -155,6 +170,21 @@ def map_points(homography: Array, points_px: Array) -> Array:
     """Map pixels ``(n, 2)`` through a homography."""
     mapped = points_px @ homography[:, :2].T + homography[:, 2]
     return np.asarray(mapped[:, :2] / mapped[:, 2:], np.float64)
+
+
+def row_share(points_px: Array, height: int) -> Array:
+    """Place of pixels ``(n, 2)`` between the first and the last of ``height`` rows, ``(n,)``: -0.5 to 0.5."""
+    return np.asarray((points_px[:, 1] - (height - 1) / 2) / (height - 1), np.float64)
+
+
+def gap_over_rows_mm(gap_mm: float, readout_gap_mm: float) -> float:
+    """Position gap between two frames, root mean square over the rows of a rolling shutter.
+
+    Args:
+        gap_mm: In the middle row.
+        readout_gap_mm: How much it changes from the first row to the last.
+    """
+    return math.hypot(gap_mm, readout_gap_mm / math.sqrt(12))
 
 
 def grid_points(x: float, y: float, width: float, height: float, *, columns: int = 9, rows: int = 7) -> Array:

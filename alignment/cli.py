@@ -165,18 +165,16 @@ def measure(
         Path, typer.Argument(help="Degraded picture of the same size.", exists=True, dir_okay=False)
     ],
 ) -> None:
-    """Measure the residual misalignment of two pictures."""
-    from alignment.decode import read_still
-    from alignment.misalignment import measure as measure_pictures
+    """Measure how two pictures lie to each other: shift, rotation, what parts do on their own, and how sure that is."""
+    from alignment.audit_pair import measure_pictures
+    from alignment.measure_words import measurement_lines
 
-    found = measure_pictures(read_still(gt), read_still(lq))
-    numbers = {k: v for k, v in vars(found).items() if k not in {"registration", "blur"}}
-    numbers |= {"blur": found.blur.model_dump()}
+    found = measure_pictures(gt, lq)
     if console.json:
-        console.put_json(numbers)
+        console.put_json(found.model_dump(mode="json"))
         return
-    for name, value in numbers.items():
-        console.put(f"{name}: {value}")
+    for line in measurement_lines(found):
+        console.put(line)
 
 
 @verb(app)
@@ -316,9 +314,8 @@ def calibrate(
             {"hash": stored.hash, "file": str(stored.path), "page": str(page), "calibration": measured}
         )
         return
-    for line in summary_lines(stored.calibration):
+    for line in summary_lines(stored):
         console.put(line)
-    console.put(f"calibration    {stored.hash[:12]}")
     console.say(f"written: {stored.path} and {page.name}")
 
 

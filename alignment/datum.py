@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.camera_motion import Pinhole
+from alignment.camera_motion import Pinhole, row_share
 from alignment.errors import NoMotionError
 from alignment.tracking import ReferenceTracks, TargetTrack
 from alignment.velocity import Track
@@ -151,8 +151,7 @@ def _row_way(track: TargetTrack, lens: Pinhole | None, readout_mm: Array | None)
     """Way of the carriage between the middle row's exposure and that of the target's row, ``(N,)``."""
     if lens is None or readout_mm is None:
         return np.zeros(len(track.sigma_px))
-    share = (track.anchor_px[:, 1] - lens.centre_px[1]) / (lens.height - 1)
-    return np.asarray(readout_mm * share, np.float64)
+    return np.asarray(readout_mm * row_share(track.anchor_px, lens.height), np.float64)
 
 
 def mean_shift(gt: Sequence[Array], lq: Sequence[Array]) -> Array | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.camera_motion import Pinhole, inverted, map_points
+from alignment.camera_motion import Pinhole, inverted, map_points, row_share
 from alignment.errors import NoCommonStructureError
 from alignment.picture import NO_BLUR, Picture
 from alignment.registration import Registration, register
@@ -51,10 +51,18 @@ class SceneDepths:
         low, high = self.range_px_per_mm
         return high - low
 
-    @property
-    def median_px_per_mm(self) -> float:
-        """What half of the picture stays below."""
-        return float(np.median(self.disparity_px_per_mm))
+    def shear_px_per_mm(self, height: int) -> float:
+        """Shear of the picture from its first row to its last per mm that the carriage goes between them.
+
+        Rows far from the middle have the say: it is the slope of what each tile moves over its row.
+
+        Args:
+            height: Of the picture, px.
+        """
+        share = row_share(self.centres_px, height)
+        centred = share - share.mean()
+        power = float(centred @ centred)
+        return float((self.disparity_px_per_mm * share) @ centred / power) if power > 0 else 0.0
 
     def position_limit_mm(self, parallax_px: float = PARALLAX_LIMIT_PX) -> float:
         """Largest position gap that keeps the parallax below ``parallax_px``; infinite for a flat scene."""
@@ -144,29 +152,35 @@ def stereo_baselines(
     return [(int(i), int(second[i])) for i in chosen]
 
 
-def position_gap(found: Registration, depths: SceneDepths, *, direction: Array) -> tuple[float, float] | None:
+def position_gap(
+    found: Registration, depths: SceneDepths, *, direction: Array, readout_gap_mm: float = 0.0
+) -> tuple[float, float] | None:
     """Tell from parallax alone how far apart on the rail two registered frames were taken.
 
     A turn of the camera moves near and far things alike, a move along the rail does not. Boards at one depth
-    cannot tell the two apart; the depths of the whole picture can.
+    cannot tell the two apart; the depths of the whole picture can. Nor is a rolling shutter's way between the rows
+    a gap: where near things lie low in the picture it would pass for one.
 
     Args:
         found: The pair as registered.
         depths: Disparity of the scene's tiles.
         direction: Unit vector of picture motion for growing positions, ``(2,)``.
+        readout_gap_mm: How much farther the carriage goes in the degraded frame while the rows are read out.
 
     Returns:
-        Gap (degraded less ground truth) and its standard deviation, mm; None where the scene is too flat or
-        too little of it can be measured.
+        Gap in the middle row (degraded less ground truth) and its standard deviation, mm; None where the scene is
+        too flat or too little of it can be measured.
     """
     rest = found.leftover
     good = rest.measured & ~rest.foreign
     if good.sum() < _LEAST_TILES:
         return None
     centres = rest.centres_px[good]
-    along = tile_motion(found)[good] @ direction
+    disparity = depths.at(centres)
+    sheared = readout_gap_mm * row_share(centres, found.size[1]) * disparity
+    along = tile_motion(found)[good] @ direction - sheared
     across = (centres @ np.array([-direction[1], direction[0]])) / 1000  # a roll of the camera
-    design = np.column_stack([depths.at(centres), np.ones(len(along)), across])
+    design = np.column_stack([disparity, np.ones(len(along)), across])
     return _robust_slope(design, along, 1 / np.maximum(rest.sigma_px[good], 1e-3))
 
 

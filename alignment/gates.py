@@ -87,7 +87,7 @@ class PairMeasurements:
     marker_share: float | None
     """Correlation of the boards over what is usual in the take; None where no board was tracked."""
     parallax_px: float
-    """Parallax that the position gap and two of its sigmas may cause."""
+    """Parallax that the position gap and two of its sigmas may cause, over the rows of a rolling shutter."""
     overlap_share: float | None = None
     predicted_epe_px: float | None = None
     kinematics_px: float | None = None

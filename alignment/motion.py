@@ -64,6 +64,10 @@ class TakeMotion:
         """Return the carriage's speed in a frame by the fitted motion; 0 for stills taken at standstill."""
         return float(self.velocities_mm_s[index])
 
+    def way_while_read_mm(self, index: int) -> float:
+        """Return how far the carriage goes while a frame's rows are read out; 0 for a global shutter."""
+        return self.velocity_mm_s(index) * self.source.readout_s
+
     @cached_property
     def velocities_mm_s(self) -> Array:
         """``(N,)`` of all frames."""
@@ -72,6 +76,10 @@ class TakeMotion:
     def anchors_at(self, index: int) -> list[Array]:
         """Return every target's place in a frame, ``(2,)`` each, NaN where it was not seen."""
         return [t.anchor_px[index] if visible(t)[index] else np.full(2, np.nan) for t in self.tracks]
+
+    def sigmas_at(self, index: int) -> list[float]:
+        """Return the standard deviation of every target's place in a frame, px."""
+        return [float(t.sigma_px[index]) for t in self.tracks]
 
     def marker_share(self, index: int) -> float:
         """Return how well the targets correlate in a frame compared with what is usual in the take.

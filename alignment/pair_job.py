@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.camera_motion import map_points
+from alignment.camera_motion import gap_over_rows_mm, map_points
 from alignment.datum import mean_shift
 from alignment.decode import FrameReader
 from alignment.depth import SceneDepths
@@ -29,7 +29,7 @@ from alignment.picture import NO_BLUR, Picture
 from alignment.registration import Registration, register
 from alignment.resampling import DeliveredPair, deliver
 from alignment.takes import Array, TakeSource
-from catalog.evidence import BlurRecord, Matrix3x3, PairHashes
+from catalog.evidence import BlurRecord, Matrix3x3, PairHashes, TargetRecord
 from catalog.session_folder import PAIRS_FOLDER
 
 NOT_WRITTEN = PairHashes(gt=None, lq=None, mask=None)
@@ -47,13 +47,15 @@ class PairTask:
     gt_anchors: tuple[Array, ...]
     """Every target's place in the ground truth, NaN where it was not seen."""
     lq_anchors: tuple[Array, ...]
+    target_sigma_px: tuple[float, ...]
+    """Standard deviation of every target's place in the one frame against that in the other."""
     before: PairMeasurements
     """What is known from the frames' places alone."""
     readout_gap_mm: float = 0.0
     """How much farther the carriage goes in the degraded frame while the rows are read out: what the frames'
     positions differ by from the first row to the last beside their gap."""
     shear_px: tuple[float, float] = (0.0, 0.0)
-    """Picture shift that this makes at the scene's median depth from the first row to the last, x and y."""
+    """Picture shift that this makes over the scene's depths from the first row to the last, x and y."""
 
     @property
     def shift_px(self) -> Array:
@@ -184,14 +186,13 @@ def _register(
     initial = _sheared(task.shear_px, lq.size[1]) if last is None else last[0].copy()
     initial[:2, 2] += task.shift_px if last is None else task.shift_px - last[1]
     spread = job.depths.spread_px_per_mm if job.depths else 0.0
-    gap_mm = float(np.hypot(task.match.gap_mm, task.readout_gap_mm / np.sqrt(12)))  # over the rows
     return register(
         gt,
         lq,
         camera=job.lq_source.pinhole(job.focal_px),
         initial=initial,
         finest_scale=finest_scale,
-        parallax_spread_px=spread * gap_mm,
+        parallax_spread_px=spread * gap_over_rows_mm(task.match.gap_mm, task.readout_gap_mm),
     )
 
 
@@ -282,13 +283,35 @@ def measurements(found: Registration, *, like: PairMeasurements) -> PairMeasurem
     )
 
 
+def target_records(outcome: PairOutcome) -> tuple[TargetRecord, ...]:
+    """List the targets seen in both frames, and where the registration puts them; none where there is none."""
+    if outcome.homography is None:
+        return ()
+    task = outcome.task
+    misfits = _target_misfits(task, np.array(outcome.homography))
+    places = zip(task.lq_anchors, misfits, task.target_sigma_px, strict=True)
+    return tuple(
+        TargetRecord(lq_px=_xy(place), misfit_px=_xy(misfit), sigma_px=round(sigma_px, 4))
+        for place, misfit, sigma_px in places
+        if np.isfinite(misfit).all()
+    )
+
+
+def _xy(vector: Array) -> tuple[float, float]:
+    return round(float(vector[0]), 4), round(float(vector[1]), 4)
+
+
+def _target_misfits(task: PairTask, homography: Array) -> Array:
+    """Return how far a homography puts every target from where it was followed to, ``(T, 2)`` px; NaN where unseen."""
+    gt, lq = (np.reshape(anchors, (-1, 2)) for anchors in (task.gt_anchors, task.lq_anchors))
+    return map_points(homography, gt) - lq
+
+
 def _against_targets(task: PairTask, found: Registration) -> float | None:
     """Mean distance between where the registration and the tracks put the targets, px."""
-    gt, lq = np.array(task.gt_anchors), np.array(task.lq_anchors)
-    seen = np.isfinite(gt).all(axis=1) & np.isfinite(lq).all(axis=1)
-    if not seen.any():
-        return None
-    return float(np.linalg.norm(np.mean(map_points(found.homography, gt[seen]) - lq[seen], axis=0)))
+    misfits = _target_misfits(task, found.homography)
+    seen = np.isfinite(misfits).all(axis=1)
+    return float(np.linalg.norm(np.mean(misfits[seen], axis=0))) if seen.any() else None
 
 
 def depth_correlation(found: Registration, depths: SceneDepths | None) -> float:

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from math import hypot
 
 import numpy as np
 from pydantic import Field
 
 from alignment.calibration.store import StoredCalibration, find_calibration
-from alignment.camera_motion import typical_focal_px
+from alignment.camera_motion import gap_over_rows_mm, typical_focal_px
 from alignment.clock_tie import disagreement_s, flashes_of, tie_clocks, with_tie
 from alignment.datum import Datum
 from alignment.depth import SceneDepths
@@ -30,7 +31,15 @@ from alignment.evidence_files import finish_round, finished_round, publish, roun
 from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair
 from alignment.matching import Match, match_frames
 from alignment.motion import TakeMotion, measure_motion, rejected_motion
-from alignment.pair_job import NOT_WRITTEN, PairJob, PairOutcome, PairTask, run_pair_job, single_threaded
+from alignment.pair_job import (
+    NOT_WRITTEN,
+    PairJob,
+    PairOutcome,
+    PairTask,
+    run_pair_job,
+    single_threaded,
+    target_records,
+)
 from alignment.reference import Reference, TakeShift, read_depths, read_reference, read_shift, track_take
 from alignment.takes import Array, TakeSource
 from alignment.tracking import TargetTrack
@@ -285,8 +294,8 @@ class _Session:
             limit_mm=self.options.thresholds.parallax_px / max(spread, 1e-9),
             spread_px_per_mm=spread,
         )
-        direction = self._direction_px_per_mm(depths)
-        tasks = [_task(m, truths[m.gt.source], motion, spread, direction) for m in matches]
+        shear = self._shear_px_per_mm(depths, motion.source.camera.height)
+        tasks = [_task(m, truths[m.gt.source], motion, spread, shear) for m in matches]
         size = self.options.pairs_per_job
         return [
             PairJob(
@@ -302,11 +311,11 @@ class _Session:
             for i in range(0, len(tasks), size)
         ]
 
-    def _direction_px_per_mm(self, depths: SceneDepths | None) -> Array:
-        """Picture motion at the median depth per mm of growing position, ``(2,)``."""
+    def _shear_px_per_mm(self, depths: SceneDepths | None, height: int) -> Array:
+        """Shear of the picture from its first row to its last per mm of way between them, ``(2,)``."""
         if depths is None or self.datum is None:
             return np.zeros(2)
-        return depths.median_px_per_mm * self.datum.scales[self.datum.reference].direction
+        return depths.shear_px_per_mm(height) * self.datum.scales[self.datum.reference].direction
 
     def _finish(
         self, jobs: Sequence[PairJob], key: str, running: Sequence[Future[list[PairOutcome]]], share: float
@@ -399,16 +408,15 @@ def _parameters(options: AlignmentOptions) -> dict[str, float | int | str | bool
 
 
 def _task(
-    match: Match, truth: TakeMotion, degraded: TakeMotion, spread: float, direction_px_per_mm: Array
+    match: Match, truth: TakeMotion, degraded: TakeMotion, spread: float, shear_px_per_mm: Array
 ) -> PairTask:
     lq = degraded.source
-    way_lq_mm = degraded.velocity_mm_s(match.lq.index) * lq.readout_s
-    readout_gap_mm = way_lq_mm - truth.velocity_mm_s(match.gt.index) * truth.source.readout_s
-    shear_px = readout_gap_mm * direction_px_per_mm
+    readout_gap_mm = degraded.way_while_read_mm(match.lq.index) - truth.way_while_read_mm(match.gt.index)
+    shear_px = readout_gap_mm * shear_px_per_mm
     before = PairMeasurements(
         uniform=match.gt.uniform and match.lq.uniform,
         marker_share=degraded.marker_share(match.lq.index),
-        parallax_px=match.reach_mm * spread,
+        parallax_px=gap_over_rows_mm(match.reach_mm, readout_gap_mm) * spread,
         kinematics_sigma_px=0.0 if "markers" in degraded.record.evidence else _PICTURE_TRACK_SIGMA_PX,
     )
     return PairTask(
@@ -416,6 +424,9 @@ def _task(
         match=match,
         gt_anchors=tuple(truth.anchors_at(match.gt.index)),
         lq_anchors=tuple(degraded.anchors_at(match.lq.index)),
+        target_sigma_px=tuple(
+            map(hypot, truth.sigmas_at(match.gt.index), degraded.sigmas_at(match.lq.index))
+        ),
         before=before,
         readout_gap_mm=readout_gap_mm,
         shear_px=(float(shear_px[0]), float(shear_px[1])),
@@ -451,6 +462,7 @@ def _pair_record(job: PairJob, outcome: PairOutcome, norms: RoundNorms) -> PairR
         blur=outcome.blur,
         gates=gates,
         evidence=job.lq_evidence,
+        targets=target_records(outcome),
         mask=f"pairs/mask/{name}.png" if written.mask else None,
         mu=outcome.mu if not reasons else None,
         sigma=outcome.sigma if not reasons else None,

@@ -193,8 +193,11 @@ def read_shift(
             first = Picture(gt.read(match.gt.index).rgb(), tone=reference.source.tone)
             second = Picture(lq.read(match.lq.index).rgb(), tone=motion.source.tone)
             found = screen_pair(reference, motion, match, first, second, focal_px=focal_px)
-            gap = None if found is None else position_gap(found, depths, direction=direction)
-            if found is None or gap is None:
+            if found is None:
+                continue
+            rolled_mm = motion.way_while_read_mm(match.lq.index) - reference.way_while_read_mm(match.gt.index)
+            gap = position_gap(found, depths, direction=direction, readout_gap_mm=rolled_mm)
+            if gap is None:
                 continue
             gaps.append((match.lq.position_mm, gap[0] - match.gap_mm, gap[1]))
             ratios.append(found.exposure_ratio)

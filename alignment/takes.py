@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -112,7 +112,7 @@ class TakeSource:
         size = self.camera.width, self.camera.height
         if known is None or known.lens is None or (known.width, known.height) != size:
             return None
-        return Pinhole(known.lens.focal_px.value, *size, k1=known.lens.distortion_k1.value)
+        return Pinhole(known.lens.focal_px.value, *size, k1=known.lens.distortion_k1.value, k2=known.lens.k2)
 
     @property
     def readout_s(self) -> float:
@@ -124,8 +124,9 @@ class TakeSource:
     def pinhole(self, focal_px: float) -> Pinhole:
         """Return the camera with a focal length, and the calibrated distortion where there is one."""
         lens = self.lens
-        k1 = 0.0 if lens is None else lens.k1
-        return Pinhole(focal_px, self.camera.width, self.camera.height, k1=k1)
+        if lens is None:
+            return Pinhole(focal_px, self.camera.width, self.camera.height)
+        return replace(lens, focal_px=focal_px)
 
     @property
     def low_light(self) -> bool:

@@ -41,6 +41,17 @@ class PairHashes(Document):
 Matrix3x3 = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 
 
+class TargetRecord(Document):
+    """A board, or a part of the picture, that the positions of a pair were measured by."""
+
+    lq_px: tuple[float, float]
+    """Where it was followed to in the LQ frame."""
+    misfit_px: tuple[float, float]
+    """How far from there the registration puts it."""
+    sigma_px: float
+    """Standard deviation of the place it was followed to, against that in the GT frame, in either direction."""
+
+
 class PairRecord(Document):
     """One line of `pairs.jsonl`: a candidate pair, accepted or not, with its evidence."""
 
@@ -69,6 +80,8 @@ class PairRecord(Document):
     """Every gate's measured value by the gate's name."""
     evidence: tuple[str, ...] = ()
     """What the pair rests on: ``markers``, ``telemetry``, ``picture``."""
+    targets: tuple[TargetRecord, ...] = ()
+    """What was followed in both frames, where the pair was registered."""
     mask: str | None
     mu: float | None
     sigma: float | None

@@ -51,6 +51,8 @@ class SimulationSpec(Document):
     """Rolling shutter: time from the first to the last row, s; 0 is a global shutter."""
     distortion_k1: float = Field(default=0.0, ge=-0.3, le=0.3)
     """First radial distortion coefficient (OpenCV's convention)."""
+    distortion_k2: float = Field(default=0.0, ge=-0.3, le=0.3)
+    """Second one."""
     repeatability_mm: float = Field(default=0.03, ge=0)
     """Standard deviation of the carriage's y and z offset and of the x datum from take to take, mm."""
     jitter_mm: float = Field(default=0.02, ge=0)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
-from alignment.calibration.document import NoiseCalibration, ToneCalibration
+from alignment.calibration.document import Calibration, NoiseCalibration, ToneCalibration
 from alignment.camera_motion import Array
 from alignment.photometry import ToneCurve, measured_tone_curve, standard_tone_curve
+
+_SLOPE_STEP = 2.0
+"""Codes to either side over which a slope is taken."""
+_ROUNDING_SIGMA = 12**-0.5
 
 
 @cache
@@ -27,3 +32,43 @@ def light_sigma(noise: NoiseCalibration, light: Array) -> Array:
     electrons = noise.electrons_at_white.value
     read_e = 0.0 if noise.read_noise_e is None else noise.read_noise_e.value
     return np.asarray(np.sqrt(np.maximum(light, 0.0) * electrons + read_e**2) / electrons, np.float64)
+
+
+def slope_of_light(tone: ToneCurve, codes: Array) -> Array:
+    """Differentiate light by code, per code; ``codes`` of any shape, 0..255."""
+    low, high = np.maximum(codes - _SLOPE_STEP, 0.0), np.minimum(codes + _SLOPE_STEP, 255.0)
+    dark, bright = (tone.light(c.astype(np.float32)).astype(np.float64) for c in (low, high))
+    return np.asarray((bright - dark) / (high - low), np.float64)
+
+
+def code_sigma(noise: NoiseCalibration, tone: ToneCurve, codes: Array) -> Array:
+    """Standard deviation of one channel of a pixel in codes, rounding left out; ``codes`` of any shape, 0..255."""
+    light = tone.light(codes.astype(np.float32)).astype(np.float64)
+    return np.asarray(light_sigma(noise, light) / slope_of_light(tone, codes), np.float64)
+
+
+def pixel_noise(found: Calibration, *, iso: int, light: float) -> float | None:
+    """Forecast the noise of a pixel as it is recorded.
+
+    Args:
+        found: What is known of the camera.
+        iso: The setting; one that was not measured has its electrons scaled from the nearest that was.
+        light: What falls on the pixel, white = 1; more than white is clipped.
+
+    Returns:
+        Standard deviation of one channel in codes, rounding included; None where no noise was measured.
+    """
+    if not found.noise:
+        return None
+    tone = standard_tone_curve("bt709") if found.tone is None else tone_curve(found.tone, "measured")
+    code = tone.codes(np.array([min(light, 1.0)], np.float32)).astype(np.float64)
+    sigma = float(code_sigma(_noise_of(found.noise, iso), tone, code)[0])
+    return float(np.hypot(sigma, _ROUNDING_SIGMA))
+
+
+def _noise_of(measured: Sequence[NoiseCalibration], iso: int) -> NoiseCalibration:
+    """Return the noise of an ISO setting; amplification changes what fills the codes' range, not what reading adds."""
+    near = min(measured, key=lambda n: (abs(np.log(n.iso / iso)), n.iso))
+    electrons = near.electrons_at_white
+    scaled = electrons.model_copy(update={"value": electrons.value * near.iso / iso})
+    return near.model_copy(update={"iso": iso, "electrons_at_white": scaled})

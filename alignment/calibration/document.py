@@ -33,7 +33,7 @@ class MissingMeasurement(Document):
 
 
 class LensCalibration(Document):
-    """A pinhole with one radial distortion coefficient, in px of the calibrated picture size."""
+    """A pinhole with radial distortion, in px of the calibrated picture size."""
 
     focal_px: Measured
     focal_source: Literal["boards", "profile"]
@@ -42,6 +42,15 @@ class LensCalibration(Document):
     """x, y; near the picture's middle by assumption where the sigma is about a hundredth of the width."""
     distortion_k1: Measured
     """OpenCV's first radial coefficient."""
+    distortion_k2: Measured | None = None
+    """The second one; None where the boards do not tell it from 0, which then goes with the first."""
+    distortion_covariance: float = 0.0
+    """Of the two coefficients: over the picture, one makes up for much of the other."""
+
+    @property
+    def k2(self) -> float:
+        """The second coefficient, 0 where it was not told from that."""
+        return 0.0 if self.distortion_k2 is None else self.distortion_k2.value
 
 
 class BoardCalibration(Document):

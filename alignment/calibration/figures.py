@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.calibration.curve import light_sigma, tone_curve
+from alignment.calibration.curve import code_sigma, tone_curve
 from alignment.calibration.document import (
     Calibration,
     LensCalibration,
@@ -49,19 +49,29 @@ def _panel(drawing: Drawing, top: float, *, x: tuple[float, float], y: tuple[flo
 
 def _distortion_figure(lens: LensCalibration, width: int, height: int) -> Figure:
     """Displacement by distortion from the middle to the farthest corner."""
-    k1, focal_px = lens.distortion_k1, lens.focal_px.value
     radius = np.linspace(0.0, float(np.hypot(width, height)) / 2, 80)
-    cube = focal_px * (radius / focal_px) ** 3
+    moved, sigma = distortion_px(lens, radius)
     title = "Displacement by distortion"
-    corner, doubt = (number(v * float(cube[-1]), 1) for v in (k1.value, k1.sigma))
+    corner, doubt = (number(float(v[-1]), 1) for v in (moved, sigma))
     caption = f"In the corner {corner} ± {doubt} px; negative is towards the middle."
     drawing = Drawing("distortion", _HEIGHT, title=title, description=caption)
-    low, high = ((k1.value + times * k1.sigma) * cube for times in (-2, 2))
+    low, high = (moved + times * sigma for times in (-2, 2))
     panel = _panel(drawing, _LABEL_PX, x=(0.0, float(radius[-1])), y=spread([0.0, *low, *high]))
     panel.axes("distance from the middle in px", "displacement in px")
     panel.area(radius, low, high, "sigma")
-    panel.line(radius, k1.value * cube, "line s0")
+    panel.line(radius, moved, "line s0")
     return Figure(title, drawing.markup(), caption)
+
+
+def distortion_px(lens: LensCalibration, radius_px: Array) -> tuple[Array, Array]:
+    """How far the lens moves what belongs at a distance from the middle, and its standard deviation, px."""
+    tangent = radius_px / lens.focal_px.value
+    cube, fifth = (lens.focal_px.value * tangent**power for power in (3, 5))
+    k1, k2 = lens.distortion_k1, lens.distortion_k2
+    variance = (k1.sigma * cube) ** 2
+    if k2 is not None:
+        variance = variance + 2 * lens.distortion_covariance * cube * fifth + (k2.sigma * fifth) ** 2
+    return k1.value * cube + lens.k2 * fifth, np.sqrt(np.maximum(variance, 0.0))
 
 
 def _bend_figure(
@@ -125,9 +135,7 @@ def _noise_figure(found: Calibration) -> Figure:
     title = "Noise of a pixel"
     caption = "Standard deviation of one channel by photon transfer, in codes over the mean code."
     tone = standard_tone_curve("bt709") if found.tone is None else tone_curve(found.tone, "measured")
-    light = tone.light(_CODES.astype(np.float32)).astype(np.float64)
-    light_by_code = np.gradient(light, _CODES)
-    curves = [light_sigma(noise, light) / light_by_code for noise in found.noise]
+    curves = [code_sigma(noise, tone, _CODES) for noise in found.noise]
     drawing = Drawing("noise", _HEIGHT, title=title, description=caption)
     entries = [("line", f"line s{k % SERIES}", f"ISO {noise.iso}") for k, noise in enumerate(found.noise)]
     top = drawing.legend(14, entries, left=LEFT)

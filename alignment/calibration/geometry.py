@@ -22,21 +22,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.calibration.sightings import TakeSightings
+from alignment.camera_motion import row_share
 from alignment.takes import Array
 
 Index = NDArray[np.int64]
 
-FOCAL, CX, CY, K1, UP_Y, UP_Z, READOUT = range(7)
+FOCAL, CX, CY, K1, K2, UP_Y, UP_Z, READOUT = range(8)
 """Places of the numbers that belong to no board in `Solution.common`; then six per board follow."""
-SHARED = 7
+SHARED = 8
 POSE = 6
 FOCAL_PRIOR = 0.03
 """Relative sigma of a data sheet's focal length."""
+_MEASURED_SHARE = 0.5
+"""Share of that below which the boards count as telling it."""
+_HELD_PX = 1e-3
 CENTRE_PRIOR = 0.01
 """Sigma of the principal point, picture widths."""
-_K1_PRIOR, _DIRECTION_PRIOR, _READOUT_PRIOR_S = 0.3, 0.1, 0.05
+_DISTORTION_PRIOR, _DIRECTION_PRIOR, _READOUT_PRIOR_S = 0.3, 0.1, 0.05
 _BOARD_TURN_PRIOR, _BOARD_SHIFT_PRIOR_MM = 0.6, 1e4
 _PINNED_MM = 1e-3
+_NO_K2 = 1e-6
 _PULL_PRIOR_PX = 0.015
 """Detection pulls a corner the same way wherever it has the same place between pixels, and boards hardly move across
 the rail: a hundred frames would know no more than one. Measured on rendered boards: 0.006 to 0.01 px."""
@@ -84,7 +89,6 @@ class Corners:
         counts = [len(f.board) for f in frames]
         frame = np.repeat(np.arange(len(frames)), counts)
         image = np.concatenate([f.image_px for f in frames])
-        share = (image[:, 1] - (camera.height - 1) / 2) / (camera.height - 1)
         board = np.concatenate([f.board for f in frames])
         plane = np.concatenate([f.plane_mm for f in frames])
         named = np.column_stack([board, np.round(plane, 3)])
@@ -94,7 +98,7 @@ class Corners:
             board,
             plane,
             image,
-            velocity[frame] * share,
+            velocity[frame] * row_share(image, camera.height),
             np.unique(named, axis=0, return_inverse=True)[1].ravel(),
             len(frames),
             boards,
@@ -107,8 +111,9 @@ class Solution:
 
     corners: Corners
     common: Array
-    """``(7 + 6 B + 2 C,)``: focal px, principal x and y px, k1, direction of the rail (y, z for 1 in x), readout s; of
-    every board its rotation vector and the place of its origin, mm; of every corner how detection pulls it, px."""
+    """``(8 + 6 B + 2 C,)``: focal px, principal x and y px, k1, k2, direction of the rail (y, z for 1 in x), readout
+    s; of every board its rotation vector and the place of its origin, mm; of every corner how detection pulls it, px.
+    """
     frames: Array
     """``(F, 6)``: along, y, z mm; pitch, yaw, roll rad."""
     common_covariance: Array
@@ -123,6 +128,21 @@ class Solution:
         """Standard deviation of one of the common numbers."""
         return float(np.sqrt(self.common_covariance[place, place]))
 
+    @property
+    def tells_focal(self) -> bool:
+        """The boards tell the focal length, rather than what was known of it beforehand."""
+        return self.sigma(FOCAL) < _MEASURED_SHARE * FOCAL_PRIOR * float(self.common[FOCAL])
+
+    @property
+    def tells_k2(self) -> bool:
+        """The second distortion coefficient was fitted rather than held at 0."""
+        return self.sigma(K2) > 2 * _NO_K2
+
+    @property
+    def distortion_covariance(self) -> float:
+        """Of the two distortion coefficients; 0 where the second one was held at 0."""
+        return float(self.common_covariance[K1, K2]) if self.tells_k2 else 0.0
+
     def board_pose(self, board: int) -> Array:
         """Rotation vector and origin of a board, ``(6,)``."""
         return self.common[SHARED + POSE * board :][:POSE]
@@ -131,13 +151,28 @@ class Solution:
 def adjust(corners: Corners, *, focal_px: float) -> Solution:
     """Fit everything to all corners, by Gauss-Newton with Huber weights, the frames eliminated.
 
+    The second distortion coefficient is 0 unless the corners speak against that by Schwarz's criterion: where boards
+    leave out the picture's corners it would only make the first one uncertain. A focal length that the boards hardly
+    tell is held at the one known beforehand, since what little they say is what detection makes wrong; sigmas are
+    those of a free one all the same.
+
     Args:
         corners: Of at least a few moving frames.
         focal_px: What is known of the focal length beforehand.
     """
-    now = _start(corners, focal_px)
-    prior = _prior(corners, now)
-    sigma_px = 1.0
+    start = _start(corners, focal_px)
+    plain = _adjusted(start, _prior(start, k2_sigma=_NO_K2))
+    bent = _adjusted(plain, _prior(start, k2_sigma=_DISTORTION_PRIOR))
+    strength = (bent.common[K2] / bent.sigma(K2)) ** 2
+    found = bent if strength > np.log(corners.image_px.size) else plain
+    if found.tells_focal:
+        return found
+    k2_sigma = _DISTORTION_PRIOR if found is bent else _NO_K2
+    held = _adjusted(found, _prior(start, k2_sigma=k2_sigma, focal_sigma_px=_HELD_PX))
+    return replace(found, common=held.common, frames=held.frames)
+
+
+def _adjusted(now: Solution, prior: _Prior) -> Solution:
     for _ in range(_MOST_STEPS):
         residual, by_common, by_frame = _linearised(now)
         sigma_px = max(1.4826 * float(np.median(np.abs(residual))), _LEAST_SIGMA_PX)
@@ -220,13 +255,15 @@ class _Prior:
     """``(6,)``, about 0."""
 
 
-def _prior(corners: Corners, start: Solution) -> _Prior:
-    focal, width = start.common[FOCAL], corners.size[0]
+def _prior(start: Solution, *, k2_sigma: float, focal_sigma_px: float | None = None) -> _Prior:
+    """Say how far every number may lie from where the adjustment starts; the focal length by a data sheet's error."""
+    corners, width = start.corners, start.corners.size[0]
     shared = [
-        FOCAL_PRIOR * focal,
+        focal_sigma_px or FOCAL_PRIOR * start.common[FOCAL],
         CENTRE_PRIOR * width,
         CENTRE_PRIOR * width,
-        _K1_PRIOR,
+        _DISTORTION_PRIOR,
+        k2_sigma,
         _DIRECTION_PRIOR,
         _DIRECTION_PRIOR,
         _READOUT_PRIOR_S,
@@ -251,7 +288,8 @@ def project(corners: Corners, common: Array, frames: Array) -> Array:
     centre[:, 1:] += own[:, 1:3]
     seen = np.einsum("nij,nj->ni", rotation_matrices(frames[:, 3:])[corners.frame], world - centre)
     flat = seen[:, :2] / seen[:, 2:]
-    radial = 1 + common[K1] * np.sum(flat**2, axis=1, keepdims=True)
+    square = np.sum(flat**2, axis=1, keepdims=True)
+    radial = 1 + (common[K1] + common[K2] * square) * square
     pulled = common[[CX, CY]] + pulls.reshape(-1, 2)[corners.corner]
     return np.asarray(common[FOCAL] * flat * radial + pulled, np.float64)
 

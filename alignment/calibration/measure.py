@@ -35,8 +35,6 @@ from catalog.session_folder import SessionFolder, SessionRecord
 
 Progress = Callable[[float], object]
 
-_MEASURED_SHARE = 0.5
-"""Share of the prior's sigma below which something counts as measured."""
 _USEFUL_K1_SIGMA = 0.05
 _USEFUL_READOUT_SIGMA_S = 0.004
 _CURVE_DOUBT = 0.05
@@ -178,7 +176,7 @@ class _Findings:
         if k1.sigma > _USEFUL_K1_SIGMA:
             self._lack("lens distortion", "the boards cross too little of the picture", _BOARDS_NEXT)
             return None
-        from_boards = focal.sigma < _MEASURED_SHARE * adj.FOCAL_PRIOR * focal.value
+        from_boards = self._solution.tells_focal
         if not from_boards:
             self._lack(
                 "focal length",
@@ -190,6 +188,8 @@ class _Findings:
             focal_source="boards" if from_boards else "profile",
             principal_px=(self._measured(adj.CX), self._measured(adj.CY)),
             distortion_k1=k1,
+            distortion_k2=self._measured(adj.K2) if self._solution.tells_k2 else None,
+            distortion_covariance=self._solution.distortion_covariance,
         )
 
     def _boards(self) -> tuple[BoardCalibration, ...]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from alignment.calibration.curve import slope_of_light
 from alignment.calibration.document import Measured, NoiseCalibration
 from alignment.calibration.still_phase import PATCH_PX, StillPhase
 from alignment.photometry import ToneCurve
@@ -116,13 +117,6 @@ def _rounding(phase: StillPhase) -> float:
     """Variance of rounding, codes²: RGB to 8 bits, luma to 8 bits of its range."""
     step = 1.0 if phase.source.camera.colour.range == "pc" else 255 / 219
     return float(np.sum(_LUMA**2) + step**2) / 12
-
-
-def slope_of_light(tone: ToneCurve, codes: Array) -> Array:
-    """Differentiate light by code, per code."""
-    step = 2.0
-    low, high = (tone.light((codes + s).astype(np.float32)).astype(np.float64) for s in (-step, step))
-    return np.asarray((high - low) / (2 * step), np.float64)
 
 
 def _line(design: Array, variance: Array, pixels: Array) -> tuple[Array, Array, int]:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline
 
+from alignment.calibration.curve import slope_of_light
 from alignment.calibration.document import MissingMeasurement, ToneCalibration
-from alignment.calibration.noise import slope_of_light
 from alignment.calibration.still_phase import StillPhase
 from alignment.photometry import ToneCurve, standard_tone_curve
 from alignment.takes import Array

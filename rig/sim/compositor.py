@@ -81,7 +81,7 @@ def compose(layers: Sequence[Layer], camera: Pinhole, rows: Vectors) -> Image32:
     Returns:
         Light on the sensor, (H, W, 3).
     """
-    warp = _WarpByRow(camera, rows) if len(rows) > 1 or camera.k1 else _Warp(camera, rows[0])
+    warp = _WarpByRow(camera, rows) if len(rows) > 1 or camera.distorts else _Warp(camera, rows[0])
     picture = warp.sample(layers[0].colour, layers[0], warp.whole)
     for layer in layers[1:]:
         box = warp.box(layer)
@@ -135,7 +135,7 @@ class _WarpByRow:
         points = np.column_stack([layer.corners_mm, np.full(4, layer.depth_mm)])
         seen = [self._camera.project(points, pose) for pose in self._knots]
         # A distorted edge bulges beyond its corners by at most its own sagitta.
-        bulge = abs(self._camera.k1) * self._camera.width
+        bulge = (abs(self._camera.k1) + abs(self._camera.k2)) * self._camera.width
         return _box_around(np.concatenate(seen), self._camera, margin_px=2 + bulge)
 
     def sample(self, texture: Image32, layer: Layer, box: Box) -> Image32:

@@ -32,12 +32,18 @@ _UNDISTORT_STEPS = 8
 
 @dataclass(frozen=True)
 class Pinhole:
-    """A pinhole with one radial distortion coefficient (OpenCV's ``k1``)."""
+    """A pinhole with two radial distortion coefficients (OpenCV's ``k1`` and ``k2``)."""
 
     focal_px: float
     width: int
     height: int
     k1: float = 0.0
+    k2: float = 0.0
+
+    @property
+    def distorts(self) -> bool:
+        """Straight lines come out bent."""
+        return bool(self.k1 or self.k2)
 
     @property
     def centre_px(self) -> tuple[float, float]:
@@ -54,13 +60,14 @@ class Pinhole:
         """Project world points (N, 3) seen from ``poses`` (6,) or (N, 6) to pixels (N, 2)."""
         camera = np.einsum("...ij,...j->...i", rotations(poses), points_mm - poses[..., :3])
         flat = camera[..., :2] / camera[..., 2:]
-        radial = 1 + self.k1 * np.sum(flat**2, axis=-1, keepdims=True)
+        square = np.sum(flat**2, axis=-1, keepdims=True)
+        radial = 1 + (self.k1 + self.k2 * square) * square
         return np.asarray(self.focal_px * flat * radial + self.centre_px)
 
     def rays(self, points_px: Vectors) -> Vectors:
         """Undistorted directions (N, 3), third component 1, of pixels (N, 2) in the camera's axes."""
         flat = (points_px - np.array(self.centre_px)) / self.focal_px
-        return np.concatenate([_undistorted(flat, self.k1), np.ones((*flat.shape[:-1], 1))], axis=-1)
+        return np.concatenate([_undistorted(flat, self.k1, self.k2), np.ones((*flat.shape[:-1], 1))], axis=-1)
 
     def hit(self, points_px: Vectors, poses: Vectors, depth_mm: float) -> Vectors:
         """World x, y (N, 2) where the rays of pixels (N, 2) meet the plane z = ``depth_mm``."""
@@ -74,11 +81,12 @@ class Pinhole:
         return np.asarray(self.matrix @ rotations(pose) @ to_camera)
 
 
-def _undistorted(flat: Vectors, k1: float) -> Vectors:
+def _undistorted(flat: Vectors, k1: float, k2: float) -> Vectors:
     radius = np.hypot(flat[..., 0], flat[..., 1])
     straight = radius.copy()
-    for _ in range(_UNDISTORT_STEPS if k1 else 0):  # Newton on r (1 + k1 r^2) = r_d
-        straight -= (straight + k1 * straight**3 - radius) / (1 + 3 * k1 * straight**2)
+    for _ in range(_UNDISTORT_STEPS if k1 or k2 else 0):  # Newton on r (1 + k1 r^2 + k2 r^4) = r_d
+        excess = straight + k1 * straight**3 + k2 * straight**5 - radius
+        straight -= excess / (1 + 3 * k1 * straight**2 + 5 * k2 * straight**4)
     scale = np.divide(straight, radius, out=np.ones_like(radius), where=radius > 0)
     return flat * scale[..., None]
 

@@ -49,6 +49,7 @@ class TruthHeader(Document):
     height: int
     focal_px: float
     distortion_k1: float
+    distortion_k2: float = 0.0
     readout_s: float
     exposure: Exposure
     conditions: dict[str, str]
@@ -86,7 +87,7 @@ class FrameTruth:
     def camera(self) -> Pinhole:
         """The camera's geometry."""
         h = self.header
-        return Pinhole(h.focal_px, h.width, h.height, h.distortion_k1)
+        return Pinhole(h.focal_px, h.width, h.height, h.distortion_k1, h.distortion_k2)
 
     @cached_property
     def _knots(self) -> Vectors:

@@ -9,7 +9,7 @@ import numpy as np
 
 from alignment.calibration.document import Calibration
 from alignment.calibration.store import find_calibration
-from catalog.session_folder import LensSpec
+from rig.calibrated import calibrated_lens
 from rig.profile import RigProfile
 
 _TONE_NODES = 512
@@ -31,20 +31,14 @@ def twin_of(profile: RigProfile, *, data: Path) -> RigProfile:
     name = profile.simulation.calibration
     found = find_calibration(name, data=data, rig=profile.name).calibration
     simulation = profile.simulation.model_copy(update=_simulated(found) | {"calibration": None})
-    return profile.model_copy(update={"simulation": simulation, "lens": _lens(profile, found)})
-
-
-def _lens(profile: RigProfile, found: Calibration) -> LensSpec:
-    if found.lens is None:
-        return profile.lens
-    focal_mm = found.lens.focal_px.value / found.width * profile.lens.sensor_width_mm
-    return profile.lens.model_copy(update={"focal_mm": focal_mm})
+    return profile.model_copy(update={"simulation": simulation, "lens": calibrated_lens(profile.lens, found)})
 
 
 def _simulated(found: Calibration) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if found.lens is not None:
         changes["distortion_k1"] = found.lens.distortion_k1.value
+        changes["distortion_k2"] = found.lens.k2
     if found.readout is not None:
         changes["readout_s"] = min(max(found.readout.readout_s.value, 0.0), _LONGEST_READOUT_S)
     if found.tone is not None:

@@ -132,7 +132,8 @@ class World:
         focal_px = focal_length_px(
             self.lens, self.spec.width, focus_m=focus_m, breathing=self.spec.focus_breathing
         )
-        return Pinhole(focal_px, self.spec.width, self.spec.height, self.spec.distortion_k1)
+        spec = self.spec
+        return Pinhole(focal_px, spec.width, spec.height, spec.distortion_k1, spec.distortion_k2)
 
     def truth_header(self, shot: Shot) -> TruthHeader:
         """Describe what holds for all frames of a shot."""
@@ -144,6 +145,7 @@ class World:
             height=camera.height,
             focal_px=camera.focal_px,
             distortion_k1=camera.k1,
+            distortion_k2=camera.k2,
             readout_s=self.spec.readout_s,
             exposure=exposure,
             conditions=dict(shot.conditions),

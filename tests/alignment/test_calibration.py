@@ -47,6 +47,7 @@ def some_calibration(**changes: object) -> Calibration:
         focal_source="profile",
         principal_px=(measured(319.5), measured(179.5)),
         distortion_k1=measured(-0.05),
+        distortion_k2=measured(0.03),
     )
     given = {
         "rig": "sim",
@@ -177,11 +178,11 @@ SPEEDS_MM_S = (0.0, 40.0, 80.0, 40.0)
 
 
 def filmed_corners(
-    *, depths_mm: tuple[float, float] = DEPTHS_MM, speeds_mm_s=SPEEDS_MM_S, seed: int = 5
+    *, depths_mm: tuple[float, float] = DEPTHS_MM, speeds_mm_s=SPEEDS_MM_S, k2: float = 0.0, seed: int = 5
 ) -> adj.Corners:
     """Twelve frames per speed over 180 mm of travel, two boards of 5 × 4 corners, angles of 0.005 deg."""
     rng = np.random.default_rng(seed)
-    lens = SimulatedLens(FOCAL_PX, 640, 360, K1)
+    lens = SimulatedLens(FOCAL_PX, 640, 360, K1, k2)
     grid = np.stack(np.meshgrid(np.arange(1, 6), np.arange(1, 5)), axis=-1).reshape(-1, 2) * 100.0
     frame, board, plane, image, share = [], [], [], [], []
     places = [(x, v) for v in speeds_mm_s for x in np.linspace(0.0, 180.0, 12)]
@@ -219,6 +220,17 @@ def test_lens_and_shutter_come_out_of_the_corners_within_three_sigmas():
     assert found.sigma(adj.K1) < 0.01
     assert found.sigma(adj.READOUT) < 0.001
     assert found.sigma_px == pytest.approx(NOISE_PX, rel=0.1)
+    assert not found.tells_k2
+
+
+def test_a_lens_of_two_coefficients_comes_out_of_the_corners():
+    """Together they know better what the picture does than each of them for itself: hence their covariance."""
+    found = adj.adjust(filmed_corners(k2=0.1), focal_px=FOCAL_PX)
+
+    assert found.tells_k2
+    for place, true in ((adj.K1, K1), (adj.K2, 0.1)):
+        assert abs(found.common[place] - true) < 3 * found.sigma(place)
+    assert found.distortion_covariance < -0.5 * found.sigma(adj.K1) * found.sigma(adj.K2)
 
 
 def test_boards_that_face_the_camera_leave_the_focal_length_as_uncertain_as_it_was():
@@ -256,7 +268,7 @@ def test_scales_that_scatter_more_than_they_claim_are_believed_less():
 
 # The calibrated lens in the estimators.
 
-LENS = Pinhole(620.0, 640, 360, k1=-0.05)
+LENS = Pinhole(620.0, 640, 360, k1=-0.05, k2=0.03)
 
 
 def test_rays_and_pixels_of_a_distorting_lens_are_each_others_inverse():
@@ -264,7 +276,7 @@ def test_rays_and_pixels_of_a_distorting_lens_are_each_others_inverse():
 
     assert LENS.pixels(LENS.rays(points)) == pytest.approx(points, abs=1e-4)
     assert LENS.rays(points) == pytest.approx(
-        SimulatedLens(620.0, 640, 360, -0.05).rays(points)[:, :2], abs=1e-7
+        SimulatedLens(620.0, 640, 360, -0.05, 0.03).rays(points)[:, :2], abs=1e-7
     )
 
 
@@ -361,7 +373,8 @@ def test_the_twin_of_a_rig_has_its_lens_shutter_noise_tone_and_bends(tmp_path: P
 
     spec = twin.simulation
     assert spec is not None
-    assert (spec.distortion_k1, spec.readout_s, spec.read_noise_e) == (-0.05, 0.015, 5.0)
+    assert (spec.distortion_k1, spec.distortion_k2) == (-0.05, 0.03)
+    assert (spec.readout_s, spec.read_noise_e) == (0.015, 5.0)
     assert spec.full_well_e == 6000.0  # 3000 at ISO 200
     assert twin.lens.focal_mm / twin.lens.sensor_width_mm * 640 == pytest.approx(620.0)
     pitch = Carriage(spec, lambda t: t, seed=1).bends_deg(np.array([50.0, 100.0]))[:, 0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alignment.calibration.curve import light_sigma
+from alignment.calibration.curve import light_sigma, pixel_noise
 from alignment.calibration.document import (
     BoardCalibration,
     Calibration,
@@ -23,6 +23,7 @@ from alignment.calibration.document import (
 )
 from alignment.calibration.page import render_calibration, write_calibration_page
 from alignment.calibration.store import StoredCalibration, store_calibration
+from alignment.calibration.summary import summary_lines
 
 
 def measured(value: float, sigma: float = 0.01) -> Measured:
@@ -53,6 +54,8 @@ FULL = Calibration(
         focal_source="boards",
         principal_px=(measured(959.0, 1.5), measured(540.2, 1.5)),
         distortion_k1=measured(-0.0503, 0.0012),
+        distortion_k2=measured(0.02, 0.005),
+        distortion_covariance=-5e-6,
     ),
     boards=(
         BoardCalibration(
@@ -96,14 +99,29 @@ def test_every_number_stands_with_its_sigma():
     found = {re.sub("<small>.*", "", what): (value, sigma) for what, value, sigma in rows}
 
     assert found["distortion k1"] == ("−0.0503", "0.0012")
+    assert found["distortion k2"] == ("0.0200", "0.0050")
     assert found["rail scale"] == ("1.00213", "0.00001")
     assert found["readout"] == ("15.20", "0.30")
     assert found["ISO 1600, electrons at white"] == ("500", "9")
     assert "ISO 1600, read noise" not in found
 
 
+def test_the_words_of_the_command_are_those_of_the_page():
+    stored = StoredCalibration("0123456789abcdef" * 4, Path("unused.json"), FULL)
+
+    lines = list(summary_lines(stored))
+
+    assert lines[0].startswith("calibration 0123456789ab: rig bench-a, camera main, 1920 × 1080 px")
+    assert "rail scale                    1.00213 ± 0.00001 mm per mm (divide the steps" in "\n".join(lines)
+    noise = next(line for line in lines if line.startswith("ISO 1600"))
+    assert noise.endswith("500 ± 9 e (read noise is below what 8 bits show)")
+
+
 def test_every_plot_is_drawn_and_says_what_it_shows():
-    """Half the diagonal of 1920 × 1080 is 1101.5 px: k1 f (r/f)³ = -0.0503 × 1872.4 × 0.2036 = -19.2 px."""
+    """Half the diagonal of 1920 × 1080 is 1101.5 px: f (k1 (r/f)³ + k2 (r/f)⁵) = -19.17 + 2.64 = -16.5 px.
+
+    Its variance: (0.0012·381.2)² - 2·5e-6·381.2·131.9 + (0.005·131.9)² = 0.2093 - 0.5028 + 0.4350 = 0.376².
+    """
     page = page_of(FULL)
 
     titles = re.findall(r"<h3>(.*?)</h3>", page)
@@ -116,7 +134,7 @@ def test_every_plot_is_drawn_and_says_what_it_shows():
         "Tone curve against its tag",
         "Noise of a pixel",
     ]
-    assert "In the corner −19.2 ± 0.5 px" in page
+    assert "In the corner −16.5 ± 0.4 px" in page
 
 
 def test_what_is_missing_stands_there_with_what_to_record():
@@ -150,3 +168,18 @@ def test_light_varies_by_its_electrons_and_by_the_reading():
 
     assert light_sigma(clean, np.array([0.5]))[0] == pytest.approx(np.sqrt(250) / 500)
     assert light_sigma(dark, np.array([0.0]))[0] == pytest.approx(4 / 8000)
+
+
+@pytest.mark.parametrize(
+    ("iso", "electrons", "read_e"), [(100, 8000, 4.0), (200, 4000, 4.0), (3200, 250, 0.0)]
+)
+def test_the_noise_of_a_setting_is_scaled_from_the_nearest_that_was_measured(iso, electrons, read_e):
+    """BT.709 has a slope of 255·1.0993·0.45·0.18^-0.55 = 323.95 codes at a light of 0.18; rounding adds 1/12."""
+    known = FULL.model_copy(update={"tone": None})
+    expected = 323.95 * np.sqrt(0.18 * electrons + read_e**2) / electrons
+
+    assert pixel_noise(known, iso=iso, light=0.18) == pytest.approx(np.hypot(expected, 12**-0.5), rel=0.005)
+
+
+def test_noise_that_was_not_measured_is_not_forecast():
+    assert pixel_noise(BARE, iso=100, light=0.18) is None

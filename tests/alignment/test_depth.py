@@ -18,6 +18,8 @@ from alignment.picture import Picture
 from alignment.registration import register
 
 TONE = standard_tone_curve("bt709")
+LEFTWARD = np.array([-1.0, 0.0])
+"""Of the picture while positions grow."""
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +82,51 @@ def test_a_turn_of_the_camera_is_no_move_along_the_rail(
     lq = picture(film_kit, small_world, 3.0 + gap_mm, seed=8, angles_px=(0.5, -0.2), look=settings)
 
     found = register(gt, lq, camera=Pinhole(500.0, 512, 320), initial=np.eye(3), models=("rotation",))
-    gap = position_gap(found, depths, direction=np.array([-1.0, 0.0]))
+    gap = position_gap(found, depths, direction=LEFTWARD)
 
     assert gap is not None
     assert gap[0] == pytest.approx(gap_mm, abs=0.25)
     assert gap[1] < 0.2
+
+
+READ_MM = 4.0
+"""Way of the carriage between the first and the last row: 80 mm/s and 50 ms, far more than a camera's."""
+
+
+def read_row_by_row(kit, world, rail_mm: float) -> Picture:
+    """Bands of 20 rows, each from where the carriage is in its middle; near things lie low in this world."""
+    light = np.array(world.light(rail_mm))
+    for top in range(0, 320, 20):
+        share = (top + 9.5 - 159.5) / 319
+        light[top : top + 20] = world.light(rail_mm + READ_MM * share)[top : top + 20]
+    codes = kit.expose(light, kit.Look(), np.random.default_rng(8))
+    return Picture(np.rint(255 * codes).astype(np.uint8), tone=TONE)
+
+
+def test_rows_read_one_after_the_other_are_no_gap_where_near_things_lie_low(film_kit, small_world, depths):
+    """Told of the shutter, parallax gives the middle row's gap; untold, the lower rows' way passes for some of it."""
+    gt, lq = picture(film_kit, small_world, 3.0, seed=7), read_row_by_row(film_kit, small_world, 3.4)
+    found = register(gt, lq, camera=Pinhole(500.0, 512, 320), initial=np.eye(3), models=("rotation",))
+
+    told = position_gap(found, depths, direction=LEFTWARD, readout_gap_mm=READ_MM)
+    untold = position_gap(found, depths, direction=LEFTWARD)
+
+    assert told is not None
+    assert untold is not None
+    assert told[0] == pytest.approx(0.4, abs=0.1)
+    assert abs(untold[0] - 0.4) > 0.15
+
+
+def test_a_shutter_shears_by_the_depths_of_the_outer_rows():
+    """Eleven rows of disparity 0.2 but 0.5 in the first and last: sum of d s² over that of s² (s = k/10, k to ±5).
+
+    s² sums to 2·(1+4+9+16+25)/100 = 1.1; d s² to 0.2·1.1 + 0.3·2·0.25 = 0.37; the slope is 0.37/1.1.
+    """
+    rows = np.arange(11.0)
+    disparity = np.where((rows == 0) | (rows == 10), 0.5, 0.2)
+    found = SceneDepths(np.column_stack([np.zeros(11), rows]), disparity)
+
+    assert found.shear_px_per_mm(11) == pytest.approx(0.37 / 1.1)
 
 
 def test_a_flat_scene_cannot_tell_turns_from_moves(film_kit, small_world):
@@ -92,7 +134,7 @@ def test_a_flat_scene_cannot_tell_turns_from_moves(film_kit, small_world):
     gt, lq = picture(film_kit, small_world, 0.0, seed=1), picture(film_kit, small_world, 0.0, seed=2)
     found = register(gt, lq, camera=Pinhole(500.0, 512, 320), initial=np.eye(3), models=("rotation",))
 
-    assert position_gap(found, flat, direction=np.array([-1.0, 0.0])) is None
+    assert position_gap(found, flat, direction=LEFTWARD) is None
 
 
 def test_baselines_are_spread_over_the_round_and_of_one_length():

@@ -119,6 +119,20 @@ def test_what_is_listed_is_what_is_written(bench, pairs):
     assert not list(folder.rglob("*.part"))
 
 
+def test_pairs_tell_where_their_boards_were_followed_to_and_where_registration_puts_them(pairs):
+    """Boards stand still: what moves them in the picture is what the homography says."""
+    kept = [p for p in pairs if p.verdict == "accepted"]
+    both = [p for p in kept if len(p.targets) == 2]
+
+    assert len(both) > len(kept) / 2
+    for pair in both:
+        mean = np.mean([t.misfit_px for t in pair.targets], axis=0)
+        assert np.linalg.norm(mean) == pytest.approx(pair.gates["kinematics"], abs=1e-3)
+        assert all(0 < t.sigma_px < 0.2 for t in pair.targets)
+        left, right = sorted(t.lq_px[0] for t in pair.targets)
+        assert left < 320 < right
+
+
 def test_no_ground_truth_frame_serves_twice_in_a_round(pairs):
     for name in ("noise", "defocus"):
         used = [p.gt.frame_index for p in pairs if p.lq.round == name and p.verdict == "accepted"]
@@ -347,3 +361,10 @@ def test_two_pictures_are_measured_by_the_command(bench, pairs):
     found = json.loads(result.stdout)
     assert found["schema"] == 1
     assert found["epe_px"] < 0.06
+    assert max(map(abs, found["rotation_deg"])) < 0.02
+    assert found["parallax"] == "none"
+    assert found["confidence"] > 0.5
+    words = CliRunner().invoke(app, ["measure", *names]).stdout
+    assert f"displacement  {found['epe_px']:.3f} px median" in words
+    assert "nothing moves on its own" in words
+    assert "trusted" in words

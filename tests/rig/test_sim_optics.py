@@ -38,13 +38,14 @@ def test_a_point_lands_where_the_pinhole_puts_it():
     np.testing.assert_allclose(pixel, [[676.93733, 328.30223]], atol=1e-4)
 
 
-def test_distortion_moves_a_point_along_its_radius():
-    """At normalised (0.3, 0.4), r = 0.5: k1 = -0.1 shrinks it by 1 - 0.1 * 0.25 = 0.975."""
-    camera = Pinhole(1000.0, 1280, 720, k1=-0.1)
+@pytest.mark.parametrize(("k2", "expected"), [(0.0, 0.975), (0.16, 0.985)])
+def test_distortion_moves_a_point_along_its_radius(k2, expected):
+    """At normalised (0.3, 0.4), r = 0.5: 1 - 0.1 * 0.25 = 0.975 by k1 = -0.1, and 0.16 * 0.0625 = 0.01 more by k2."""
+    camera = Pinhole(1000.0, 1280, 720, k1=-0.1, k2=k2)
 
     pixel = camera.project(np.array([[300.0, 400.0, 1000.0]]), STILL)
 
-    np.testing.assert_allclose(pixel, [[639.5 + 292.5, 359.5 + 390.0]], atol=1e-9)
+    np.testing.assert_allclose(pixel, [[639.5 + 300 * expected, 359.5 + 400 * expected]], atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -78,16 +79,19 @@ def test_no_rotation_is_exactly_the_identity():
 
 
 @given(
-    st.floats(0, 1279), st.floats(0, 719), st.floats(-0.2, 0.2), st.floats(500, 5000), st.floats(-0.1, 0.1)
+    st.tuples(st.floats(0, 1279), st.floats(0, 719)),
+    st.tuples(st.floats(-0.2, 0.2), st.floats(-0.1, 0.1)),
+    st.floats(500, 5000),
+    st.floats(-0.1, 0.1),
 )
-def test_a_ray_meets_the_plane_where_the_projection_came_from(u, v, k1, depth_mm, angle_deg):
-    camera = Pinhole(1250.0, 1280, 720, k1)
+def test_a_ray_meets_the_plane_where_the_projection_came_from(pixel, distortion, depth_mm, angle_deg):
+    camera = Pinhole(1250.0, 1280, 720, *distortion)
     seen_from = pose(x=210.0, y=0.3, z=-0.2, pitch=angle_deg, yaw=-angle_deg, roll=angle_deg / 2)
 
-    on_plane = camera.hit(np.array([[u, v]]), seen_from, depth_mm)
+    on_plane = camera.hit(np.array([pixel]), seen_from, depth_mm)
     world = np.column_stack([on_plane, [[depth_mm]]])
 
-    np.testing.assert_allclose(camera.project(world, seen_from), [[u, v]], atol=1e-6)
+    np.testing.assert_allclose(camera.project(world, seen_from), [pixel], atol=1e-6)
 
 
 def test_the_homography_of_a_plane_agrees_with_the_projection_of_its_points():
