@@ -25,7 +25,7 @@ LEAST_LOST_MM = 0.5
 SURE_SIGMAS = 4.5
 """A loss must stand out by so much. Noise has the pick of a take's moments, some hundred independent ones: that is 7
 false alarms in 10,000 good takes."""
-_TURN_REACH_MM = 16.0
+TURN_REACH_MM = 16.0
 """Way over which the camera's turns hang together: bends of rails are some 60 mm long and longer."""
 _SCALE_SHARE = 0.01
 _RAMP_SHARE = 0.2
@@ -269,7 +269,7 @@ def _whitening(points: _Points, turn_mm: float) -> Callable[[Array], Array]:
     """Return what turns the errors of a take in which nothing was lost into independent ones of variance 1."""
     from scipy.linalg import cholesky, solve_triangular
 
-    apart = (points.way_mm[:, None] - points.way_mm[None, :]) / _TURN_REACH_MM
+    apart = (points.way_mm[:, None] - points.way_mm[None, :]) / TURN_REACH_MM
     covariance = turn_mm**2 * np.exp(-(apart**2) / 2) + points.nuisances @ points.nuisances.T
     root = cholesky(covariance + np.diag(points.sigma_mm**2), lower=True)
     return lambda values: np.asarray(solve_triangular(root, values, lower=True), np.float64)

@@ -2,7 +2,8 @@
 
 Tracks of two boards with the errors of the simulated rail and of measuring (`tests/rig/slip_judge.py`) go through the
 same motion fit and the same judge as a recorded take. Rendered takes from end to end: ``benchmarks/live_check.py``.
-Usage: python -P -m benchmarks.rig_slip [--benches 40]
+Usage: python -P -m benchmarks.rig_slip [--benches 40] [--resume]
+With ``--resume`` the benches of the last result count, and those up to the number asked for are added.
 """
 
 from __future__ import annotations
@@ -39,6 +40,16 @@ class Tally:
         self.found: Counter[str] = Counter()
         self.missed_mm: list[tuple[str, float]] = []
 
+    @classmethod
+    def of(cls, summary: dict[str, Any]) -> Tally:
+        """Go on from a `summary`."""
+        tally = cls()
+        tally.good = summary["good_takes"]
+        tally.false_alarms = Counter(summary["false_alarms"])
+        tally.injected, tally.found = Counter(summary["injected"]), Counter(summary["found"])
+        tally.missed_mm = [(name, size_mm) for name, size_mm in summary["missed_mm"]]
+        return tally
+
     def run(self, bench: SlipBench) -> None:
         """Judge the takes of one bench."""
         for _ in range(GOOD_A_BENCH):
@@ -71,10 +82,13 @@ def main() -> None:
     """Run the benches in turn and write the result after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--benches", type=int, default=40)
+    parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
-    tallies = {name: Tally() for name in SETTINGS}
-    begin_s = time.process_time()
-    for seed in range(1, options.benches + 1):
+    result = json.loads(RESULT.read_text()) if options.resume else {"benches": 0, "cpu_s": 0.0}
+    settings = result.get("settings", {})
+    tallies = {name: Tally.of(settings[name]) if settings else Tally() for name in SETTINGS}
+    begin_s = time.process_time() - result["cpu_s"]
+    for seed in range(result["benches"] + 1, options.benches + 1):
         for name, setting in SETTINGS.items():
             tallies[name].run(SlipBench(seed, setting))
         summary = {name: tally.summary() for name, tally in tallies.items()}

@@ -35,7 +35,8 @@ EXPLANATIONS: Mapping[str, Explanation] = MappingProxyType({
         "Lower speed or acceleration, check the coupling. The rail is homed before the retake.",
     ),
     "position": Explanation(
-        "Where the carriage stands and how the camera points before the motion, against the first ground truth.",
+        "Where the carriage stands before and after the motion, and how the camera points, against the first ground "
+        "truth.",
         "Steps lost between rounds: homing mends it. A turned or knocked camera: fix it and begin a new session.",
     ),
     "motion": Explanation(

@@ -26,6 +26,7 @@ from alignment.takes import TakeSource
 from catalog.session_folder import SessionFolder, SessionRecord, Take
 from rig.events import TakeFinding
 from rig.guards import TakeNumbers, TakeReport
+from rig.live_evenness import shaken_px
 from rig.live_judge import Judge, LookedAt, finding, focal_px
 from rig.live_limits import LIVE_LIMITS, Verdict
 from rig.live_measure import read_rest, rests_of
@@ -116,8 +117,7 @@ class LiveChecker:
                 return
 
     def _look(self, source: TakeSource, frames: FrameReader) -> LookedAt:
-        stride = _stride(source, self._record)
-        motion = self._motion(source, frames, stride)
+        motion, stride = self._measure(source, frames)
         rests = rests_of(motion)
         is_gt = source.round.role == "gt"
         rgb = frames.read(rests[0].frame or 0).rgb()
@@ -128,6 +128,24 @@ class LiveChecker:
                 self._screens = _screens(motion, frames)
             self._truths[source.round.name, source.take] = looked
         return looked
+
+    def _measure(self, source: TakeSource, frames: FrameReader) -> tuple[TakeMotion, int]:
+        """Measure the motion by some of the frames, and by all of them where it may not have been even.
+
+        The order of frames far apart does not tell stick-slip, and alignment will look at each of them.
+        """
+        stride, known = _stride(source, self._record), self._reference
+        motion = self._motion(source, frames, stride)
+        if stride == 1 or self._is_even(motion, is_reference=known is None):
+            return motion, stride
+        self._reference = known
+        return self._motion(source, frames, 1), 1
+
+    def _is_even(self, motion: TakeMotion, *, is_reference: bool) -> bool:
+        if is_reference or self._reference is None or motion.fit is None:
+            return not motion.record.reasons
+        px = shaken_px(motion, px_per_mm=self._reference.datum.px_per_mm, gates=self._gates)
+        return px <= self._gates.stick_slip_floor_px
 
     def _motion(self, source: TakeSource, frames: FrameReader, stride: int) -> TakeMotion:
         reference = self._reference

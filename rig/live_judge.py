@@ -19,6 +19,7 @@ from alignment.velocity import MotionFit
 from catalog.session_folder import SessionRecord
 from rig.events import TakeFinding
 from rig.guards import TakeNumbers
+from rig.live_evenness import ripple_percent, shaken_px
 from rig.live_limits import LIVE_LIMITS, Grades, LiveLimits, Verdict
 from rig.live_measure import (
     Displacement,
@@ -26,8 +27,10 @@ from rig.live_measure import (
     RestPicture,
     TargetScales,
     exposure_ev,
-    ripple_percent,
+    mean_of,
 )
+
+AT_START, AT_END, ON_BOTH = "before its motion", "after it", "before and after its motion"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,14 +91,14 @@ class Judge:
                 sigma_mm=float(np.hypot(self._travel.sigma_mm, own.sigma_mm)),
                 turn_is_known=self._travel.turn_is_known and own.turn_is_known,
             )
-        self._offset = None if self._is_first else self._error(self._first.rests[0], looked.rests[0])
+        self._offsets = {} if self._is_first else self._places()
         self._exposure = self._exposure_stops()
         self._pairs = None if looked.source.round.role == "gt" else self._count_pairs()
 
     def numbers(self) -> TakeNumbers:
         """Collect what was measured."""
         looked, picture, first = self._looked, self._looked.picture, self._first.picture
-        fit = looked.motion.fit
+        fit, start = looked.motion.fit, self._offsets.get(AT_START)
         return TakeNumbers(
             light_ratio=float(picture.light.mean() / max(first.light.mean(), 1e-9)),
             clipped_percent=picture.clipped_percent,
@@ -106,8 +109,8 @@ class Judge:
             ripple_percent=None if fit is None else self._ripple_percent(fit),
             velocity_mm_s=None if fit is None else fit.kinematics.velocity_mm_s,
             travel_error_mm=None if self._travel is None else self._travel.along_mm,
-            offset_mm=None if self._offset is None else self._offset.along_mm,
-            turn_deg=None if self._offset is None else self._turn_deg(self._offset),
+            offset_mm=None if start is None else start.along_mm,
+            turn_deg=None if start is None else self._turn_deg(start),
             exposure_ev=None if self._exposure is None else self._exposure[0],
             pairs=self._pairs,
         )
@@ -136,9 +139,27 @@ class Judge:
         along_mm = seen.along_mm - sign * (second.rail_mm - first.rail_mm)
         return Displacement(along_mm, seen.sigma_mm, seen.common_px, seen.common_sigma_px, seen.turn_is_known)
 
+    def _places(self) -> dict[str, Displacement]:
+        """Where the carriage stood, against the first ground truth: at either rest, and on both together.
+
+        What was lost before the take is missing at both, which tells it from two turns of the camera; what was lost
+        on the way is missing at the end, and that without what the travel's other end is uncertain by.
+        """
+        pairs = zip((AT_START, AT_END), self._first.rests, self._looked.rests, strict=True)
+        seen = {where: self._error(first, rest) for where, first, rest in pairs}
+        found = {where: error for where, error in seen.items() if error is not None}
+        if len(found) > 1:
+            found[ON_BOTH] = mean_of(found[AT_START], found[AT_END])
+        return found
+
     def _limit_mm(self, error: Displacement) -> float:
+        limits = self._limits
         turn_px = 0.0 if error.turn_is_known else np.radians(self._gates.turn_deg) * self._focal_px
-        return float(self._limits.travel_mm + 3 * error.sigma_mm + turn_px / self._reference.datum.px_per_mm)
+        if self._is_first:
+            least_mm = limits.travel_mm + limits.first_sigmas * error.sigma_mm
+        else:
+            least_mm = max(limits.travel_mm, limits.sure_sigmas * error.sigma_mm)
+        return float(least_mm + turn_px / self._reference.datum.px_per_mm)
 
     def _turn_deg(self, error: Displacement) -> float:
         return float(np.degrees(error.common_px / self._focal_px))
@@ -158,18 +179,22 @@ class Judge:
         return finding("velocity", verdict, f"{speed:.3f} mm/s{against}: {why}", speed)
 
     def _believable(self, reasons: set[str]) -> bool:
-        """Tell whether the carriage is to blame, so that a retake would mend it: noise and turns can look alike."""
-        cruise, track = self._looked.motion.cruise, self._looked.motion.track
+        """Tell whether alignment will refuse the take for what a retake would mend, as stick-slip: its pairs are lost.
+
+        Of every take but the first, which all are held against, alignment first takes out what the camera turned;
+        noise and turns can look like an uneven motion. That the carriage arrived says nothing of how it went there.
+        """
+        if self._is_first:
+            return bool(reasons)
+        motion, gates = self._looked.motion, self._gates
         if self._travel_is_right():  # it went as far as it should, so its mean speed was right
             reasons = reasons - {"wrong_speed"}
-        noise_mm = max(cruise.sigma_measurement_mm, float(np.median(track.sigma_mm)))
-        shaken_mm = float(np.sqrt(max(cruise.residual_sd_mm**2 - (2 * noise_mm) ** 2, 0.0)))
-        if shaken_mm * self._reference.datum.px_per_mm <= self._gates.cruise_residual_px:
-            # A camera that turns a little with the rail's bends wanders too, and brings its travel right.
-            reasons = reasons - (
-                {"not_uniform", "stick_slip"} if self._travel_is_right() else {"not_uniform"}
-            )
-        if np.isin(track.frame_index, cruise.frame_index).sum() < self._limits.least_told:
+        px = shaken_px(motion, px_per_mm=self._reference.datum.px_per_mm, gates=gates)
+        if px <= gates.cruise_residual_px:
+            reasons = reasons - {"not_uniform"}
+        if px <= gates.stick_slip_floor_px:
+            reasons = reasons - {"stick_slip"}
+        if np.isin(motion.track.frame_index, motion.cruise.frame_index).sum() < self._limits.least_told:
             reasons = reasons - ({"stick_slip", "not_uniform"} if self._travel_is_right() else {"stick_slip"})
         return bool(reasons)
 
@@ -210,17 +235,20 @@ class Judge:
         return finding("travel", "spoiled" if abs(error.along_mm) > limit else "ok", text, error.along_mm)
 
     def _judge_offset(self) -> TakeFinding | None:
-        error = self._offset
-        if error is None:
+        if not self._offsets:
             return None
-        limit, turn = self._limit_mm(error), self._turn_deg(error)
-        turn_limit = self._gates.rotation_deg + 3 * np.degrees(error.common_sigma_px / self._focal_px)
-        spoiled = abs(error.along_mm) > limit or abs(turn) > turn_limit
-        text = (
-            f"against the first ground truth the carriage stands {error.along_mm:+.2f} mm off (limit {limit:.2f} mm), "
-            f"the camera is turned by {turn:+.3f} deg (limit {turn_limit:.2f} deg)"
+        where = max(
+            self._offsets, key=lambda w: abs(self._offsets[w].along_mm) / self._limit_mm(self._offsets[w])
         )
-        return finding("position", "spoiled" if spoiled else "ok", text, error.along_mm)
+        worst, error = self._offsets[where], next(iter(self._offsets.values()))
+        limit, turn = self._limit_mm(worst), self._turn_deg(error)
+        turn_limit = self._gates.rotation_deg + 3 * np.degrees(error.common_sigma_px / self._focal_px)
+        spoiled = abs(worst.along_mm) > limit or abs(turn) > turn_limit
+        text = (
+            f"against the first ground truth the carriage stands {worst.along_mm:+.2f} mm off {where} (limit "
+            f"{limit:.2f} mm), the camera is turned by {turn:+.3f} deg (limit {turn_limit:.2f} deg)"
+        )
+        return finding("position", "spoiled" if spoiled else "ok", text, worst.along_mm)
 
     def _judge_darkness(self) -> TakeFinding:
         light = float(self._looked.picture.light.mean())

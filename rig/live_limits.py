@@ -34,7 +34,16 @@ class LiveLimits(Document):
     """Limits of the live check. Gates of alignment that it shares are in `alignment.gates.GateThresholds`."""
 
     travel_mm: float = 0.5
-    """Largest error of a travel or a place by the boards, mm, before uncertainty and possible turns are added."""
+    """Least loss of way that matters, mm. It is also what the first ground truth's travel may be wrong by beside its
+    uncertainty, which every take shares with it: the boards' print and the rail's own scale."""
+    first_sigmas: float = 3.0
+    """Standard deviations added to it there."""
+    sure_sigmas: float = 4.0
+    """Standard deviations by which a loss must stand out against the first ground truth. A take is held against it in
+    four ways (at its start, at its end, on both together, travel), which makes 2.5 false alarms in 10,000 good takes;
+    with the 7 of a search for sudden losses (`alignment.lost_way`) that is less than one in 1,000. It takes the place
+    of `travel_mm` where it is more and does not come on top: an error is held against what it may be by chance, or
+    against what matters, and who adds the two asks for a chance of one in 100,000 and misses a millimetre in noise."""
     seen_share: Grades = Grades(doubtful=0.95, spoiled=0.75)
     """Least share of the uniform part in which a board is followed."""
     followed_share: float = 0.95

@@ -1,10 +1,9 @@
-"""The measurements behind the live check: travel and turn by the boards, ripple, light, sharpness."""
+"""The measurements behind the live check: travel and turn by the boards, light, sharpness."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -16,14 +15,11 @@ from alignment.markers import MarkerBoard
 from alignment.motion import TakeMotion, turn_sigma_px
 from alignment.photometry import ToneCurve, grey_codes
 from alignment.tracking import ReferenceTracks
-from alignment.velocity import Track
 from catalog.session_folder import BoardSpec, ExposureSettings
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
-RIPPLE_WINDOW_S = 0.5
-_LEAST_WINDOWS = 3
 _LEAST_SIGMA_PX = 0.01
 _FULL_SCALE = 254
 _EVERY_PX = 2
@@ -102,6 +98,19 @@ class Displacement:
     """What near and far targets moved alike: a turn of the camera; 0 where it cannot be told apart."""
     common_sigma_px: float
     turn_is_known: bool
+
+
+def mean_of(first: Displacement, second: Displacement) -> Displacement:
+    """Weigh two measurements of one displacement of the carriage; turns at two places have little in common."""
+    weights = np.array([first.sigma_mm, second.sigma_mm]) ** -2.0
+    share = weights / weights.sum()
+    return Displacement(
+        along_mm=float(share @ [first.along_mm, second.along_mm]),
+        sigma_mm=float(weights.sum() ** -0.5),
+        common_px=float(share @ [first.common_px, second.common_px]),
+        common_sigma_px=float(np.hypot(*(share * [first.common_sigma_px, second.common_sigma_px]))),
+        turn_is_known=first.turn_is_known and second.turn_is_known,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,32 +196,6 @@ def _solve(design: Array, values: Array, sigma: Array) -> tuple[Array, Array]:
     covariance = np.linalg.pinv(weighted.T @ weighted)
     solution = covariance @ weighted.T @ (values / sigma)
     return solution, np.sqrt(np.diag(covariance))
-
-
-def ripple_percent(track: Track, *, begin_s: float, end_s: float, noise_mm: float) -> float | None:
-    """Return the standard deviation of the speed over the uniform part, percent; None where it is too short.
-
-    The speed is that over half a second. What the noise of the positions can add is taken off: its variance and
-    three standard deviations of how far a variance of so few speeds strays (√(2/(n-1)) of itself).
-    """
-    count = int((end_s - begin_s) / RIPPLE_WINDOW_S)
-    if count < _LEAST_WINDOWS:
-        return None
-    edges = np.linspace(begin_s, end_s, count + 1)
-    slopes, noise = [], []
-    for low, high in pairwise(edges):
-        inside = (track.time_s >= low) & (track.time_s < high)
-        if inside.sum() < 3:
-            continue
-        time = track.time_s[inside] - track.time_s[inside].mean()
-        moment = float(np.sum(time**2))
-        slopes.append(float(np.sum(time * track.position_mm[inside])) / moment)
-        noise.append(noise_mm**2 / moment)
-    if len(slopes) < _LEAST_WINDOWS:
-        return None
-    by_noise = float(np.mean(noise)) * (1 + 3 * np.sqrt(2 / (len(slopes) - 1)))
-    variance = max(float(np.var(slopes, ddof=1)) - by_noise, 0.0)
-    return 100 * float(np.sqrt(variance)) / max(abs(float(np.mean(slopes))), 1e-9)
 
 
 @dataclass(frozen=True, eq=False)

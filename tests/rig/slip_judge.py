@@ -38,8 +38,9 @@ from rig.profile import RigProfile
 from rig.sim.carriage import Carriage
 
 Series = NDArray[np.float64]
-FaultName = Literal["none", "lost_before", "lost_in_motion", "stall", "slip", "drift"]
+FaultName = Literal["none", "lost_before", "lost_in_motion", "stall", "slip", "drift", "stick_slip"]
 FAULTS: tuple[FaultName, ...] = ("lost_before", "lost_in_motion", "stall", "slip", "drift")
+"""Those that lose way; stick-slip arrives where it should."""
 
 RATE_HZ = 30.0
 REST_S = 0.8
@@ -56,13 +57,15 @@ OUTLIERS = 0.01
 """Share of places that are five times as uncertain as claimed: something in front of a marker."""
 SETTINGS = ExposureSettings(iso=100, f_number=8, exposure_s=0.002)
 LEAST_MM, MOST_MM = 1.0, 4.0
-"""The limit is 0.5 mm and three standard deviations of what the boards tell: what is lost is at least twice that."""
+"""What is lost is at least twice what matters (`rig.live_limits`)."""
 LEAST_SLIP, MOST_SLIP = 0.01, 0.05
+STUCK_MM = 20.0
+"""Way commanded from one slip to the next."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a motion, in mm that the carriage is off at its end."""
+    """What is wrong with a motion, in mm that the carriage is off at its end; for stick-slip, of every slip."""
 
     name: FaultName
     size_mm: float = 0.0
@@ -71,23 +74,26 @@ class Fault:
 
     def truth(self, mm: Series, t_s: Series, motion: Kinematics) -> Series:
         """Turn commanded places at times into true ones."""
-        way_mm, since_s = mm - motion.rest_mm, np.clip(t_s - motion.start_s, 0, motion.stop_s)
+        return mm - self._lost_mm(mm - motion.rest_mm, t_s, motion)
+
+    def _lost_mm(self, way_mm: Series, t_s: Series, motion: Kinematics) -> Series:
         whole_mm = motion.velocity_mm_s * (motion.cruise_s + motion.ramp_s)
-        struck_mm = self.at * whole_mm
+        shape = np.zeros_like(way_mm)
         match self.name:
-            case "none":
-                return mm
             case "lost_before":
-                return mm - self.size_mm
+                shape += 1.0
             case "lost_in_motion":
-                return mm - self.size_mm * (way_mm > struck_mm)
+                shape += way_mm > self.at * whole_mm
             case "stall":
-                return np.minimum(mm, motion.rest_mm + whole_mm - abs(self.size_mm))
+                shape += np.maximum(way_mm - (whole_mm - abs(self.size_mm)), 0.0) / self.size_mm
             case "slip":
-                return mm - way_mm * self.size_mm / whole_mm
+                shape += way_mm / whole_mm
             case "drift":
-                duration_s = motion.stop_s - motion.start_s
-                return mm - self.size_mm * np.clip(since_s / duration_s, 0, 1) ** 2
+                share = (t_s - motion.start_s) / (motion.stop_s - motion.start_s)
+                shape += np.clip(share, 0, 1) ** 2
+            case "stick_slip":
+                shape += ((way_mm > 0) & (way_mm < whole_mm)) * (way_mm / STUCK_MM % 1 - 0.5)
+        return self.size_mm * shape
 
 
 GOOD = Fault("none")
@@ -102,6 +108,10 @@ class Setting:
     noise_px: tuple[float, float] = CLEAN_PX
     boards: int = 2
     """How many of the rig's boards are decoded: one cannot tell travel from a turn of the camera."""
+    stride: int = STRIDE
+    """Every so-manieth frame is looked at."""
+    bends_deg: float | None = None
+    """Standard deviation of pitch and yaw along the rail; that of the simulated rig if None."""
 
     def motion(self, velocity_mm_s: float) -> Kinematics:
         """Return the commanded motion: rest, ramp, uniform with its margins, ramp, rest."""
@@ -130,7 +140,8 @@ class SlipBench:
         self.random = np.random.default_rng(seed)
         spec = profile().simulation
         assert spec is not None
-        self._spec = spec.model_copy(update={"seed": seed})
+        bends = {} if setting.bends_deg is None else {"pitch_yaw_deg": setting.bends_deg}
+        self._spec = spec.model_copy(update={"seed": seed, **bends})
         self._depths_mm = spec.board_depths_mm[: setting.boards]
         lens = profile().lens
         assert lens is not None
@@ -189,7 +200,7 @@ class SlipBench:
     def _looked(self, source: TakeSource, tracks: list[TargetTrack]) -> LookedAt:
         motion = measure_motion(source, tracks, self._reference.datum, kind="markers", thresholds=self._gates)
         picture = RestPicture(np.full((4, 4, 3), 0.2, np.float32), 0.0, 100.0, 0.8)
-        return LookedAt(source, motion, STRIDE, rests_of(motion), picture)
+        return LookedAt(source, motion, self._setting.stride, rests_of(motion), picture)
 
     def _take(
         self, velocity_mm_s: float, role: Literal["gt", "internal"], fault: Fault
@@ -221,7 +232,7 @@ class SlipBench:
         scatter = noise_px * np.where(self.random.random(count) < OUTLIERS, 5.0, 1.0)
         anchors = np.stack([x_px, y_px], axis=1) + self.random.normal(size=(count, 2)) * scatter[:, None]
         track = TargetTrack.empty(count)
-        for index in range(0, count, STRIDE):
+        for index in range(0, count, self._setting.stride):
             track.put(index, anchors[index], sigma_px=noise_px, ncc=0.98)
         return track
 

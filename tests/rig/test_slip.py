@@ -44,6 +44,32 @@ def test_a_take_that_went_where_it_should_is_not_called_spoiled(bench: SlipBench
     assert [w for w in wrong if w] == []
 
 
+def test_stick_slip_is_found_although_the_carriage_arrives_where_it_should():
+    """Slips of 2 mm: it scatters by 2/√12 mm, 0.38 px of the near board; alignment refuses more than 0.3 px."""
+    bench = SlipBench(1, Setting(length_mm=200.0, stride=1))
+
+    assert bench.spoiled(Fault("stick_slip", 2.0)) == ["velocity"]
+
+
+def test_bends_of_the_rail_are_not_taken_for_stick_slip():
+    """Pitch and yaw of 0.01 deg are usual for rails and wander by 0.2 to 0.3 px, which no retake would mend."""
+    bench = SlipBench(3, Setting(length_mm=200.0, bends_deg=0.01))
+
+    wrong = [bench.spoiled() for _ in range(4 * TIMES)]
+
+    assert [w for w in wrong if "velocity" in w] == []
+
+
+@pytest.mark.parametrize("at", [0.0, 0.5], ids=["before", "on the way"])
+def test_a_millimetre_is_found_in_noise_by_both_rests_together(at: float):
+    """With the uncertainty on top of half a millimetre, the limits were 1.2 mm at the start and 1.6 mm of travel."""
+    bench = SlipBench(2, Setting(length_mm=200.0, noise_px=(0.06, 0.07)))
+
+    missed = [size for size in (-1.2, 1.2) if not bench.spoiled(Fault("lost_in_motion", size, at))]
+
+    assert missed == []
+
+
 def test_faults_are_as_large_as_they_say():
     """80 mm of uniform motion, twice 2 mm of margin, two ramps of 4 mm: 92 mm; at the end each fault is 2 mm off."""
     motion = Setting(length_mm=80.0).motion(40.0)
