@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from rig.devices import grbl_protocol as protocol
 from rig.devices.grbl_link import GrblLink, GrblRefusedError
+from rig.devices.grbl_settings import JERK
 from rig.errors import SettingRefusedError
 
 ACCELERATION = 120
@@ -29,6 +30,7 @@ _MEANINGS = {
     110: "maximum speed",
     ACCELERATION: "acceleration",
     130: "travel",
+    JERK: "jerk",
 }
 _OPTIONS = re.compile(r"\[OPT:(?P<letters>[^,\]]*)[^\]]*\]")
 _NEW_OPTIONS = re.compile(r"\[NEWOPT:(?P<names>[^\]]*)\]")
@@ -108,13 +110,26 @@ def probe(banner: str, link: GrblLink) -> Dialect:
     return Dialect(firmware, identity, options, frozenset(filter(None, names.split(","))))
 
 
-def assert_settings(link: GrblLink, wanted: Mapping[int, float], *, dialect: Dialect) -> Readback:
+def assert_settings(
+    link: GrblLink,
+    wanted: Mapping[int, float],
+    *,
+    dialect: Dialect,
+    where_listed: Mapping[int, float] | None = None,
+) -> Readback:
     """Write the ``$`` settings that differ, read all of them back and return them.
+
+    Args:
+        link: The connected line.
+        wanted: Settings that every controller should have.
+        dialect: Its firmware.
+        where_listed: Settings that some have; those not listed are none.
 
     Raises:
         SettingRefusedError: A setting was not taken, cannot be read, or reads back another value.
     """
     found = _listing(link, wanted, dialect)
+    wanted = {**wanted, **{n: v for n, v in (where_listed or {}).items() if n in found}}
     refused = {n for n in _differing(found, wanted, dialect) if not _write(link, n, wanted[n], dialect)}
     found = _listing(link, wanted, dialect)
     for number in _differing(found, wanted, dialect):

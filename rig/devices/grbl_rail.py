@@ -113,7 +113,12 @@ class GrblRail:
         link = GrblLink(self._wire, self._clock, on_restart=self._outputs.forget)
         self.dialect = probe(link.connect(), link)
         self.identity = self.dialect.identity
-        self._readback = assert_settings(link, self.settings.controller_settings, dialect=self.dialect)
+        self._readback = assert_settings(
+            link,
+            self.settings.controller_settings,
+            dialect=self.dialect,
+            where_listed=self.settings.settings_where_listed,
+        )
         self._carriage = GrblCarriage(
             link, self._clock, frame=self._frame(), outputs=self._outputs, give_up=self.emergency_stop
         )

@@ -9,6 +9,11 @@ from pydantic import Field
 
 from rig.devices.travel import TravelSettings
 
+JERK = 800
+"""grblHAL built with S-curves lists ``$800``, mm/s³ of the X axis; the other firmwares have straight ramps only."""
+_STRAIGHT_WITHIN_S = 0.005
+"""An acceleration that is reached within half a planner segment makes a ramp as good as straight."""
+
 
 class GrblSettings(TravelSettings):
     """A GRBL rail in a profile; speed and ramp acceleration are written to the controller as ``$110`` and ``$120``."""
@@ -45,6 +50,14 @@ class GrblSettings(TravelSettings):
             120: self.acceleration_mm_s2,
             130: self.travel_mm[1] - self.travel_mm[0],
         }
+
+    @property
+    def settings_where_listed(self) -> dict[int, float]:
+        """What else must be so where the controller has it.
+
+        A softer S-curve would reach its speed later than v²/2a says: behind the run-up, in the uniform part.
+        """
+        return {JERK: self.acceleration_mm_s2 / _STRAIGHT_WITHIN_S}
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,40 @@ def test_a_limit_of_grblhal_that_differs_is_written_without_a_pause():
     assert clock.now() == pytest.approx(0.05, abs=1e-9), "the quiet after the banner, and no other wait"
 
 
+def test_s_curves_of_grblhal_are_made_so_steep_that_ramps_are_straight():
+    """At the 100 mm/s³ it comes with, 20 mm/s take 2·√(20/100) = 0.9 s and 9 mm, where v²/2a says 1 mm.
+
+    200 mm/s² within 5 ms are 40,000 mm/s³.
+    """
+    listing = (*HAL_SETTINGS, "$800=100.000")
+    exchanges = (
+        *hal()[:3],
+        ("$$", *listing, "ok"),
+        ("?", "<Idle|MPos:0.000,0.000,0.000|Bf:100,1023|FS:0,0>"),
+        ("$800=40000", "ok"),
+        ("$$", *listing[:-1], "$800=40000.000", "ok"),
+    )
+
+    rail, wire = opened(*exchanges)
+
+    wire.assert_exhausted()
+    assert rail.warnings == ()
+
+
+def test_s_curves_that_stay_soft_are_refused():
+    listing = (*HAL_SETTINGS, "$800=100.000")
+    exchanges = (
+        *hal()[:3],
+        ("$$", *listing, "ok"),
+        ("?", "<Idle|MPos:0.000,0.000,0.000|Bf:100,1023|FS:0,0>"),
+        ("$800=40000", "ok"),
+        ("$$", *listing, "ok"),
+    )
+
+    with pytest.raises(SettingRefusedError, match=r"\$800 reads back 100 instead of 40000"):
+        opened(*exchanges)
+
+
 def test_reports_that_come_by_themselves_do_not_disturb_an_answer():
     """grblHAL may be set to report on its own; the position is the report's after the question."""
     before = "<Idle|MPos:-300.000,0.000,0.000|Bf:100,1023|FS:0,0|WCO:0.000,0.000,0.000>"
