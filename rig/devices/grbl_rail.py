@@ -35,6 +35,7 @@ from rig.errors import (
     DeviceError,
     DeviceTimeoutError,
     RailLockedError,
+    RigError,
     SettingRefusedError,
 )
 
@@ -154,8 +155,9 @@ class GrblRail:
             find_home(
                 carriage.link, self._readback.found, firmware=self.dialect.firmware, timeout_s=timeout_s
             )
-        except DeviceTimeoutError:
-            self.emergency_stop()
+        except BaseException as error:
+            if isinstance(error, DeviceTimeoutError) or not isinstance(error, RigError):
+                self.emergency_stop()  # it may still be homing, and that ignores a hold
             raise
         finally:
             self._homing.clear()

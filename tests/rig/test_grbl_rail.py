@@ -355,6 +355,29 @@ def test_homing_that_takes_too_long_is_reset():
     assert not bench.rail.homed
 
 
+def test_homing_that_is_interrupted_is_reset():
+    """Ctrl-C in a script: the hold with which its `Rig` closes would be ignored by a controller that homes."""
+    bench = stepped()
+    bench.rail.move_to(390.0)
+    assert bench.wire is not None
+    send = bench.wire.write_line
+
+    def interrupt_after(line: str) -> None:
+        send(line)
+        if line == "$H":
+            bench.clock.sleep(1.0)
+            raise KeyboardInterrupt
+
+    bench.wire.write_line = interrupt_after  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        bench.rail.home(timeout_s=60.0)
+
+    stopped_mm = bench.true_mm()
+    bench.clock.sleep(2.0)
+    assert bench.true_mm() == pytest.approx(stopped_mm, abs=0.1)
+    assert not bench.rail.homed
+
+
 @pytest.mark.parametrize(("home_switch", "alarm"), [("stuck_open", "ALARM:9"), ("stuck_closed", "ALARM:8")])
 def test_a_broken_home_switch_is_named_and_recovery_is_possible(home_switch: str, alarm: str):
     bench = stepped(homed=False)
