@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from types import TracebackType
 from typing import Self
 
@@ -20,7 +21,7 @@ from rig.devices.envelope import Motion, sweep_motion
 from rig.devices.output import SyncLed
 from rig.devices.rail import RailPoll, RailState
 from rig.errors import MotionStoppedError, PlanError, RailLockedError, TakeStoppedError, TakeVoidError
-from rig.events import AnyEvent
+from rig.events import AnyEvent, Warned
 from rig.events import Motion as MotionSeen
 from rig.session import SessionRecorder
 
@@ -31,6 +32,8 @@ PATIENCE_S = 5.0
 """Added to every deadline that follows from a motion's plan."""
 _STOPPER_S = 0.5
 """A held carriage was held by whoever also says so within this time."""
+_UNWATCHED_S = 1.0
+"""A sweep that was not looked at for so long, seconds of the machine, is told of."""
 _PROBE_EVERY_S = 2.0
 """Seconds of the machine between two looks whether the camera is still there."""
 
@@ -202,8 +205,19 @@ class Passage:
             telemetry = [at_rest, *self._follow(round_, motion, started_s)]
             self._rig.rail.complete(timeout_s=motion.duration_s + PATIENCE_S)
             ended_s = self._rig.clock.now()
+        self._tell_unwatched(round_, telemetry)
         self.stand(self._rest_s)
         return Sweeping(started_s, ended_s, tuple(telemetry))
+
+    def _tell_unwatched(self, round_: RoundRecord, telemetry: Sequence[TelemetrySample]) -> None:
+        """Tell of a computer that stood still: for so long nobody could have stopped the carriage from here."""
+        longest_s = max(after.t_host_s - before.t_host_s for before, after in pairwise(telemetry))
+        unwatched_s = longest_s / self._rig.clock.rate
+        if unwatched_s <= _UNWATCHED_S:
+            return
+        text = f"nobody looked at the rail for {unwatched_s:.1f} s of the sweep: this computer was too busy"
+        self._recorder.note("warning", round=round_.name, text=text)
+        self._emit(Warned(t_host_s=self._rig.clock.now(), round=round_.name, text=text))
 
     def _follow(self, round_: RoundRecord, motion: Motion, started_s: float) -> list[TelemetrySample]:
         samples: list[TelemetrySample] = []

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_grbl_rail import Bench, stepped
+from test_grbl_rail import SWEEP, Bench, stepped
 
-from catalog.session_folder import SessionFolder, SessionRecord
+from catalog.session_folder import RoundRecord, SessionFolder, SessionRecord
 from rig.assembly import Rig
 from rig.control import SessionControl
 from rig.devices.rail import RailPoll, RailState
 from rig.errors import RailLockedError, TakeStoppedError
+from rig.events import AnyEvent, Warned
 from rig.passage import Passage
 from rig.profile import RigProfile
 from rig.session import SessionRecorder
@@ -24,12 +25,14 @@ class Story:
     """A session's rail, held after a sweep that was broken off."""
 
     def __init__(self, recorder: SessionRecorder, bench: Bench, folder: Path) -> None:
-        rig = Rig(RigProfile.load("sim"), scene="shelf", data=folder, clock=bench.clock)
+        profile = RigProfile.load("sim").model_copy(update={"rail": bench.rail.settings})
+        rig = Rig(profile, scene="shelf", data=folder, clock=bench.clock)
         rig.rail = bench.rail
         camera: Any = None  # no take is recorded here
         self.bench, self.control = bench, SessionControl()
+        self.told: list[AnyEvent] = []
         self.passage = Passage(
-            rig, recorder, control=self.control, camera=camera, emit=lambda event: None, rest_s=0.5
+            rig, recorder, control=self.control, camera=camera, emit=self.told.append, rest_s=0.5
         )
         self.folder = SessionFolder(recorder.folder)
         bench.rail.stop()
@@ -125,6 +128,38 @@ def test_an_operators_stop_is_left_as_it_is(story: Story):
 
     assert story.acts == []
     assert story.bench.rail.poll().state is RailState.HOLD
+
+
+def sweep_with_a_pause(story: Story, monkeypatch: pytest.MonkeyPatch, pause_s: float) -> list[str]:
+    """Sweep while this computer stands still once; returns the warnings."""
+    round_ = RoundRecord(number=1, name="gt", role="gt", sweep=SWEEP)
+    story.passage.make_ready()
+    story.passage.approach(round_)
+    look, looks = story.bench.rail.poll, []
+
+    def stand_still_once() -> RailPoll:
+        looks.append(look())
+        if len(looks) == 20:
+            story.bench.clock.sleep(pause_s)
+        return looks[-1]
+
+    monkeypatch.setattr(story.bench.rail, "poll", stand_still_once)
+    story.passage.sweep(round_, 1)
+    return [event.text for event in story.told if isinstance(event, Warned)]
+
+
+def test_a_computer_that_stands_still_in_a_sweep_is_told_of(story: Story, monkeypatch: pytest.MonkeyPatch):
+    """The sweep of 140 mm at 40 mm/s goes on for 1.7 s meanwhile, as one that is short of nothing."""
+    warnings = sweep_with_a_pause(story, monkeypatch, 1.7)
+
+    assert len(warnings) == 1
+    assert warnings[0].startswith("nobody looked at the rail for 1.")
+    rows = story.folder.journal().rows
+    assert [row.get("text") for row in rows if row.kind == "warning"] == warnings
+
+
+def test_a_computer_that_is_merely_busy_is_not_told_of(story: Story, monkeypatch: pytest.MonkeyPatch):
+    assert sweep_with_a_pause(story, monkeypatch, 0.5) == []
 
 
 def test_an_emergency_stop_pressed_while_another_is_cleared_is_not_forgotten(
