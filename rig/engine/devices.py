@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -73,7 +74,7 @@ class DeviceOwner:
     ) -> None:
         self.stage = stage
         self.trouble = OPENING
-        """Why there is no open rig, in plain words; empty when there is one."""
+        """Why there is no open rig, with what to do about it, in plain words; empty when there is one."""
         self.cameras: dict[str, SharedCamera] = {}
         self._profile, self._data, self._clock, self._ask = profile, data, clock, ask
         self._rig: Rig | None = None
@@ -171,7 +172,7 @@ class DeviceOwner:
             rail.poll()
             self.trouble = ""
         except DeviceError as error:
-            self.trouble = error.message
+            self.trouble = str(error)
 
     def set_up(self, stage: Stage) -> Rig:
         """Return the rig set up with a stage, from the owning thread; a simulated one opens anew for another stage."""
@@ -221,7 +222,7 @@ class DeviceOwner:
         try:
             rig = opening.result()
         except CleanplateError as error:
-            self.trouble = error.message
+            self.trouble = str(error)
             raise
         self._rig, self._rail = rig, rig.rail
         self.cameras = {name: SharedCamera(camera) for name, camera in rig.cameras.items()}
@@ -239,7 +240,7 @@ class DeviceOwner:
             try:
                 rig.__exit__(None, None, None)
             except RigError as error:
-                self.trouble = error.message
+                self.trouble = str(error)
         self._rail = None
 
     def _live(self) -> None:
@@ -265,10 +266,8 @@ class DeviceOwner:
         if self._opening is None:
             self._look()
         elif self._opening.wait(0.0):
-            try:
+            with contextlib.suppress(CleanplateError):  # it shows as trouble
                 self._take_over()
-            except CleanplateError as error:
-                self.trouble = str(error)
 
     def _carry_out(self, act: _Act) -> None:
         if not act.done.set_running_or_notify_cancel():
@@ -298,7 +297,7 @@ class DeviceOwner:
         try:
             self.poll_quietly()
         except Exception as error:  # noqa: BLE001  - it shows as trouble, and the act before it still ends
-            self.trouble = unforeseen("looking at the rail", error).message
+            self.trouble = str(unforeseen("looking at the rail", error))
 
     def _ready_rig(self, act: _Act) -> Rig:
         if act.moves:

@@ -129,6 +129,7 @@ def test_what_nobody_foresaw_in_an_act_stops_the_carriage_and_ends_with_a_code(t
 
     assert caught.value.code == "RIG-ENG-003"
     assert "looking at the rail failed: ZeroDivisionError" in trouble
+    assert "next: clear the fault and try again" in trouble
     assert reading is not None
     assert reading.state is RailState.HOLD
 
