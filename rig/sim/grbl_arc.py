@@ -28,12 +28,12 @@ class Arc:
     def points(self, begin: Axes, end: Axes, tolerance_mm: float) -> Iterator[Axes]:
         """Yield the ends of the segments; the last one is ``end`` itself."""
         first, second, along = self.plane
-        angle = self._angle(begin, end)
-        count = self._segments(angle, tolerance_mm)
+        turn_rad = self._angle_rad(begin, end)
+        count = self._segments(turn_rad, tolerance_mm)
         centre = (begin[first] + self.centre_mm[0], begin[second] + self.centre_mm[1])
         start_rad = math.atan2(-self.centre_mm[1], -self.centre_mm[0])
         for k in range(1, count):
-            turned = start_rad + angle * k / count
+            turned = start_rad + turn_rad * k / count
             point = list(begin)
             point[first] = centre[0] + self.radius_mm * math.cos(turned)
             point[second] = centre[1] + self.radius_mm * math.sin(turned)
@@ -43,9 +43,9 @@ class Arc:
 
     def segments(self, begin: Axes, end: Axes, tolerance_mm: float) -> int:
         """Return into how many segments the arc is cut; inverse time counts for all of them together."""
-        return self._segments(self._angle(begin, end), tolerance_mm)
+        return self._segments(self._angle_rad(begin, end), tolerance_mm)
 
-    def _angle(self, begin: Axes, end: Axes) -> float:
+    def _angle_rad(self, begin: Axes, end: Axes) -> float:
         """Return the signed angle; an arc that ends where it begins is a full turn."""
         first, second, _ = self.plane
         ax, ay = -self.centre_mm[0], -self.centre_mm[1]
@@ -55,30 +55,30 @@ class Arc:
             return angle - 2 * math.pi if angle >= -_FULL_TURN_BELOW_RAD else angle
         return angle + 2 * math.pi if angle <= _FULL_TURN_BELOW_RAD else angle
 
-    def _segments(self, angle: float, tolerance_mm: float) -> int:
+    def _segments(self, angle_rad: float, tolerance_mm: float) -> int:
         """As many as keep the chords within the tolerance (``$12``)."""
         sagitta = tolerance_mm * (2 * self.radius_mm - tolerance_mm)
         if sagitta <= 0:
             return 1
-        return min(int(abs(0.5 * angle * self.radius_mm) / math.sqrt(sagitta)), _MOST_SEGMENTS)
+        return min(int(abs(0.5 * angle_rad * self.radius_mm) / math.sqrt(sagitta)), _MOST_SEGMENTS)
 
 
-def arc_by_radius(plane: tuple[int, int, int], begin: Axes, end: Axes, *, radius: float, code: str) -> Arc:
+def arc_by_radius(plane: tuple[int, int, int], begin: Axes, end: Axes, *, radius_mm: float, code: str) -> Arc:
     """Find the centre from a radius; raises `GcodeError` 33 (same point) or 34 (radius too small)."""
     if begin == end:
         raise GcodeError(33)
     x, y = end[plane[0]] - begin[plane[0]], end[plane[1]] - begin[plane[1]]
-    squared = 4 * radius * radius - x * x - y * y
+    squared = 4 * radius_mm * radius_mm - x * x - y * y
     if squared < 0:
         raise GcodeError(34)
     chord = math.hypot(x, y)
     if chord == 0:
         raise GcodeError(33)
     ratio = -math.sqrt(squared) / chord
-    if (code == "G3") != (radius < 0):
+    if (code == "G3") != (radius_mm < 0):
         ratio = -ratio
     centre = (0.5 * (x - y * ratio), 0.5 * (y + x * ratio))
-    return Arc(plane, centre, abs(radius), code == "G2")
+    return Arc(plane, centre, abs(radius_mm), code == "G2")
 
 
 def arc_by_centre(
@@ -89,9 +89,9 @@ def arc_by_centre(
     if not offsets.keys() & {first, second}:
         raise GcodeError(35)
     centre = (offsets.get(first, 0.0), offsets.get(second, 0.0))
-    radius = math.hypot(*centre)
-    end_radius = math.hypot(end[first] - begin[first] - centre[0], end[second] - begin[second] - centre[1])
-    difference = abs(end_radius - radius)
-    if difference > 0.5 or difference > max(0.005, 0.001 * radius):
+    radius_mm = math.hypot(*centre)
+    end_radius_mm = math.hypot(end[first] - begin[first] - centre[0], end[second] - begin[second] - centre[1])
+    difference_mm = abs(end_radius_mm - radius_mm)
+    if difference_mm > 0.5 or difference_mm > max(0.005, 0.001 * radius_mm):
         raise GcodeError(33)
-    return Arc(plane, centre, radius, code == "G2")
+    return Arc(plane, centre, radius_mm, code == "G2")

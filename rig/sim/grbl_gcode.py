@@ -266,8 +266,8 @@ class _Check:
         if not self._axes().keys() & set(plane[:2]):
             raise GcodeError(32)
         if "R" in self._values:
-            radius = self._values.pop("R") * self._scale
-            return arc_by_radius(plane, begin, target, radius=radius, code=code)
+            radius_mm = self._values.pop("R") * self._scale
+            return arc_by_radius(plane, begin, target, radius_mm=radius_mm, code=code)
         offsets = {i: self._values.pop(x) * self._scale for i, x in enumerate("IJK") if x in self._values}
         return arc_by_centre(plane, begin, target, offsets=offsets, code=code)
 

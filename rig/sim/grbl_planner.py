@@ -88,7 +88,7 @@ class MotionEngine:
     def append(self, block: Block, *, junction_deviation_mm: float, t_s: float) -> None:
         """Queue a block and plan the corner before it."""
         if self.blocks:
-            block.entry_limit_mm_s = _corner_speed(self.blocks[-1], block, junction_deviation_mm)
+            block.entry_limit_mm_s = _corner_mm_s(self.blocks[-1], block, junction_deviation_mm)
         self.blocks.append(block)
         if self.running and not self.holding:
             self._replan(t_s)
@@ -133,22 +133,22 @@ class MotionEngine:
 
     def path_mm(self, t_s: float) -> tuple[float, float]:
         """Return way along the block in execution and speed."""
-        way, begin_s = self._begun_mm, self._planned_s
+        way_mm, begin_s = self._begun_mm, self._planned_s
         for leg in self._legs:
             elapsed = min(max(t_s - begin_s, 0.0), leg.duration_s)
-            way += leg.distance_mm(elapsed)
+            way_mm += leg.distance_mm(elapsed)
             if t_s < begin_s + leg.duration_s:
-                return way, leg.speed_mm_s + leg.acceleration_mm_s2 * elapsed
+                return way_mm, leg.speed_mm_s + leg.acceleration_mm_s2 * elapsed
             begin_s += leg.duration_s
-        return way, self._end_speed() if self.running else 0.0
+        return way_mm, self._end_mm_s() if self.running else 0.0
 
     def position_steps(self, t_s: float, steps_per_mm: Axes) -> Steps:
         """Return the step counters."""
         if not self.blocks:
             return self.steps
-        way, _ = self.path_mm(t_s)
+        way_mm, _ = self.path_mm(t_s)
         x, y, z = (
-            s + round(d * way * k)
+            s + round(d * way_mm * k)
             for s, d, k in zip(self.steps, self.blocks[0].direction, steps_per_mm, strict=True)
         )
         return x, y, z
@@ -160,70 +160,70 @@ class MotionEngine:
         segments = math.floor((t_s - self._planned_s) / SEGMENT_S) + 1
         return self.path_mm(min(self._planned_s + segments * SEGMENT_S, self._end_s))[1]
 
-    def _end_speed(self) -> float:
+    def _end_mm_s(self) -> float:
         if not self._legs:
             return 0.0
         last = self._legs[-1]
         return max(last.speed_mm_s + last.acceleration_mm_s2 * last.duration_s, 0.0)
 
     def _finish_legs(self) -> None:
-        end_s, speed = self._end_s, self._end_speed()
-        stopped_way = self.path_mm(end_s)[0]
+        end_s, speed_mm_s = self._end_s, self._end_mm_s()
+        stopped_mm = self.path_mm(end_s)[0]
         block = self.blocks[0]
-        if self.holding and stopped_way < block.length_mm - 1e-9:
-            self._rest(stopped_way)
+        if self.holding and stopped_mm < block.length_mm - 1e-9:
+            self._rest(stopped_mm)
             return
         self.blocks.popleft()
         self.steps = block.target_steps
         if not self.blocks:
             self._rest(0.0)
             return
-        self.blocks[0].entry_mm_s = speed
+        self.blocks[0].entry_mm_s = speed_mm_s
         self._legs, self._begun_mm, self._planned_s = [], 0.0, end_s
-        self._replan(end_s, speed=speed)
+        self._replan(end_s, speed_mm_s=speed_mm_s)
 
     def _rest(self, way_mm: float) -> None:
         self.running = False
         self._legs, self._begun_mm = [], way_mm
         self._end_s = self._hold_s = math.inf
 
-    def _replan(self, t_s: float, *, speed: float | None = None) -> None:
+    def _replan(self, t_s: float, *, speed_mm_s: float | None = None) -> None:
         """Plan the block in execution anew from its state at ``t_s``, with the queue behind it."""
-        way, now_mm_s = self.path_mm(t_s)
-        speed = now_mm_s if speed is None else speed
+        way_mm, now_mm_s = self.path_mm(t_s)
+        speed_mm_s = now_mm_s if speed_mm_s is None else speed_mm_s
         block = self.blocks[0]
-        remaining = max(block.length_mm - way, 0.0)
+        remaining_mm = max(block.length_mm - way_mm, 0.0)
         if self.holding:
-            self._legs = brake_legs(remaining, speed, block.acceleration_mm_s2)
+            self._legs = brake_legs(remaining_mm, speed_mm_s, block.acceleration_mm_s2)
         else:
-            exit_mm_s = self._plan_entries(remaining, speed)
+            exit_mm_s = self._plan_entries(remaining_mm, speed_mm_s)
             self._legs = trapezoid_legs(
-                remaining,
-                entry=speed,
-                exit_=exit_mm_s,
-                nominal=self._nominal(block),
-                acceleration=block.acceleration_mm_s2,
+                remaining_mm,
+                entry_mm_s=speed_mm_s,
+                exit_mm_s=exit_mm_s,
+                nominal_mm_s=self._nominal_mm_s(block),
+                acceleration_mm_s2=block.acceleration_mm_s2,
             )
-        self._begun_mm, self._planned_s = way, t_s
+        self._begun_mm, self._planned_s = way_mm, t_s
         self._end_s = t_s + sum(leg.duration_s for leg in self._legs)
         self._on_motion(t_s, self._legs, block.direction[0])
 
     def _plan_entries(self, remaining_mm: float, speed_mm_s: float) -> float:
         """Give every queued block its entry speed; returns the exit speed of the one in execution."""
         queue = list(self.blocks)
-        entry = 0.0
+        entry_mm_s = 0.0
         for previous, block in zip(queue[-2::-1], queue[:0:-1], strict=True):
-            reachable = math.sqrt(entry**2 + 2 * block.acceleration_mm_s2 * block.length_mm)
-            corner = min(block.entry_limit_mm_s, self._nominal(previous), self._nominal(block))
-            entry = block.entry_mm_s = min(corner, reachable)
-        speed, length = speed_mm_s, remaining_mm
+            reachable_mm_s = math.sqrt(entry_mm_s**2 + 2 * block.acceleration_mm_s2 * block.length_mm)
+            corner_mm_s = min(block.entry_limit_mm_s, self._nominal_mm_s(previous), self._nominal_mm_s(block))
+            entry_mm_s = block.entry_mm_s = min(corner_mm_s, reachable_mm_s)
+        length_mm = remaining_mm
         for previous, block in itertools.pairwise(queue):
-            reachable = math.sqrt(speed**2 + 2 * previous.acceleration_mm_s2 * length)
-            speed = block.entry_mm_s = min(block.entry_mm_s, reachable)
-            length = block.length_mm
+            reachable_mm_s = math.sqrt(speed_mm_s**2 + 2 * previous.acceleration_mm_s2 * length_mm)
+            speed_mm_s = block.entry_mm_s = min(block.entry_mm_s, reachable_mm_s)
+            length_mm = block.length_mm
         return queue[1].entry_mm_s if len(queue) > 1 else 0.0
 
-    def _nominal(self, block: Block) -> float:
+    def _nominal_mm_s(self, block: Block) -> float:
         if not block.overridable:
             return max(min(block.rate_mm_s, block.rate_limit_mm_s), SLOWEST_MM_S)
         percent = self.overrides.rapid if block.rapid else self.overrides.feed
@@ -231,38 +231,44 @@ class MotionEngine:
 
 
 def trapezoid_legs(
-    length_mm: float, *, entry: float, exit_: float, nominal: float, acceleration: float
+    length_mm: float, *, entry_mm_s: float, exit_mm_s: float, nominal_mm_s: float, acceleration_mm_s2: float
 ) -> list[Leg]:
-    """Plan a block: from its entry speed to ``nominal`` and down to its exit speed, as far as its length allows."""
-    if entry > nominal:
-        braking_mm = (entry**2 - nominal**2) / (2 * acceleration)
+    """Plan a block: from its entry speed to the nominal one and down to its exit speed, as far as its length allows."""
+    if entry_mm_s > nominal_mm_s:
+        braking_mm = (entry_mm_s**2 - nominal_mm_s**2) / (2 * acceleration_mm_s2)
         if braking_mm >= length_mm:
-            return brake_legs(length_mm, entry, acceleration)
-        first = Leg((entry - nominal) / acceleration, entry, -acceleration)
+            return brake_legs(length_mm, entry_mm_s, acceleration_mm_s2)
+        first = Leg((entry_mm_s - nominal_mm_s) / acceleration_mm_s2, entry_mm_s, -acceleration_mm_s2)
         rest = trapezoid_legs(
-            length_mm - braking_mm, entry=nominal, exit_=exit_, nominal=nominal, acceleration=acceleration
+            length_mm - braking_mm,
+            entry_mm_s=nominal_mm_s,
+            exit_mm_s=exit_mm_s,
+            nominal_mm_s=nominal_mm_s,
+            acceleration_mm_s2=acceleration_mm_s2,
         )
         return [first, *rest]
-    peak = min(nominal, math.sqrt(acceleration * length_mm + (entry**2 + exit_**2) / 2))
-    if peak < entry:
-        return brake_legs(length_mm, entry, acceleration)
-    exit_ = min(exit_, peak)
-    ramps_mm = (2 * peak**2 - entry**2 - exit_**2) / (2 * acceleration)
+    peak_mm_s = min(
+        nominal_mm_s, math.sqrt(acceleration_mm_s2 * length_mm + (entry_mm_s**2 + exit_mm_s**2) / 2)
+    )
+    if peak_mm_s < entry_mm_s:
+        return brake_legs(length_mm, entry_mm_s, acceleration_mm_s2)
+    exit_mm_s = min(exit_mm_s, peak_mm_s)
+    ramps_mm = (2 * peak_mm_s**2 - entry_mm_s**2 - exit_mm_s**2) / (2 * acceleration_mm_s2)
     legs = [
-        Leg((peak - entry) / acceleration, entry, acceleration),
-        Leg(max(length_mm - ramps_mm, 0.0) / peak if peak else 0.0, peak, 0.0),
-        Leg((peak - exit_) / acceleration, peak, -acceleration),
+        Leg((peak_mm_s - entry_mm_s) / acceleration_mm_s2, entry_mm_s, acceleration_mm_s2),
+        Leg(max(length_mm - ramps_mm, 0.0) / peak_mm_s if peak_mm_s else 0.0, peak_mm_s, 0.0),
+        Leg((peak_mm_s - exit_mm_s) / acceleration_mm_s2, peak_mm_s, -acceleration_mm_s2),
     ]
     return [leg for leg in legs if leg.duration_s > 0]
 
 
-def brake_legs(length_mm: float, speed_mm_s: float, acceleration: float) -> list[Leg]:
+def brake_legs(length_mm: float, speed_mm_s: float, acceleration_mm_s2: float) -> list[Leg]:
     """Brake to standstill, or until ``length_mm`` is used up."""
-    left = math.sqrt(max(speed_mm_s**2 - 2 * acceleration * length_mm, 0.0))
-    return [Leg((speed_mm_s - left) / acceleration, speed_mm_s, -acceleration)]
+    left = math.sqrt(max(speed_mm_s**2 - 2 * acceleration_mm_s2 * length_mm, 0.0))
+    return [Leg((speed_mm_s - left) / acceleration_mm_s2, speed_mm_s, -acceleration_mm_s2)]
 
 
-def _corner_speed(before: Block, after: Block, deviation_mm: float) -> float:
+def _corner_mm_s(before: Block, after: Block, deviation_mm: float) -> float:
     """Return the speed a corner allows: unlimited straight on, zero for a reversal (GRBL's junction deviation)."""
     cosine = -sum(a * b for a, b in zip(before.direction, after.direction, strict=True))
     if cosine > 0.999999:
@@ -270,5 +276,5 @@ def _corner_speed(before: Block, after: Block, deviation_mm: float) -> float:
     if cosine < -0.999999:
         return math.inf
     sine_half = math.sqrt((1 - cosine) / 2)
-    acceleration = min(before.acceleration_mm_s2, after.acceleration_mm_s2)
-    return math.sqrt(acceleration * deviation_mm * sine_half / (1 - sine_half))
+    acceleration_mm_s2 = min(before.acceleration_mm_s2, after.acceleration_mm_s2)
+    return math.sqrt(acceleration_mm_s2 * deviation_mm * sine_half / (1 - sine_half))
