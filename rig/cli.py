@@ -19,6 +19,12 @@ ArmOption = Annotated[str | None, typer.Option("--arm", help="Name of a real rig
 SceneOption = Annotated[
     Path | None, typer.Option("--scene", help="Folder of photographs for the simulated world.")
 ]
+CalibrationOption = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration", help="Hash or file of the calibration to use.", show_default="the rig's newest"
+    ),
+]
 
 
 @verb(app)
@@ -26,11 +32,12 @@ def plan(
     console: Console,
     plan: PlanArgument,
     profile: ProfileOption,
+    calibration: CalibrationOption = None,
 ) -> None:
-    """Dry run: rounds, travel, time, blur, frames, pairs, disk space and every limit violation."""
+    """Dry run: rounds, travel, time, blur, noise, frames, pairs, disk space and every limit violation."""
     from rig.commands import show_plan
 
-    show_plan(console, plan, profile)
+    show_plan(console, plan, profile, calibration=calibration)
 
 
 @verb(app)
@@ -46,12 +53,7 @@ def record(
         bool, typer.Option("--yes-conditions", help="External conditions are set; ask nobody.")
     ] = False,
     scene: SceneOption = None,
-    calibration: Annotated[
-        str | None,
-        typer.Option(
-            "--calibration", help="Hash or file of the calibration to use.", show_default="the rig's newest"
-        ),
-    ] = None,
+    calibration: CalibrationOption = None,
 ) -> None:
     """Run a session, or resume one with --session; prints its id and folder."""
     from rig.commands import resume, run_plan

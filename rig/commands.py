@@ -18,24 +18,28 @@ from typing import TYPE_CHECKING, TextIO
 from catalog.console import Console, data_option
 from catalog.errors import ExitCode
 from rig.errors import RigError, SessionInterruptedError
-from rig.forecast import PARALLAX_TOLERANCE_PX, Forecast, board_warnings, forecast
+from rig.forecast import PARALLAX_TOLERANCE_PX, Forecast, RoundForecast, board_warnings, forecast
 from rig.plan import CapturePlan
 from rig.profile import RigProfile, shipped_profiles
 
 if TYPE_CHECKING:
+    from alignment.calibration.store import StoredCalibration
     from rig.by_hand import HandMotion
     from rig.control import Operator
     from rig.engine.cards import Bystander
 
 _PLAN_HEADER = (
-    "  #  round            role      velocity  travel mm         time s  blur px  frames  pairs      GB"
+    "  #  round            role      velocity  travel mm         time s  blur px"
+    "  noise  frames  pairs      GB"
 )
 
 
-def show_plan(console: Console, plan_path: Path, profile_name: str) -> None:
+def show_plan(
+    console: Console, plan_path: Path, profile_name: str, *, calibration: str | None = None
+) -> None:
     """Print what a plan will do; raises its first violation after printing all."""
     plan, profile = CapturePlan.load(plan_path), RigProfile.load(profile_name)
-    expected = forecast(plan, profile)
+    expected = forecast(plan, profile, calibration=_calibration(console, profile.name, calibration))
     expected = replace(expected, warnings=(*expected.warnings, *board_warnings(profile)))
     if console.json:
         console.put_json(_forecast_document(expected))
@@ -48,6 +52,17 @@ def show_plan(console: Console, plan_path: Path, profile_name: str) -> None:
 
 
 def _print_forecast(console: Console, plan: CapturePlan, expected: Forecast) -> None:
+def _calibration(console: Console, rig: str, name_or_path: str | None) -> StoredCalibration | None:
+    """Find the calibration asked for, or the rig's newest; a damaged one nobody asked for is passed over."""
+    from alignment.calibration.store import find_calibration, newest_calibration
+
+    if name_or_path is not None:
+        return find_calibration(name_or_path, data=console.data, rig=rig)
+    return newest_calibration(
+        console.data, rig, ignored=lambda error: console.say(f"▲ ignored {error.message}")
+    )
+
+
     console.put(f"scene {plan.scene}")
     console.put(_PLAN_HEADER)
     for r in expected.rounds:
@@ -55,7 +70,7 @@ def _print_forecast(console: Console, plan: CapturePlan, expected: Forecast) -> 
         velocity = f"{sweep.velocity_mm_s:8.2f}" if sweep and not r.round.stops_mm else "  stills"
         console.put(
             f" {r.round.number:2d}  {r.round.name:<16} {r.round.role:<9} {velocity}  "
-            f"{r.from_mm:7.2f}…{r.to_mm:<8.2f} {r.duration_s:7.1f}  {r.blur_px:7.2f}  {r.frames:6d} "
+            f"{r.from_mm:7.2f}…{r.to_mm:<8.2f} {r.duration_s:7.1f}  {r.blur_px:7.2f}  {_noise(r):>5}  {r.frames:6d} "
             f"{r.expected_pairs:6d}  {r.size_gb:6.2f}"
         )
     console.put(
@@ -69,12 +84,21 @@ def _print_forecast(console: Console, plan: CapturePlan, expected: Forecast) -> 
         f"(limit {expected.parallax_limit_mm:.3f} mm, {PARALLAX_TOLERANCE_PX} px)"
     )
     for step in expected.operator_steps:
+    if expected.calibration is not None:
+        console.put(
+            f"lens, shutter and noise by calibration {expected.calibration[:12]}; noise is the standard deviation of "
+            "a mid-tone pixel in codes"
+        )
         console.put(f"by hand: {step}")
     for warning in expected.warnings:
         console.put(f"▲ {warning}")
 
 
 def _forecast_document(expected: Forecast) -> dict[str, object]:
+def _noise(expected: RoundForecast) -> str:
+    return "-" if expected.noise_codes is None else f"{expected.noise_codes:.1f}"
+
+
     return {
         "duration_s": expected.duration_s,
         "travel_mm": expected.travel_mm,
@@ -82,6 +106,7 @@ def _forecast_document(expected: Forecast) -> dict[str, object]:
         "size_gb": expected.size_gb,
         "parallax_limit_mm": expected.parallax_limit_mm,
         "violations": [{"code": v.code, "message": str(v)} for v in expected.violations],
+        "calibration": expected.calibration,
         "warnings": expected.warnings,
         "operator_steps": expected.operator_steps,
         "rounds": [{**asdict(r), "round": r.round.model_dump(mode="json")} for r in expected.rounds],

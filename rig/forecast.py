@@ -6,14 +6,20 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from catalog.records import Degradation
 from catalog.session_folder import ExposureSettings, RoundRecord, SweepRecord
+from rig.calibrated import calibrated_lens, mid_tone_noise, readout_s
 from rig.devices.condition import OFF
 from rig.devices.envelope import check_sweep, sweep_motion, trapezoid_duration_s
 from rig.errors import EnvelopeError, PlanError, RigError
 from rig.plan import BaseSettings, CapturePlan, RoundPlan
 from rig.profile import RigProfile
+
+if TYPE_CHECKING:
+    from alignment.calibration.document import Calibration
+    from alignment.calibration.store import StoredCalibration
 
 PARALLAX_TOLERANCE_PX = 0.25
 CAMERA_SETTING_S = 2.0
@@ -26,6 +32,10 @@ STILL_MB = 25.0
 LONGEST_MOVIE_S = 29 * 60 + 59.0
 """Where many bodies end a movie by themselves."""
 EXPOSURE_TOLERANCE_EV = 0.5
+_OVER_ROWS = 12**-0.5
+"""Root mean square over the rows of what grows evenly from the first one to the last, as a share of its growth."""
+_NOISY_RATIO = 2.0
+"""Noise over the ground truth's from which a round counts as noisy: one stop of its standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +60,13 @@ class RoundForecast:
     """Way to the start, setting the camera, copying the file off the card, s."""
     largest_gap_mm: float
     """Farthest that a frame of this round can lie from the nearest ground-truth frame."""
+    readout_gap_mm: float
+    """Way of the carriage between the first and the last row, beyond that in the nearest ground truth; 0 where no
+    calibration knows the shutter."""
     largest_parallax_px: float
-    """What such a gap does between the nearest and the farthest thing, px."""
+    """What both gaps do between the nearest and the farthest thing, px, root mean square over the rows."""
+    noise_codes: float | None
+    """Standard deviation of a mid-tone pixel, codes of 255; None where no calibration knows the noise."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,8 @@ class Forecast:
     """What is allowed but perhaps not meant."""
     operator_steps: tuple[str, ...] = ()
     """What a person has to do, and before which round."""
+    calibration: str | None = None
+    """Hash of the calibration that lens, shutter and noise were taken from; None for the profile's lens alone."""
 
     @property
     def duration_s(self) -> float:
@@ -89,12 +106,23 @@ class Forecast:
         return sum(r.expected_pairs for r in self.rounds)
 
 
-def forecast(plan: CapturePlan, profile: RigProfile) -> Forecast:
-    """Compute what a plan will do on a rig, and every limit it violates."""
+def forecast(
+    plan: CapturePlan, profile: RigProfile, *, calibration: StoredCalibration | None = None
+) -> Forecast:
+    """Compute what a plan will do on a rig, and every limit it violates.
+
+    Args:
+        plan: What to record.
+        profile: The rig.
+        calibration: What was measured of it; its lens stands in for the profile's.
+    """
+    known = None if calibration is None else calibration.calibration
+    if known is not None:
+        profile = profile.model_copy(update={"lens": calibrated_lens(profile.lens, known)})
     limit_mm = parallax_limit_mm(profile)
     records = plan.round_records(acceleration_mm_s2=profile.rail.acceleration_mm_s2)
-    spacings_mm = [_frame_spacing_mm(r, profile) for r in records if r.role == "gt"]
-    rounds = [_forecast_round(r, plan, profile, limit_mm, spacings_mm) for r in records]
+    bench = _Bench(plan, profile, limit_mm, tuple(r for r in records if r.role == "gt"), known)
+    rounds = [_forecast_round(r, bench) for r in records]
     violations = [v for r, record in zip(plan, records, strict=True) for v in _violations(r, record, profile)]
     return Forecast(
         tuple(_with_ways_back(rounds, profile)),
@@ -102,6 +130,7 @@ def forecast(plan: CapturePlan, profile: RigProfile) -> Forecast:
         tuple(violations),
         tuple(_warnings(rounds, plan)),
         tuple(_operator_steps(records, profile)),
+        None if calibration is None else calibration.hash,
     )
 
 
@@ -132,6 +161,11 @@ def _frame_spacing_mm(round_: RoundRecord, profile: RigProfile) -> float:
     if len(round_.stops_mm) > 1:
         return abs(round_.stops_mm[1] - round_.stops_mm[0])
     return _sweep(round_).velocity_mm_s / profile.movie_format.frame_rate_hz
+
+
+def _velocity_mm_s(round_: RoundRecord) -> float:
+    """Speed at which the pictures of a round are exposed."""
+    return 0.0 if round_.stops_mm else _sweep(round_).velocity_mm_s
 
 
 def _sweep(round_: RoundRecord) -> SweepRecord:
@@ -178,19 +212,43 @@ def _stills(round_: RoundRecord, profile: RigProfile) -> _Recording:
     return _Recording(moves_s + shots * each_s, 0.0, shots, 0.0, shots * STILL_MB / 1000)
 
 
-def _forecast_round(
-    round_: RoundRecord,
-    plan: CapturePlan,
-    profile: RigProfile,
-    limit_mm: float,
-    gt_spacings_mm: Sequence[float],
-) -> RoundForecast:
+@dataclass(frozen=True)
+class _Bench:
+    """What all rounds of a forecast have in common."""
+
+    plan: CapturePlan
+    profile: RigProfile
+    limit_mm: float
+    truths: tuple[RoundRecord, ...]
+    known: Calibration | None
+
+    @property
+    def gt_spacings_mm(self) -> list[float]:
+        """Distance between the frames of each ground-truth round."""
+        return [_frame_spacing_mm(r, self.profile) for r in self.truths]
+
+    def readout_gap_mm(self, round_: RoundRecord) -> float:
+        """Return the way between the first and the last row beyond that in the nearest ground truth."""
+        speeds = [abs(_velocity_mm_s(round_) - _velocity_mm_s(truth)) for truth in self.truths]
+        return readout_s(self.known) * min(speeds)
+
+    def noise_codes(self, round_: RoundRecord) -> float | None:
+        """Return the noise of a mid-tone pixel; what stands before the lens is left out."""
+        settings, base = round_.settings, self.plan.base
+        return mid_tone_noise(
+            self.known, iso=settings.iso or base.iso, brighter_ev=_brighter_ev(settings, base)
+        )
+
+
+def _forecast_round(round_: RoundRecord, bench: _Bench) -> RoundForecast:
     """Pairs are expected by the mean density of all gt passes (random phases); the gap is the guaranteed one."""
+    plan, profile, limit_mm = bench.plan, bench.profile, bench.limit_mm
     motion = sweep_motion(_sweep(round_), profile.rail.envelope)
     recording = _stills(round_, profile) if round_.stops_mm else _movie(round_, plan, profile)
-    is_gt = round_.role == "gt"
-    gap_mm = 0.0 if is_gt else min(gt_spacings_mm) / 2
-    share = 0.0 if is_gt else min(1.0, limit_mm * 2 * sum(1 / spacing_mm for spacing_mm in gt_spacings_mm))
+    is_gt, spacings_mm = round_.role == "gt", bench.gt_spacings_mm
+    gap_mm = 0.0 if is_gt else min(spacings_mm) / 2
+    share = 0.0 if is_gt else min(1.0, limit_mm * 2 * sum(1 / spacing_mm for spacing_mm in spacings_mm))
+    readout_gap_mm = 0.0 if is_gt else bench.readout_gap_mm(round_)
     return RoundForecast(
         round=round_,
         from_mm=motion.start_mm,
@@ -204,7 +262,11 @@ def _forecast_round(
         travel_mm=motion.distance_mm,
         positioning_s=CAMERA_SETTING_S + 1000 * recording.size_gb / TRANSFER_MB_S,
         largest_gap_mm=gap_mm,
-        largest_parallax_px=PARALLAX_TOLERANCE_PX * gap_mm / limit_mm,
+        readout_gap_mm=readout_gap_mm,
+        largest_parallax_px=PARALLAX_TOLERANCE_PX
+        * math.hypot(gap_mm, readout_gap_mm * _OVER_ROWS)
+        / limit_mm,
+        noise_codes=bench.noise_codes(round_),
     )
 
 
@@ -230,10 +292,35 @@ def _warnings(rounds: Sequence[RoundForecast], plan: CapturePlan) -> Iterator[st
             yield f"round {name}: {abs(brighter_ev):.1f} EV {word} than the base; compensate with exposure_s or iso"
         if r.duration_s > LONGEST_MOVIE_S and not r.round.stops_mm:
             yield f"round {name}: {r.duration_s / 60:.0f} min; many bodies end a movie at 29:59"
-        if r.largest_parallax_px > PARALLAX_TOLERANCE_PX:
+        yield from _parallax_warnings(r)
+    yield from _noise_warnings(rounds)
+
+
+def _parallax_warnings(r: RoundForecast) -> Iterator[str]:
+    if r.largest_parallax_px <= PARALLAX_TOLERANCE_PX:
+        return
+    if r.readout_gap_mm * _OVER_ROWS > r.largest_gap_mm:
+        yield (
+            f"round {r.round.name}: while the shutter reads the rows the carriage goes {r.readout_gap_mm:.2f} mm "
+            f"farther than in the ground truth: near and far part by {r.largest_parallax_px:.2f} px over the rows; "
+            "run the round slower, or the gt round faster with more passes"
+        )
+        return
+    yield (
+        f"round {r.round.name}: some frames lie {r.largest_gap_mm:.2f} mm from the nearest ground truth, beyond the "
+        f"parallax limit; slow the gt round down or give it more passes"
+    )
+
+
+def _noise_warnings(rounds: Sequence[RoundForecast]) -> Iterator[str]:
+    """Name the rounds that are to be noisy and hardly will be."""
+    clean = min((r.noise_codes for r in rounds if r.round.role == "gt" and r.noise_codes), default=None)
+    for r in rounds:
+        wanted = Degradation.NOISE in r.round.degradations
+        if clean and wanted and r.noise_codes and r.noise_codes < _NOISY_RATIO * clean:
             yield (
-                f"round {name}: some frames lie {r.largest_gap_mm:.2f} mm from the nearest ground truth, beyond the "
-                f"parallax limit; slow the gt round down or give it more passes"
+                f"round {r.round.name}: {r.noise_codes:.1f} codes of noise against {clean:.1f} of the ground truth "
+                "by the calibration; raise iso and shorten exposure_s"
             )
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from alignment.calibration.document import Calibration
+from alignment.calibration.store import StoredCalibration, store_calibration
 from catalog.errors import InvalidDocumentError
 from catalog.yaml_document import parse_yaml
+from rig.cli import app
 from rig.errors import EnvelopeError, PlanError
 from rig.forecast import board_warnings, forecast, require_runnable
 from rig.plan import CapturePlan
@@ -169,6 +176,97 @@ def test_a_round_that_comes_out_brighter_is_pointed_out():
         "round iso6400: 6.0 EV brighter than the base; compensate with exposure_s or iso",
     )
     assert on_purpose.warnings == ()
+
+
+def calibrated(**changes: object) -> StoredCalibration:
+    """A lens of one picture width, a shutter of 15 ms, 8000 electrons at ISO 100 and 4 of read noise."""
+    known = {
+        "rig": "sim",
+        "camera": "main",
+        "session": "one",
+        "recorded_utc_us": 0,
+        "width": 640,
+        "height": 360,
+        "lens": {
+            "focal_px": exactly(640.0),
+            "focal_source": "boards",
+            "principal_px": (exactly(319.5), exactly(179.5)),
+            "distortion_k1": exactly(0.0),
+        },
+        "readout": {"readout_s": exactly(0.015)},
+        "noise": [{"iso": 100, "electrons_at_white": exactly(8000.0), "read_noise_e": exactly(4.0)}],
+    }
+    return StoredCalibration("c0ffee" * 10, Path("unused.json"), Calibration.model_validate(known | changes))
+
+
+def exactly(value: float) -> dict[str, float]:
+    return {"value": value, "sigma": 0.0, "count": 1}
+
+
+COMPENSATED = ("set: {iso: 6400}", "set: {iso: 6400, exposure_s: 0.000078125}")
+
+
+def test_a_calibrated_lens_stands_in_for_the_data_sheets():
+    """f = 1280 px at 1280 px of width: 30 mm/s · 5 ms · 1280/1500 px per mm = 0.128 px."""
+    rain = forecast(plan_with(), RigProfile.load("sim"), calibration=calibrated()).rounds[2]
+
+    assert rain.blur_px == pytest.approx(30 * 0.005 * 1280 / 1500)
+
+
+def test_calibrated_noise_tells_what_a_mid_tone_pixel_will_scatter_by():
+    """At a light of 0.18 BT.709 rises by 323.95 codes: √(1440 + 16)/8000 and √(22.5 + 16)/125 of it, and rounding."""
+    expected = forecast(plan_with(*COMPENSATED), RigProfile.load("sim"), calibration=calibrated())
+
+    assert [r.noise_codes for r in expected.rounds] == pytest.approx([1.572, 16.08, 1.572], rel=0.005)
+    assert expected.calibration == "c0ffee" * 10
+    assert forecast(plan_with(), RigProfile.load("sim")).rounds[0].noise_codes is None
+
+
+def test_a_noise_round_that_will_hardly_be_noisy_is_pointed_out():
+    """ISO 200 has √2 times the noise of ISO 100: less than twice."""
+    mild = plan_with("set: {iso: 6400}", "set: {iso: 200, exposure_s: 0.0025}")
+
+    warnings = forecast(mild, RigProfile.load("sim"), calibration=calibrated()).warnings
+    strong = forecast(plan_with(*COMPENSATED), RigProfile.load("sim"), calibration=calibrated()).warnings
+
+    assert warnings == (
+        "round iso6400: 2.2 codes of noise against 1.6 of the ground truth by the calibration; raise iso and shorten "
+        "exposure_s",
+    )
+    assert strong == ()
+
+
+def test_a_rolling_shutter_adds_its_rows_way_to_the_gap():
+    """15 ms at 30 less 10 mm/s is 0.3 mm, over the rows 0.3/√12 = 0.0866 mm; √(1/36 + 0.0075) = 0.1878 mm."""
+    rain = forecast(plan_with(), RigProfile.load("sim"), calibration=calibrated()).rounds[2]
+
+    assert rain.readout_gap_mm == pytest.approx(0.3)
+    assert rain.largest_parallax_px == pytest.approx(0.18782 * 1280 * (1 / 1500 - 1 / 4000), rel=1e-4)
+
+
+def test_rows_that_are_read_too_far_apart_are_pointed_out():
+    """90 ms would be 1.8 mm, over the rows 0.52 mm: beyond a limit of 0.469 mm, by the shutter more than by the gap."""
+    slow = calibrated(readout={"readout_s": exactly(0.09)})
+
+    warnings = forecast(plan_with(*COMPENSATED), RigProfile.load("sim"), calibration=slow).warnings
+
+    assert len(warnings) == 2
+    assert warnings[0].startswith(
+        "round iso6400: while the shutter reads the rows the carriage goes 1.80 mm farther"
+    )
+
+
+def test_the_dry_run_takes_the_rigs_newest_calibration(tmp_path: Path):
+    stored = store_calibration(calibrated().calibration, tmp_path)
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    command = ["plan", str(tmp_path / "plan.yaml"), "--profile", "sim", "--data", str(tmp_path)]
+
+    words = CliRunner().invoke(app, command)
+    document = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+
+    assert f"by calibration {stored.hash[:12]}" in words.stdout
+    assert document["calibration"] == stored.hash
+    assert document["rounds"][0]["noise_codes"] == pytest.approx(1.572, rel=0.005)
 
 
 def test_a_simulated_board_too_small_for_its_distance_is_pointed_out():
