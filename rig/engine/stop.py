@@ -43,7 +43,7 @@ class StopPost:
     """Listens for ``stop`` and ``estop`` until closed.
 
     While it listens the interpreter changes threads often, and the garbage collector makes no pass over everything:
-    that holds all threads for 50 ms and more. `tidy_up` makes one after every act, over what has come since.
+    that holds all threads for 50 ms and more. `tidy_up` makes one after every act and take, over what has come since.
 
     Args:
         address: Where; its lock is held by this process.

@@ -20,7 +20,16 @@ from rig.engine.progress import ProgressTracker
 from rig.engine.session import SessionOrder
 from rig.engine.stop import tidy_up
 from rig.errors import DeviceError, MotionStoppedError
-from rig.events import ActEnded, AnyEvent, Choice, EngineMode, OperatorCard, Stopped, Warned
+from rig.events import (
+    ActEnded,
+    AnyEvent,
+    Choice,
+    EngineMode,
+    OperatorCard,
+    Stopped,
+    TakeFinished,
+    Warned,
+)
 from rig.profile import RigProfile
 from rig.runner import SessionRunner
 from rig.session import SessionRecorder
@@ -204,6 +213,14 @@ class RigWork:
         if self.tracker is not None:
             self.tracker.observe(event)
         self._emit(event)
+        if isinstance(event, TakeFinished):
+            self._tidy_up_at_rest()  # a session is one act, which may take the evening
+
+    def _tidy_up_at_rest(self) -> None:
+        """Tidy up, unless the carriage moves, as after an error on the way: that would hold a stop up."""
+        reading = self.devices.last_poll
+        if reading is None or reading.state is not RailState.MOVING:
+            tidy_up()
 
     def _announce(self, folder: Path) -> None:
         self.session = folder
@@ -218,9 +235,7 @@ class RigWork:
 
     def _end(self, act: ActName, done: Future[T]) -> None:
         self.act = None
-        reading = self.devices.last_poll
-        if reading is None or reading.state is not RailState.MOVING:
-            tidy_up()  # in motion, as after an error on the way, it would hold a stop up
+        self._tidy_up_at_rest()
         error = None if done.cancelled() else done.exception()
         now_s = self.clock.now()
         if error is None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,10 +21,13 @@ from small_rig import run_rig, write_profile
 import rig.engine.clients
 from rig.client import EngineClient, StopLine, start_engine, stop_engine
 from rig.engine.clients import MAX_LINE_BYTES, ClientDesk
+from rig.engine.devices import Stage
 from rig.engine.outbox import MAX_WAITING, Outbox
 from rig.engine.stop import StopPost
+from rig.engine.work import RigWork
 from rig.errors import EngineError
-from rig.events import EVENTS, Done, Motion, Refused, Saved
+from rig.events import EVENTS, Done, Motion, Refused, Saved, TakeFinished
+from rig.profile import RigProfile
 from rig.requests import Attach, Shutdown
 from rig.runtime import EngineAddress, connect_to, running_engines
 
@@ -259,6 +263,32 @@ def test_no_full_garbage_collection_holds_a_stop_up_while_the_post_listens(folde
     assert kept
     assert set(passes) == {0, 1}
     assert gc.get_threshold() == before
+
+
+class Ring:
+    """Refers to itself, so that only the collector finds that nobody else does."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_a_take_leaves_behind_is_found_while_the_session_goes_on(folder, tmp_path):
+    work = RigWork(
+        RigProfile.load("sim"), data=tmp_path, stage=Stage("x"), emit=lambda event: None,
+        operator=None, attended=lambda: False,
+    )  # fmt: skip
+    finished = TakeFinished(t_host_s=1, round="gt", take=1, state="valid", reason="", frames=1)
+    gc.disable()
+    try:
+        left = weakref.ref(Ring())
+        kept_by_nobody = left() is not None
+
+        work._observe(finished)
+    finally:
+        gc.enable()
+
+    assert kept_by_nobody
+    assert left() is None
 
 
 def test_a_folder_that_others_may_enter_still_lets_nobody_else_in(desk, folder):
