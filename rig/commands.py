@@ -51,7 +51,6 @@ def show_plan(
         raise expected.violations[0]
 
 
-def _print_forecast(console: Console, plan: CapturePlan, expected: Forecast) -> None:
 def _calibration(console: Console, rig: str, name_or_path: str | None) -> StoredCalibration | None:
     """Find the calibration asked for, or the rig's newest; a damaged one nobody asked for is passed over."""
     from alignment.calibration.store import find_calibration, newest_calibration
@@ -63,6 +62,7 @@ def _calibration(console: Console, rig: str, name_or_path: str | None) -> Stored
     )
 
 
+def _print_forecast(console: Console, plan: CapturePlan, expected: Forecast) -> None:
     console.put(f"scene {plan.scene}")
     console.put(_PLAN_HEADER)
     for r in expected.rounds:
@@ -83,30 +83,30 @@ def _calibration(console: Console, rig: str, name_or_path: str | None) -> Stored
         f"frames of a pair lie at most {gap_mm:.3f} mm apart by speed and frame rate: {parallax_px:.2f} px of parallax "
         f"(limit {expected.parallax_limit_mm:.3f} mm, {PARALLAX_TOLERANCE_PX} px)"
     )
-    for step in expected.operator_steps:
     if expected.calibration is not None:
         console.put(
             f"lens, shutter and noise by calibration {expected.calibration[:12]}; noise is the standard deviation of "
             "a mid-tone pixel in codes"
         )
+    for step in expected.operator_steps:
         console.put(f"by hand: {step}")
     for warning in expected.warnings:
         console.put(f"▲ {warning}")
 
 
-def _forecast_document(expected: Forecast) -> dict[str, object]:
 def _noise(expected: RoundForecast) -> str:
     return "-" if expected.noise_codes is None else f"{expected.noise_codes:.1f}"
 
 
+def _forecast_document(expected: Forecast) -> dict[str, object]:
     return {
         "duration_s": expected.duration_s,
         "travel_mm": expected.travel_mm,
         "expected_pairs": expected.expected_pairs,
         "size_gb": expected.size_gb,
         "parallax_limit_mm": expected.parallax_limit_mm,
-        "violations": [{"code": v.code, "message": str(v)} for v in expected.violations],
         "calibration": expected.calibration,
+        "violations": [{"code": v.code, "message": str(v)} for v in expected.violations],
         "warnings": expected.warnings,
         "operator_steps": expected.operator_steps,
         "rounds": [{**asdict(r), "round": r.round.model_dump(mode="json")} for r in expected.rounds],
