@@ -9,7 +9,6 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from alignment.audit import error_px
@@ -27,7 +26,7 @@ from alignment.report_axes import (
     distribution,
     spread,
 )
-from alignment.report_pictures import PairPictures, read_files
+from alignment.report_pictures import PairCard, PairPictures, read_files
 from alignment.report_words import number
 from catalog.audit import AuditPair, AuditRecord, GroupSummary, PairMeasurement
 from catalog.session_folder import replace_file
@@ -50,17 +49,6 @@ _PARALLAX_WORDS = {
 
 
 @dataclass(frozen=True)
-class AuditCard:
-    """One pair to look at."""
-
-    name: str
-    pick: str
-    pictures: PairPictures
-    facts: tuple[tuple[str, str], ...]
-    overlay: Markup | None
-
-
-@dataclass(frozen=True)
 class AuditPage:
     """Everything the template shows, in the order of the page."""
 
@@ -69,7 +57,7 @@ class AuditPage:
     groups: tuple[tuple[GroupSummary, str], ...]
     shares: Figure | None
     figures: tuple[Figure, ...]
-    cards: tuple[AuditCard, ...]
+    cards: tuple[PairCard, ...]
     listed: tuple[AuditPair, ...]
     failures: tuple[AuditPair, ...]
 
@@ -209,7 +197,7 @@ def _histogram(order: int, name: str, epe: Array, local: Array, decades: tuple[f
     return Figure(name, drawing.markup(), caption)
 
 
-def _cards(by_error: Sequence[AuditPair], root: Path) -> tuple[AuditCard, ...]:
+def _cards(by_error: Sequence[AuditPair], root: Path) -> tuple[PairCard, ...]:
     """Show the worst of every class in turn, so that one bad class does not hide the others."""
     groups: dict[str, list[AuditPair]] = defaultdict(list)
     for pair in by_error:
@@ -221,7 +209,7 @@ def _cards(by_error: Sequence[AuditPair], root: Path) -> tuple[AuditCard, ...]:
     return tuple(_card(p, p.measured, pictures[p.pair]) for p in shown if p.measured)
 
 
-def _card(pair: AuditPair, measured: PairMeasurement, pictures: PairPictures) -> AuditCard:
+def _card(pair: AuditPair, measured: PairMeasurement, pictures: PairPictures) -> PairCard:
     ecc = measured.ecc_shift_px
     facts = (
         ("shift, px", f"{number(measured.shift_px[0], 2)}, {number(measured.shift_px[1], 2)}"),
@@ -233,4 +221,4 @@ def _card(pair: AuditPair, measured: PairMeasurement, pictures: PairPictures) ->
     )
     size = pair.width or 1, pair.height or 1
     shifts = [(s.x_px, s.y_px, s.dx_px, s.dy_px) for s in measured.local_map]
-    return AuditCard(pair.pair, pair.verdict, pictures, facts, arrows(size, shifts) if shifts else None)
+    return PairCard(pair.pair, pair.verdict, pictures, facts, arrows(size, shifts) if shifts else None)

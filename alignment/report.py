@@ -94,6 +94,8 @@ class Report:
     sheet_words: str
     fields: bool
     """Some of the sheet's pictures carry arrows."""
+    targets: bool
+    """Some of them carry what was followed in both frames."""
     pairs_folder: str
     rejects: tuple[RejectGroup, ...]
     takes: tuple[TakeLine, ...]
@@ -169,6 +171,7 @@ def _compose(source: ReportSource, pairs_folder: str) -> Report:
         sheet=sheet,
         sheet_words=sheet_words(sheet),
         fields=any(card.overlay for part in sheet for card in part.cards),
+        targets=any(p.targets for p in source.accepted),
         pairs_folder=pairs_folder,
         rejects=reject_groups(source),
         takes=take_lines(source),

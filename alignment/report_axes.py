@@ -221,6 +221,13 @@ class Panel:
         if x_label:
             self.drawing.text(right, bottom + 31, x_label, anchor="end")
 
+    def second_scale(self, label: str, *, factor: float) -> None:
+        """Write numbers of ``factor`` times x below those of the axis."""
+        bottom = self.box.top + self.box.height
+        for value in round_ticks(self.x.low * factor, self.x.high * factor, about=6):
+            self.drawing.text(self.x(value / factor), bottom + 48, _tick(value), "tick", anchor="middle")
+        self.drawing.text(self.box.left + self.box.width, bottom + 63, label, anchor="end")
+
     def line(self, x: ArrayLike, y: ArrayLike, css: str) -> None:
         """Draw a polyline through the points, broken where a value is not finite."""
         self.drawing.path(_polyline(self.x.map(x), self._clipped(y)), css)
@@ -302,11 +309,25 @@ class Doubt:
     """Angle of the longer axis, clockwise from x."""
 
 
+@dataclass(frozen=True)
+class Target:
+    """Something that was followed in both pictures, and where their alignment puts it."""
+
+    x_px: float
+    y_px: float
+    dx_px: float
+    dy_px: float
+    """Off the place it was followed to."""
+    radius_px: float
+    """Of the circle that holds it in 95 % of cases."""
+
+
 def arrows(
     size: tuple[int, int],
     shifts: Sequence[tuple[float, float, float, float]],
     *,
     doubts: Sequence[Doubt] = (),
+    targets: Sequence[Target] = (),
     gain: float = ARROW_GAIN,
 ) -> Markup:
     """Draw shifts as arrows over a picture, enlarged and coloured by length.
@@ -315,6 +336,7 @@ def arrows(
         size: Width and height of the picture, px.
         shifts: x, y, dx, dy of each, px.
         doubts: One per shift, drawn about its tip on the arrows' scale; none where nothing is known of them.
+        targets: Marked by crosses, each with a line to where the alignment puts it, on the arrows' scale.
         gain: Length in px, on a small picture of 320 px, of an arrow for a shift of one pixel in the full one.
     """
     root = ET.Element(
@@ -328,7 +350,22 @@ def arrows(
         data = _arrow(x, y, gain * dx, gain * dy, head)
         ET.SubElement(root, "path", {"d": data, "class": "halo"})
         ET.SubElement(root, "path", {"d": data, "class": f"e{sum(length > s for s in _ARROW_STEPS_PX)}"})
+    for target in targets:
+        _target(root, target, head, gain)
     return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704
+
+
+def _target(root: ET.Element, target: Target, arm: float, gain: float) -> None:
+    """Draw a cross, the circle about it on the arrows' scale, and a line to where the alignment puts it."""
+    x, y, radius = target.x_px, target.y_px, gain * target.radius_px
+    circle = {"cx": _short(x), "cy": _short(y), "r": _short(radius), "class": "target"}
+    ET.SubElement(root, "circle", circle)
+    cross = (
+        f"M{_short(x - arm)} {_short(y)}h{_short(2 * arm)}M{_short(x)} {_short(y - arm)}v{_short(2 * arm)}"
+    )
+    line = f"M{_short(x)} {_short(y)}l{_short(gain * target.dx_px)} {_short(gain * target.dy_px)}"
+    ET.SubElement(root, "path", {"d": cross + line, "class": "halo"})
+    ET.SubElement(root, "path", {"d": cross + line, "class": "target"})
 
 
 def _ellipse(root: ET.Element, tip: tuple[float, float], doubt: Doubt, gain: float) -> None:

@@ -24,7 +24,7 @@ from alignment.report_axes import (
     spread,
 )
 from alignment.report_source import ReportSource, RoundSource
-from alignment.report_words import number, reason_words
+from alignment.report_words import number, reason_words, with_unit
 from catalog.evidence import PairRecord
 
 Array = NDArray[np.float64]
@@ -40,6 +40,9 @@ class _ErrorClass:
     name: str
     residual_px: Array
     predicted_px: Array
+    local_px: Array
+    """90th percentile of what parts of the picture do on their own."""
+    bound_px: Array
 
 
 def _error_classes(source: ReportSource) -> list[_ErrorClass]:
@@ -49,13 +52,21 @@ def _error_classes(source: ReportSource) -> list[_ErrorClass]:
 
 def _error_class(name: str, source: ReportSource) -> _ErrorClass:
     pairs = [p for r in source.degraded if r.degradation == name for p in r.accepted]
-    residual = [p.residual_px for p in pairs if p.residual_px is not None]
-    predicted = [p.predicted_epe_px for p in pairs if p.predicted_epe_px is not None]
-    return _ErrorClass(name, np.asarray(residual, np.float64), np.asarray(predicted, np.float64))
+    return _ErrorClass(
+        name,
+        residual_px=_known(p.residual_px for p in pairs),
+        predicted_px=_known(p.predicted_epe_px for p in pairs),
+        local_px=_known(p.gates.get("local_map") for p in pairs),
+        bound_px=_known(p.bound_px for p in pairs),
+    )
+
+
+def _known(values: Iterable[float | None]) -> Array:
+    return np.array([v for v in values if v is not None], np.float64)
 
 
 def error_figures(source: ReportSource) -> tuple[Figure, ...]:
-    """Draw a histogram of residual and predicted error per class, and both distributions of all classes."""
+    """Draw residual, predicted error and leftover of the parts: histograms per class, distributions of all classes."""
     classes = _error_classes(source)
     if not classes:
         return ()
@@ -64,6 +75,7 @@ def error_figures(source: ReportSource) -> tuple[Figure, ...]:
         _share_figure(
             "predicted", "Predicted error, all classes", [(c.name, c.predicted_px) for c in classes]
         ),
+        _share_figure("local", "Leftover of the parts, all classes", [(c.name, c.local_px) for c in classes]),
     ]
     decades = _error_decades(classes)
     return (*shares, *(_error_histogram(i, c, decades) for i, c in enumerate(classes)))
@@ -71,7 +83,7 @@ def error_figures(source: ReportSource) -> tuple[Figure, ...]:
 
 def _error_decades(classes: Sequence[_ErrorClass]) -> tuple[float, float]:
     """Range of log10 of all errors; below a ten-thousandth of a pixel nothing is told apart."""
-    everything = np.concatenate([v for c in classes for v in (c.residual_px, c.predicted_px)])
+    everything = np.concatenate([v for c in classes for v in (c.residual_px, c.predicted_px, c.local_px)])
     return spread(_log_px(everything), margin=0.03, floor=0.3)
 
 
@@ -80,22 +92,38 @@ def _log_px(values: Array) -> Array:
 
 
 def _error_histogram(order: int, errors: _ErrorClass, decades: tuple[float, float]) -> Figure:
-    caption = f"{_summary('Residual', errors.residual_px)}; {_summary('predicted', errors.predicted_px)}."
+    caption = "; ".join(
+        (
+            _summary("Residual", errors.residual_px),
+            _summary("predicted", errors.predicted_px),
+            _summary("leftover of the parts", errors.local_px),
+            f"Cramér–Rao bound median {_median_words(errors.bound_px)}.",
+        )
+    )
     title = f"Class {errors.name}: residual and predicted error"
     drawing = Drawing(f"errors-{order}", 216, title=title, description=caption)
     css = f"s{order % SERIES}"
-    entries = [("bar", f"bar {css}", "residual"), ("line", "line ink", "predicted 95 % radius")]
+    entries = [
+        ("bar", f"bar {css}", "residual"),
+        ("line", "line ink", "predicted 95 % radius"),
+        ("line", "line dashed commanded", "leftover of the parts, p90"),
+    ]
     y = drawing.legend(14, entries, left=LEFT)
     edges = np.linspace(*decades, 33)
-    residual, predicted = (
-        np.histogram(_log_px(v), edges)[0] for v in (errors.residual_px, errors.predicted_px)
+    residual, predicted, local = (
+        np.histogram(_log_px(v), edges)[0] for v in (errors.residual_px, errors.predicted_px, errors.local_px)
     )
     box = Box(LEFT, y + 14, INNER, 216 - y - 54)
-    panel = Panel(drawing, box, x=decades, y=(0, 1.1 * max(*residual, *predicted, 1)))
+    panel = Panel(drawing, box, x=decades, y=(0, 1.1 * max(*residual, *predicted, *local, 1)))
     panel.axes("px, logarithmic", "pairs", y_ticks=3, x_numbers=decade_numbers(*decades))
     panel.bars(edges.tolist(), residual.tolist(), f"bar {css}")
+    panel.steps(edges, local, "line dashed commanded")
     panel.steps(edges, predicted, "line ink")
     return Figure(errors.name, drawing.markup(), caption)
+
+
+def _median_words(values: Array) -> str:
+    return with_unit(float(np.median(values)) if values.size else None, 4, "px")
 
 
 def _summary(what: str, values: Array) -> str:

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from alignment.errors import AlignmentError
-from alignment.report_axes import Doubt, arrows
+from alignment.report_axes import Doubt, Target, arrows
 from catalog.evidence import PairRecord
 from catalog.session_folder import PAIRS_FOLDER
 
@@ -80,7 +80,21 @@ def _overlay(session: Path, pair: PairRecord, *, focal_px: float | None) -> Mark
     parts = [p for p in field_parts(found) if p.doubt.major_px < _MOST_DOUBT_PX]
     shifts = [(*p.centre_px.tolist(), *p.shift_px.tolist()) for p in parts]
     doubts = [p.doubt for p in parts]
-    return arrows(found.size, shifts, doubts=doubts, gain=FIELD_GAIN) if parts else None
+    targets = list(_targets(pair))
+    if not parts and not targets:
+        return None
+    return arrows(found.size, shifts, doubts=doubts, targets=targets, gain=FIELD_GAIN)
+
+
+def _targets(pair: PairRecord) -> Iterator[Target]:
+    """Yield the targets that lie in the written pair."""
+    if pair.lq_crop is None:
+        return
+    left, top, width, height = pair.lq_crop
+    for target in pair.targets:
+        x, y = target.lq_px[0] - left, target.lq_px[1] - top
+        if 0 <= x < width and 0 <= y < height:
+            yield Target(x, y, *target.misfit_px, radius_px=_WITHIN_95 * target.sigma_px)
 
 
 def _registered(folder: Path, pair: PairRecord, focal_px: float | None) -> Registration | None:

@@ -202,8 +202,12 @@ def _speed_over_position(motion: RoundMotion) -> tuple[Array, Array]:
 def pairing_figures(source: ReportSource) -> tuple[Figure, ...]:
     """Draw for every degraded round which ground-truth frame each of its frames was given."""
     gt_mm = _gt_positions(source)
-    limit = source.alignment.position_limit_mm if source.alignment else None
-    return tuple(_pairing_figure(r, gt_mm, limit) for r in source.degraded if r.pairs)
+    alignment = source.alignment
+    limit = alignment.position_limit_mm if alignment else None
+    spread_px_per_mm = np.ptp(alignment.disparity_px_per_mm or (0.0,)) if alignment else 0.0
+    return tuple(
+        _pairing_figure(r, gt_mm, limit, float(spread_px_per_mm)) for r in source.degraded if r.pairs
+    )
 
 
 def _gt_positions(source: ReportSource) -> Array:
@@ -212,10 +216,12 @@ def _gt_positions(source: ReportSource) -> Array:
     return np.unique(np.asarray(tracked or used, np.float64))
 
 
-def _pairing_figure(round_: RoundSource, gt_mm: Array, limit_mm: float | None) -> Figure:
+def _pairing_figure(
+    round_: RoundSource, gt_mm: Array, limit_mm: float | None, spread_px_per_mm: float
+) -> Figure:
     caption = _pairing_caption(round_, limit_mm)
     title = f"Round {round_.name}: which ground truth each frame was given"
-    drawing = Drawing(f"pairing-{round_.record.number}", 446, title=title, description=caption)
+    drawing = Drawing(f"pairing-{round_.record.number}", 476, title=title, description=caption)
     entries = [
         ("line", "line comb-gt", "ground truth"),
         ("line", "line comb-lq", "degraded, accepted"),
@@ -225,7 +231,9 @@ def _pairing_figure(round_: RoundSource, gt_mm: Array, limit_mm: float | None) -
     y = drawing.legend(14, entries, left=LEFT)
     _whole_strip(drawing, round_, gt_mm, top=y + 16)
     _close_strip(drawing, round_, gt_mm, top=y + 120, unit_mm=_gap_unit(round_, limit_mm))
-    _gap_histogram(drawing, round_, limit_mm, top=y + 264)
+    gaps = _gap_histogram(drawing, round_, limit_mm, top=y + 264)
+    if spread_px_per_mm:
+        gaps.second_scale("parallax between near and far in px", factor=spread_px_per_mm)
     return Figure(round_.name, drawing.markup(), caption)
 
 
@@ -303,7 +311,7 @@ def _middle_pairs(round_: RoundSource, count: int = 20) -> list[PairRecord]:
     return ordered[first : first + count]
 
 
-def _gap_histogram(drawing: Drawing, round_: RoundSource, limit_mm: float | None, *, top: float) -> None:
+def _gap_histogram(drawing: Drawing, round_: RoundSource, limit_mm: float | None, *, top: float) -> Panel:
     accepted = [p.position_gap_mm for p in round_.accepted]
     rejected = [p.position_gap_mm for p in round_.rejected]
     reach = max(1.25 * (limit_mm or 0.0), 1.1 * max(map(abs, accepted), default=0.0), 0.01)
@@ -315,6 +323,7 @@ def _gap_histogram(drawing: Drawing, round_: RoundSource, limit_mm: float | None
     panel.bars(edges.tolist(), kept.tolist(), "bar lq")
     for limit in (-limit_mm, limit_mm) if limit_mm else ():
         panel.rule("line dashed limit", x=limit)
+    return panel
 
 
 def _bin_count(values: Array) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from catalog.session_folder import PAIRS_FOLDER
@@ -73,6 +74,20 @@ class PairPictures:
             difference_detail=_address(difference(detail_gt, detail_lq)),
             lift=lift,
         )
+
+
+@dataclass(frozen=True)
+class PairCard:
+    """One pair to look at."""
+
+    name: str
+    pick: str
+    """Why it is here, or what became of it."""
+    pictures: PairPictures
+    facts: tuple[tuple[str, str], ...]
+    """Terms and values."""
+    overlay: Markup | None = None
+    """Drawn over the whole picture."""
 
 
 def read_pictures(session: Path, pairs: Iterable[str], *, budget_bytes: int) -> dict[str, PairPictures]:

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from markupsafe import Markup
-
 from alignment.report_field import field_overlays
 from alignment.report_frames import frame_pictures
-from alignment.report_pictures import PairPictures, read_pictures, within_budget
+from alignment.report_pictures import PairCard, PairPictures, read_pictures, within_budget
 from alignment.report_source import ReportSource, RoundSource
-from alignment.report_words import Reason, counted, number, reason_words, with_unit
+from alignment.report_words import NOTHING, Reason, counted, listed, number, reason_words, with_unit
 from catalog.evidence import PairRecord
 from catalog.session_folder import PAIRS_FOLDER
 
@@ -42,33 +40,15 @@ _PICKS = tuple(pick for pick, _ in FRONT)
 
 
 @dataclass(frozen=True)
-class Card:
-    """One pair of the contact sheet."""
-
-    pair: PairRecord
-    pick: str
-    """Why it is here: ``worst``, ``best`` or ``by lot``."""
-    pictures: PairPictures
-    facts: tuple[tuple[str, str], ...]
-    overlay: Markup | None = None
-    """Drawn over the whole picture."""
-
-    @property
-    def name(self) -> str:
-        """Name of the pair."""
-        return self.pair.pair
-
-
-@dataclass(frozen=True)
 class SheetPart:
     """The cards of one round and the list of all its accepted pairs."""
 
     round: str
     number: int
     degradation: str
-    cards: tuple[Card, ...]
+    cards: tuple[PairCard, ...]
     """A few of each kind, to be seen at once."""
-    more: tuple[Card, ...]
+    more: tuple[PairCard, ...]
     accepted: tuple[PairRecord, ...]
 
 
@@ -80,7 +60,7 @@ class RejectGroup:
     reason: Reason
     count: int
     by_round: str
-    cards: tuple[Card, ...]
+    cards: tuple[PairCard, ...]
     pairs: tuple[PairRecord, ...]
     """The first of them in the order of their rounds."""
     shares: str
@@ -97,12 +77,12 @@ def contact_sheet(source: ReportSource) -> tuple[SheetPart, ...]:
     pictures = read_pictures(source.folder.path, names, budget_bytes=SHEET_BYTES)
     focal_px = source.alignment.focal_px if source.alignment else None
     fields = field_overlays(source.folder.path, _seen_at_once(picks, pictures), focal_px=focal_px)
-    cards = [
-        Card(p, why, pictures[p.pair], pair_facts(p), fields.get(p.pair))
-        for p, why in picks
-        if p.pair in pictures
-    ]
-    return tuple(_part(r, cards) for r in rounds)
+    cards: dict[str, list[PairCard]] = {r.name: [] for r in rounds}
+    for p, why in picks:
+        if p.pair in pictures:
+            card = PairCard(p.pair, why, pictures[p.pair], pair_facts(p), fields.get(p.pair))
+            cards[p.lq.round].append(card)
+    return tuple(_part(r, cards[r.name]) for r in rounds)
 
 
 def _seen_at_once(
@@ -118,10 +98,9 @@ def _seen_at_once(
     return list(chain.from_iterable(front.values()))
 
 
-def _part(round_: RoundSource, cards: Sequence[Card]) -> SheetPart:
-    own = [c for c in cards if c.pair.lq.round == round_.name]
-    front = [c for pick, count in FRONT for c in [c for c in own if c.pick == pick][:count]]
-    more = sorted((c for c in own if c not in front), key=lambda c: _PICKS.index(c.pick))
+def _part(round_: RoundSource, cards: Sequence[PairCard]) -> SheetPart:
+    front = [c for pick, count in FRONT for c in [c for c in cards if c.pick == pick][:count]]
+    more = sorted((c for c in cards if c not in front), key=lambda c: _PICKS.index(c.pick))
     return SheetPart(
         round=round_.name,
         number=round_.record.number,
@@ -167,10 +146,12 @@ def pair_facts(pair: PairRecord) -> tuple[tuple[str, str], ...]:
     facts = [
         ("residual", with_unit(pair.residual_px, 3, "px")),
         ("predicted", with_unit(pair.predicted_epe_px, 3, "px")),
+        ("bound", with_unit(pair.bound_px, 4, "px")),
         ("gap", with_unit(pair.position_gap_mm, 3, "mm")),
         ("blur", blur_words(pair)),
         ("GT", "warped" if pair.gt_warped else "as shot"),
         ("frames", f"{pair.gt.frame_index} → {pair.lq.frame_index}"),
+        ("by", listed(pair.evidence) or NOTHING),
     ]
     return tuple(facts)
 
@@ -215,7 +196,9 @@ def _written(session: Path, pairs: Sequence[PairRecord]) -> list[PairRecord]:
 def _group(code: str, pairs: Sequence[PairRecord], pictures: dict[str, PairPictures]) -> RejectGroup:
     by_round = Counter(p.lq.round for p in pairs)
     others = Counter(c for p in pairs for c in p.reasons if c != code)
-    cards = [Card(p, "as shot", pictures[p.pair], pair_facts(p)) for p in pairs if p.pair in pictures]
+    cards = [
+        PairCard(p.pair, "as shot", pictures[p.pair], pair_facts(p)) for p in pairs if p.pair in pictures
+    ]
     return RejectGroup(
         code=code,
         reason=reason_words(code),

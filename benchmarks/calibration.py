@@ -1,8 +1,8 @@
 """What `alignment calibrate` finds against what is true, and what it is worth to a session that it is used for.
 
-    python -m benchmarks.calibration [--seeds 3] [--width 640]
+    python -P -m benchmarks.calibration [--seeds 1 2 3] [--width 640]
 
-Writes ``benchmarks/results/calibration.json``.
+Writes ``benchmarks/results/calibration.json`` after every seed; seeds of the same width that stand there stay.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 from alignment.calibration.curve import tone_curve
 from alignment.calibration.document import Calibration, Measured
+from alignment.calibration.figures import distortion_px
 from alignment.calibration.measure import calibrate_session
 from alignment.calibration.store import store_calibration
 from alignment.pairing import align_session
@@ -28,7 +29,7 @@ from benchmarks.rendered_session import LARGE_BOARDS, RenderedSession, RigTruth,
 from rig.sim.carriage import Carriage
 
 RESULTS = Path(__file__).parent / "results" / "calibration.json"
-K1, READOUT_S, MM_PER_MM, CLOCK_OFFSET_S = -0.05, 0.015, 1.002, 0.35
+K1, K2, READOUT_S, MM_PER_MM, CLOCK_OFFSET_S = -0.05, 0.04, 0.015, 1.002, 0.35
 LADDER_S = (0.000625, 0.00125, 0.0025, 0.005, 0.01, 0.02)
 ISOS = (400, 1600, 6400)
 
@@ -67,6 +68,8 @@ def pulls(found: Calibration, truth: RigTruth) -> dict[str, dict[str, float]]:
     spec = truth.spec
     rows = {
         "distortion_k1": _row(found.lens.distortion_k1, spec.distortion_k1),
+        **_k2_row(found, truth),
+        "corner_distortion_px": _corner_row(found, truth),
         "principal_x_px": _row(found.lens.principal_px[0], (spec.width - 1) / 2),
         "principal_y_px": _row(found.lens.principal_px[1], (spec.height - 1) / 2),
         "readout_s": _row(found.readout.readout_s, spec.readout_s),
@@ -85,6 +88,24 @@ def pulls(found: Calibration, truth: RigTruth) -> dict[str, dict[str, float]]:
 def _row(measured: Measured, true: float) -> dict[str, float]:
     pull = (measured.value - true) / max(measured.sigma, 1e-12)
     return {"value": measured.value, "sigma": measured.sigma, "true": true, "pull": pull}
+
+
+def _k2_row(found: Calibration, truth: RigTruth) -> dict[str, dict[str, float]]:
+    """Compare the second coefficient, where the boards told it from 0."""
+    k2 = None if found.lens is None else found.lens.distortion_k2
+    return {} if k2 is None else {"distortion_k2": _row(k2, truth.spec.distortion_k2)}
+
+
+def _corner_row(found: Calibration, truth: RigTruth) -> dict[str, float]:
+    """Compare how far the lens moves what belongs in the picture's corner: what both coefficients come to."""
+    assert found.lens is not None
+    spec = truth.spec
+    corner_px = np.array([np.hypot(spec.width, spec.height) / 2])
+    value, sigma = (float(v[0]) for v in distortion_px(found.lens, corner_px))
+    focal_px = 35 / 35.9 * spec.width
+    tangent = float(corner_px[0]) / focal_px
+    true = focal_px * (spec.distortion_k1 * tangent**3 + spec.distortion_k2 * tangent**5)
+    return _row(Measured(value=value, sigma=sigma, count=found.lens.distortion_k1.count), true)
 
 
 def _bend_rows(found: Calibration, truth: RigTruth) -> dict[str, dict[str, float]]:
@@ -144,6 +165,7 @@ def session_errors(
     errors = list(pair_errors(rig.folder, data))
     delivered = np.array([e.delivered_px for e in errors])
     estimate = np.array([e.estimate_px for e in errors])
+    gaps_mm = np.abs([e.gap_error_mm for e in errors])
     inside = [e.delivered_px <= e.predicted_px for e in errors if e.predicted_px is not None]
     return {
         "pairs": len(errors),
@@ -154,6 +176,8 @@ def session_errors(
         "delivered_epe_px_p95": _percentile(delivered, 95),
         "estimate_epe_px_median": _percentile(estimate, 50),
         "estimate_epe_px_p95": _percentile(estimate, 95),
+        "gap_error_mm_median": _percentile(gaps_mm, 50),
+        "gap_error_mm_p95": _percentile(gaps_mm, 95),
         "coverage": float(np.mean(inside)) if inside else None,
         "warnings": list(alignment.warnings),
         "cpu_s": time.process_time() - before,
@@ -167,7 +191,8 @@ def _percentile(values: np.ndarray[Any, Any], percent: float) -> float | None:
 def one_seed(seed: int, *, width: int) -> dict[str, Any]:
     """Calibrate one rig and use it."""
     height = width * 9 // 16 // 8 * 8
-    common = {"width": width, "height": height, "distortion_k1": K1, "readout_s": READOUT_S, "seed": seed}
+    common = {"width": width, "height": height, "readout_s": READOUT_S, "seed": seed}
+    common |= {"distortion_k1": K1, "distortion_k2": K2}
     rig_truth = partial(
         RigTruth, boards=LARGE_BOARDS, mm_per_mm=MM_PER_MM, transfer="srgb", clock_offset_s=CLOCK_OFFSET_S
     )
@@ -182,6 +207,7 @@ def one_seed(seed: int, *, width: int) -> dict[str, Any]:
         used = rig_truth(simulation(**common))
         return {
             "seed": seed,
+            "k2": K2,
             "calibrate_cpu_s": cpu_s,
             "numbers": pulls(found, truth),
             "tone": tone_error(found, truth),
@@ -194,16 +220,26 @@ def one_seed(seed: int, *, width: int) -> dict[str, Any]:
 def main() -> None:
     """Run and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     asked = parser.parse_args()
-    runs = []
-    for seed in range(1, asked.seeds + 1):
-        runs.append(one_seed(seed, width=asked.width))
-        document = {"schema": 1, "width": asked.width, "goal_px": [0.05, 0.10], "runs": runs}
+    runs = _earlier(asked.output, width=asked.width)
+    for seed in asked.seeds:
+        runs[seed] = one_seed(seed, width=asked.width)
+        ordered = [runs[seed] for seed in sorted(runs)]
+        document = {"schema": 1, "width": asked.width, "goal_px": [0.05, 0.10], "runs": ordered}
         asked.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        print(json.dumps(runs[-1], indent=1))
+        print(json.dumps(runs[seed], indent=1))
+
+
+def _earlier(path: Path, *, width: int) -> dict[int, dict[str, Any]]:
+    """Return the runs of the same kind that stand in the file, by seed."""
+    if not path.is_file():
+        return {}
+    document = json.loads(path.read_text(encoding="utf-8"))
+    same = document["width"] == width and all(run.get("k2") == K2 for run in document["runs"])
+    return {run["seed"]: run for run in document["runs"]} if same else {}
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ class PairErrors:
     """Distance of the measured homography from the truth."""
     predicted_px: float | None
     """What the pair's own evidence predicts as its 95 % radius."""
+    gap_error_mm: float
+    """Position gap as measured less the true one between the middle rows."""
 
 
 def pair_errors(session: SessionFolder, data: Path) -> Iterator[PairErrors]:
@@ -57,6 +59,7 @@ def _errors(pair: PairRecord, takes: dict[str, Take], data: Path) -> PairErrors:
         float(np.median(delivered)),
         float(np.median(estimate)),
         pair.predicted_epe_px,
+        float(pair.position_gap_mm - (lq.pose[0] - gt.pose[0])),
     )
 
 

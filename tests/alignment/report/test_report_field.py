@@ -15,9 +15,10 @@ from alignment.camera_motion import Pinhole
 from alignment.photometry import standard_tone_curve
 from alignment.picture import Picture
 from alignment.registration import Registration, register
-from alignment.report_axes import Doubt, arrows
+from alignment.report_axes import Doubt, Target, arrows
 from alignment.report_field import FieldPart, field_overlays, field_parts
 from alignment.report_source import read_source
+from catalog.evidence import TargetRecord
 from catalog.session_folder import SessionFolder
 
 STEP_PX = 0.5
@@ -78,6 +79,34 @@ def test_an_ellipse_stands_about_its_arrows_tip_on_the_arrows_scale():
         "cx": "120", "cy": "60", "rx": "8", "ry": "2",
     }  # fmt: skip
     assert ellipse.get("transform") == "rotate(90 120 60)"
+
+
+def test_a_target_is_a_cross_with_a_circle_and_a_line_to_where_registration_puts_it():
+    """In a picture 320 px wide a pixel is 20: 0.1 px are 2, a circle of 0.2 px is 4 wide, an arm is 320/60."""
+    drawn = ET.fromstring(arrows((320, 200), [], targets=[Target(100, 50, 0.1, -0.2, 0.2)]))  # noqa: S314
+
+    (circle,) = drawn.findall("circle")
+
+    assert {k: circle.get(k) for k in ("cx", "cy", "r")} == {"cx": "100", "cy": "50", "r": "4"}
+    assert drawn.findall("path")[-1].get("d") == "M94.7 50h10.7M100 44.7v10.7M100 50l2 -4"
+
+
+def test_targets_outside_the_written_pair_are_left_out(bench_session: SessionFolder):
+    pair = read_source(bench_session).accepted[0]
+    left, top, width, _ = pair.lq_crop
+    inside, outside = (
+        TargetRecord(lq_px=(x, top + 20.0), misfit_px=(0.01, 0.0), sigma_px=0.02)
+        for x in (left + 30.0, left + width + 5.0)
+    )
+
+    (drawn,) = field_overlays(
+        bench_session.path,
+        [pair.model_copy(update={"targets": (inside, outside)})],
+        focal_px=1248.0,
+    ).values()
+
+    (circle,) = ET.fromstring(drawn).findall("circle")  # noqa: S314
+    assert (circle.get("cx"), circle.get("cy")) == ("30", "20")
 
 
 def test_pairs_whose_files_are_gone_have_no_arrows(bench_session: SessionFolder, tmp_path: Path):
