@@ -443,7 +443,7 @@ def _read_json(path: Path, model: type[B]) -> B:
     except FileNotFoundError:
         raise SessionFolderError(f"{path}: the file is missing") from None
     except ValidationError as error:
-        raise SessionFolderError(f"{path}: {_first_problem(error)}") from None
+        raise _unfit(str(path), error) from None
 
 
 def _read_json_lines(path: Path, model: type[B]) -> Iterator[B]:
@@ -452,13 +452,22 @@ def _read_json_lines(path: Path, model: type[B]) -> Iterator[B]:
             try:
                 yield model.model_validate_json(line)
             except ValidationError as error:
-                raise SessionFolderError(f"{path}:{number}:1: {_first_problem(error)}") from None
+                raise _unfit(f"{path}:{number}:1", error) from None
 
 
-def _first_problem(error: ValidationError) -> str:
+def _unfit(place: str, error: ValidationError) -> SessionFolderError:
     problem = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in problem["loc"])
-    return f"{where}: {problem['msg']}"
+    if where == "schema":
+        return SessionFolderError(
+            f"{place}: of another version of cleanplate ({where}: {problem['msg']})",
+            kept="the folder, as it is",
+            next_step="use the version that wrote it",
+        )
+    what = f"{where}: {problem['msg']}" if where else problem["msg"]
+    return SessionFolderError(
+        f"{place}: {what}", kept="the folder, as it is", next_step="restore the file from a copy"
+    )
 
 
 def _is_file(path: Path) -> bool:

@@ -147,6 +147,24 @@ def test_what_is_not_there_is_said_in_one_line(run, arguments, code, message):
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"schema":1', '"schema":2', "of another version of cleanplate"),
+        ('"scene":', "", "session.json: Invalid JSON"),
+    ],
+)
+def test_a_session_that_cannot_be_read_is_said_with_what_to_do(run, data, old, new, message):
+    record = data / "sessions" / "s1" / "session.json"
+    record.write_text(record.read_text().replace(old, new, 1))
+
+    returned, out, error = run("add", "s1")
+
+    assert (returned, out) == (2, "")
+    assert message in error
+    assert "kept: the folder, as it is; next: " in error
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("list", "--where", "resid < 1"), "where:1:1: unknown name 'resid'; did you mean 'residual_px'?"),
