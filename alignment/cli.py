@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from catalog.evidence import AlignmentRecord, PairRecord
     from catalog.session_folder import SessionFolder
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; default: one per processor.")]
 

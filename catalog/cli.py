@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from catalog.manifest import Split as Part
     from catalog.store import Catalog
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.callback()
@@ -251,7 +251,7 @@ def migrate(
     if console.json:
         console.put_json({"migrated": backup is not None, "backup": backup and str(backup)})
     else:
-        console.put("is up to date already" if backup is None else f"up to date; backup: {backup}")
+        console.put("the catalog is up to date already" if backup is None else f"the catalog is up to date; backup: {backup}")
 
 
 @verb(app)

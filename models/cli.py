@@ -17,7 +17,7 @@ from catalog.console import (
 from catalog.records import degradation_key
 from models.registry import REGISTRY
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 ExportOption = Annotated[
     str, typer.Option("--data", help="Export: a name in the data folder, a path, or s3://bucket/name.")
