@@ -251,7 +251,8 @@ def migrate(
     if console.json:
         console.put_json({"migrated": backup is not None, "backup": backup and str(backup)})
     else:
-        console.put("the catalog is up to date already" if backup is None else f"the catalog is up to date; backup: {backup}")
+        done = "already" if backup is None else f"now; backup: {backup}"
+        console.put(f"the catalog is up to date {done}")
 
 
 @verb(app)
