@@ -130,5 +130,5 @@ def _likeness(gt: Picture, lq: Picture, shift: tuple[int, int]) -> float:
     return float(np.mean(tiles.correlation * seen))
 
 
-def _shift_matrix(dx: float, dy: float) -> Array:
-    return np.array([[1, 0, dx], [0, 1, dy], [0, 0, 1.0]])
+def _shift_matrix(dx_px: float, dy_px: float) -> Array:
+    return np.array([[1, 0, dx_px], [0, 1, dy_px], [0, 0, 1.0]])

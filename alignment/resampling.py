@@ -223,5 +223,5 @@ def _cut(rgb: Rgb, crop: Crop) -> Rgb:
     return rgb[y : y + height, x : x + width].copy()
 
 
-def _shift(dx: float, dy: float) -> Array:
-    return np.array([[1, 0, dx], [0, 1, dy], [0, 0, 1.0]])
+def _shift(dx_px: float, dy_px: float) -> Array:
+    return np.array([[1, 0, dx_px], [0, 1, dy_px], [0, 0, 1.0]])

@@ -152,7 +152,7 @@ class Verifier:
             )
         return str(name)
 
-    def _jobs(self, waiting: Sequence[int], deadline: float | None) -> Iterator[tuple[FileCheck, ...]]:
+    def _jobs(self, waiting: Sequence[int], deadline_s: float | None) -> Iterator[tuple[FileCheck, ...]]:
         """Divide files into jobs until the time is up."""
         job: list[FileCheck] = []
         nbytes = 0
@@ -160,7 +160,7 @@ class Verifier:
             if job and (len(job) == _FILES_PER_JOB or nbytes + (check.nbytes or 0) > _BYTES_PER_JOB):
                 yield tuple(job)
                 job, nbytes = [], 0
-            if deadline is not None and time.monotonic() >= deadline:
+            if deadline_s is not None and time.monotonic() >= deadline_s:
                 return
             job.append(check)
             nbytes += check.nbytes or 0

@@ -91,13 +91,13 @@ def jog(
     console: Console,
     distance_mm: Annotated[float, typer.Argument(help="How far, mm; below 0 towards the home switch.")],
     profile: ProfileOption,
-    speed: Annotated[float, typer.Option("--speed", help="mm/s; at most 5 while not homed.")] = 5.0,
+    speed_mm_s: Annotated[float, typer.Option("--speed", help="mm/s; at most 5 while not homed.")] = 5.0,
     arm: ArmOption = None,
 ) -> None:
     """Move the carriage a little; Ctrl-C stops it."""
     from rig.commands import jog_rig
 
-    jog_rig(console, profile, distance_mm, velocity_mm_s=speed, arm=arm)
+    jog_rig(console, profile, distance_mm, velocity_mm_s=speed_mm_s, arm=arm)
 
 
 @verb(app)
@@ -119,14 +119,14 @@ def stop(
 @verb(app)
 def devices(
     console: Console,
-    timeout: Annotated[
+    timeout_s: Annotated[
         float, typer.Option("--timeout", min=1, help="Longest wait for a kind of device, s.")
     ] = 20,
 ) -> None:
     """List what is connected by addresses that survive replugging, running engines, and the profiles that ship."""
     from rig.commands import list_devices
 
-    raise typer.Exit(list_devices(console, timeout_s=timeout))
+    raise typer.Exit(list_devices(console, timeout_s=timeout_s))
 
 
 @verb(app)

@@ -12,8 +12,8 @@ from rig.sim.optics import Image32
 
 PLACE = (0.94, 0.08)
 """Centre of the disc as shares of the picture's width and height; on the carriage, so that it stays there."""
-_RADIUS = 0.012
-"""As a share of the width."""
+_RADIUS_SHARE = 0.012
+"""Of the width."""
 _EDGE = 0.25
 """Soft rim of a disc that is near and out of focus, as a share of the radius."""
 _LIGHT = (0.12, 0.85, 0.15)
@@ -63,7 +63,7 @@ def add_led(light: Image32, share: float) -> Image32:
 @lru_cache(maxsize=2)
 def _disc(height: int, width: int) -> Image32:
     y, x = np.mgrid[:height, :width]
-    radius_px = _RADIUS * width
+    radius_px = _RADIUS_SHARE * width
     away_px = np.hypot(x - PLACE[0] * width, y - PLACE[1] * height)
     cover = np.clip((radius_px - away_px) / (_EDGE * radius_px) + 0.5, 0, 1)
     return np.asarray(cover[..., None] * np.array(_LIGHT), np.float32)

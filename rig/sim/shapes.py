@@ -49,9 +49,9 @@ def vase(rng: np.random.Generator) -> Outline:
 SHAPES: tuple[Callable[[np.random.Generator], Outline], ...] = (card, vase, disc, blob)
 
 
-def rectangle(left: float, top: float, right: float, bottom: float) -> Outline:
+def rectangle(left_mm: float, top_mm: float, right_mm: float, bottom_mm: float) -> Outline:
     """The four corners of a rectangle, clockwise from the upper left."""
-    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+    return np.array([[left_mm, top_mm], [right_mm, top_mm], [right_mm, bottom_mm], [left_mm, bottom_mm]])
 
 
 def contains(outline: Outline, points: Outline) -> NDArray[np.bool_]:
