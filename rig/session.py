@@ -40,7 +40,7 @@ from catalog.session_folder import (
 from rig.clock import SessionClock, WallClock
 from rig.errors import RigError
 from rig.runtime import hold_lock
-from rig.storage import JournalWriter, storing
+from rig.storage import Ballast, JournalWriter, storing
 
 LOCK_FILE = ".lock"
 _SESSIONS = "sessions"
@@ -63,7 +63,9 @@ class SessionRecorder:
             with storing(folder):
                 lock = hold_lock(folder / LOCK_FILE, what=f"session {folder.name}")
             opening.callback(lock.close)
-            self._journal = JournalWriter(folder / JOURNAL_FILE)
+            ballast = Ballast(folder)
+            opening.callback(ballast.drop)
+            self._journal = JournalWriter(folder / JOURNAL_FILE, ballast)
             opening.callback(self._journal.close)
             if self._journal.torn_bytes:
                 self.note("torn_tail_dropped", bytes=self._journal.torn_bytes)
@@ -122,7 +124,7 @@ class SessionRecorder:
         """Append one row and sync it.
 
         Raises:
-            StorageError: The disk does not take it; no later row will be taken either.
+            StorageError: The disk does not take it. Later rows only are where it was full and the ballast made room.
         """
         t_utc_us, jumped_s = self._wall.read()
         times = {"t_utc_us": t_utc_us, "t_host_s": round(self._clock.now(), 6)}
