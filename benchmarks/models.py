@@ -1,9 +1,10 @@
 """The restoration models on captured pairs of the simulated rig: results/models.json.
 
-    python -P -m benchmarks.models [--data DIR] [--part PART]... [--steps N]
+    python -P -m benchmarks.models [--data DIR] [--part PART]... [--share 0.2]
 
 Every part writes its own entry of the results and leaves the others; without --part all are made. Pairs are recorded
-once and reused. Runs stay in the data folder, and a part that is started again goes on from what is trained.
+once and reused. Runs and their scores stay in the data folder: a part that was stopped (Ctrl-C, SIGTERM: exit code 6)
+and is started again goes on from what is recorded, trained and scored.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -23,13 +26,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.models_data import captured_pairs, part_of
+from benchmarks.models_data import HELD_OUT_SCENES, TRAINING_SCENES, captured_pairs, part_of
 from benchmarks.stopwatch import Stopwatch, timed
 from catalog.console import Console
+from catalog.manifest import read_manifest
+from catalog.records import degradation_key
 from models.base import RestorationBatch, Restorer
 from models.config import load_config
 from models.data import CropLoader, Pair, PairDataset, to_unit
 from models.ensemble import Ensemble, assemble
+from models.errors import TrainingInterruptedError
 from models.evaluate import EvaluationRequest, evaluate_export
 from models.experts import first_pass, refined
 from models.job import plan_training
@@ -45,6 +51,7 @@ from models.training_state import TrainingState
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "models.json"
+CLOCK_NAME = "clock.json"
 APART = ("haze", "low_light")
 """Classes with one of these are reported apart: a gain in light alone is worth many dB."""
 CPU = torch.device("cpu")
@@ -55,40 +62,69 @@ _GRAIN = np.random.default_rng(11)
 class Bench:
     """Where pairs and runs lie, and how long runs are."""
 
-    def __init__(self, data: Path, steps: int | None) -> None:
-        self.data, self.steps = data, steps
+    def __init__(self, data: Path, *, share: float, per_class: int) -> None:
+        self.data, self.share, self.per_class = data, share, per_class
         self.console = Console(data)
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What the numbers of a part rest on."""
+        return {
+            "share_of_the_shipped_steps": self.share,
+            "held_out_pairs_per_class": self.per_class,
+            "cpu_cores": os.cpu_count(),
+            "load_before": os.getloadavg()[0],
+            "torch": torch.__version__,
+        }
 
     def run(
         self, model: str, config: str, out: str, *, export: Path | None = None, changes: Sequence[str] = ()
     ) -> str:
-        """Train a run, or return the one that is complete; its name."""
-        out = out if self.steps is None else f"{out}-{self.steps}"
-        limit = () if self.steps is None else (f"training.steps={self.steps}",)
-        wanted = load_config(find_model(model), config, (*limit, *changes)).training.steps
+        """Train a run, go on with it, or return the one that is complete; its name."""
+        out = self.name(out)
+        shipped = load_config(find_model(model), config, changes).training.steps
+        wanted = max(1, round(self.share * shipped))
         folder = RunFolder(self.data / "runs" / out)
         begun = folder.config_path.is_file()
         if begun and folder.saved_steps() and folder.latest_step() >= wanted:
             return out
         job = plan_training(
             model, str(export or self.export), data=self.data, config=config, out=out, resume=begun,
-            overrides=(*limit, *changes),
+            overrides=(*changes, f"training.steps={wanted}"),
         )  # fmt: skip
-        with Stopwatch() as clock:
+        with self._clocked(folder):
             train(job, self.console)
-        (folder.path / "clock.json").write_text(json.dumps(clock.as_json()))
         return out
 
-    def scores(self, run: str) -> dict[str, Any]:
-        """Score a run or an ensemble on the held-out scenes."""
-        request = EvaluationRequest(str(self.export), run, ssim=False)
-        return evaluate_export(request, self.console)
+    def name(self, run: str) -> str:
+        """Name a run so that runs of different lengths lie apart."""
+        return run if self.share == 1 else f"{run}-{self.share:g}"
+
+    @contextmanager
+    def _clocked(self, folder: RunFolder) -> Iterator[None]:
+        """Add the block's time to that of the run, whether the block ends or is interrupted."""
+        clock = Stopwatch(**self.clock(folder.path.name))
+        try:
+            with clock:
+                yield
+        finally:
+            if folder.path.is_dir():
+                (folder.path / CLOCK_NAME).write_text(json.dumps(clock.as_json()))
 
     def clock(self, run: str) -> dict[str, float]:
-        """Return wall and CPU time of the last part of a run's training."""
-        file = self.data / "runs" / run / "clock.json"
+        """Return wall and CPU time of a run's training, over all its parts."""
+        file = self.data / "runs" / run / CLOCK_NAME
         times: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
         return times
+
+    def scores(self, run: str) -> dict[str, Any]:
+        """Score a run or an ensemble on the held-out scenes, once."""
+        kept = self.data / "runs" / run / f"scores-{self.per_class}.json"
+        if not kept.is_file():
+            request = EvaluationRequest(str(self.export), run, ssim=False, per_class=self.per_class)
+            kept.write_text(json.dumps(evaluate_export(request, self.console)))
+        found: dict[str, Any] = json.loads(kept.read_text())
+        return found
 
     @property
     def export(self) -> Path:
@@ -98,6 +134,17 @@ class Bench:
     def generalist(self, seed: int = 1) -> str:
         """Train the generalist in its two stages."""
         return self.run("foundir", "tiny", f"generalist-{seed}", changes=(f"training.seed={seed}",))
+
+
+def record(bench: Bench) -> dict[str, Any]:
+    """Record and align the scenes; count the pairs of each class."""
+    counts: dict[str, Counter[str]] = {}
+    for row in read_manifest(bench.export):
+        counts.setdefault(degradation_key(row.degradations), Counter())[row.split] += 1
+    return {
+        "scenes": {"train": TRAINING_SCENES, "test": HELD_OUT_SCENES},
+        "pairs": {key: dict(counts[key]) for key in sorted(counts)},
+    }
 
 
 def goldens(_: Bench) -> dict[str, Any]:
@@ -129,7 +176,7 @@ def pairs(bench: Bench) -> dict[str, Any]:
 
 def router(bench: Bench) -> dict[str, Any]:
     """Train experts and router behind the generalist; score the three ways to choose."""
-    name = "ensemble" if bench.steps is None else f"ensemble-{bench.steps}"
+    name = bench.name("ensemble")
     if not (bench.data / "runs" / name).exists():
         behind = (f"model.generalist={bench.generalist()}",)
         experts = {
@@ -296,6 +343,7 @@ def _covered_once(extent: int, tiling: Tiling) -> np.ndarray:
 
 PARTS: Mapping[str, Callable[[Bench], dict[str, Any]]] = {
     "goldens": goldens,
+    "record": record,
     "train": generalist,
     "router": router,
     "text": text,
@@ -306,26 +354,40 @@ PARTS: Mapping[str, Callable[[Bench], dict[str, Any]]] = {
 }
 
 
-def main() -> None:
-    """Make the parts that were asked for."""
+def main() -> int:
+    """Make the parts that were asked for; returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=Path("cleanplate-data"))
     parser.add_argument("--part", action="append", choices=list(PARTS), dest="parts")
     parser.add_argument("--out", type=Path, default=RESULT)
-    parser.add_argument("--steps", type=int, help="of every training, for a look at whether it runs")
+    parser.add_argument("--share", type=float, default=1.0, help="of the shipped steps of every training")
+    parser.add_argument(
+        "--per-class", type=int, default=6, help="held-out pairs of each class that are scored"
+    )
     options = parser.parse_args()
-    bench = Bench(options.data.absolute(), options.steps)
+    bench = Bench(options.data.absolute(), share=options.share, per_class=options.per_class)
     os.environ["CLEANPLATE_DATA"] = str(bench.data)  # experts look their generalist up there
     for name in options.parts or PARTS:
-        document = json.loads(options.out.read_text()) if options.out.is_file() else {"schema": 1}
-        with Stopwatch() as clock:
-            made = PARTS[name](bench)
-        document[name] = {**made, "steps": options.steps or "as shipped", **clock.as_json()}
-        options.out.write_text(json.dumps(document, indent=1) + "\n")
-        print(json.dumps({name: document[name]}, indent=1), flush=True)
+        try:
+            write_part(bench, name, options.out)
+        except TrainingInterruptedError as stop:
+            print(f"{name}: {stop}; the same command goes on", file=sys.stderr)
+            return 6
+    return 0
+
+
+def write_part(bench: Bench, name: str, out: Path) -> None:
+    """Make one part and put it into the results beside the others."""
+    conditions = bench.conditions
+    with Stopwatch() as clock:
+        made = PARTS[name](bench)
+    document = json.loads(out.read_text()) if out.is_file() else {"schema": 1}
+    document[name] = {**made, "conditions": conditions, "this_call": clock.as_json()}
+    out.write_text(json.dumps(document, indent=1) + "\n")
+    print(json.dumps({name: document[name]}, indent=1), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.demo import DEMO_ROUNDS, Demo
 from catalog.manifest import ManifestRow, read_manifest, write_manifest
 from catalog.records import degradation_key
+from catalog.session_folder import ALIGNMENT_FILE
 
 TRAINING_SCENES = ("shelf-11", "bench-12", "garden-13", "window-14")
 HELD_OUT_SCENES = ("desk-15", "hall-16")
@@ -33,12 +34,15 @@ ROUNDS: list[dict[str, Any]] = [
 
 
 def captured_pairs(data: Path) -> Path:
-    """Return the export, recorded, aligned and split first where it is not there yet."""
+    """Return the export, recorded, aligned and split first where it is not there yet.
+
+    Scenes that are recorded and aligned are kept, so that a recording that was interrupted goes on with the next one.
+    """
     export = data / "exports" / EXPORT
     if (export / "manifest.jsonl").is_file():
         return export
     rig = Demo(data, None)
-    sessions = [rig.record(scene, ROUNDS).path.name for scene in (*TRAINING_SCENES, *HELD_OUT_SCENES)]
+    sessions = [_session(rig, scene) for scene in (*TRAINING_SCENES, *HELD_OUT_SCENES)]
     rig.step("catalog", "catalog", "init")
     for session in sessions:
         rig.step("catalog", "catalog", "add", session)
@@ -49,6 +53,12 @@ def captured_pairs(data: Path) -> Path:
     only = ("--where", f"session in ({names})")
     rig.step("export", "catalog", "export", EXPORT, "--format", "folder", "--split", EXPORT, *only)
     return export
+
+
+def _session(rig: Demo, scene: str) -> str:
+    done = (rig.data / "sessions").glob(f"{scene}-*/{ALIGNMENT_FILE}")
+    found = min((file.parent.name for file in done), default=None)
+    return found or rig.record(scene, ROUNDS).path.name
 
 
 def part_of(export: Path, share: float) -> Path:
