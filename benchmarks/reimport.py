@@ -1,7 +1,11 @@
 """Import a recorded session's own movies without its telemetry, align again, and compare the pairs.
 
-A rig without a readable rail must come to the same pairs: the markers alone give the motion.
-Usage: python -P benchmarks/reimport.py SESSION_FOLDER
+A rig without a readable rail must come to the same pairs: the markers alone give the motion. The session must have
+been aligned by the same code: `alignment run` first.
+
+    python -P -m benchmarks.reimport SESSION_FOLDER [--workers 1]
+
+Writes ``benchmarks/results/reimport.json``.
 """
 
 from __future__ import annotations
@@ -75,17 +79,20 @@ def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("session", type=Path)
-    own = SessionFolder(parser.parse_args().session.absolute())
+    parser.add_argument("--workers", type=int)
+    asked = parser.parse_args()
+    own = SessionFolder(asked.session.absolute())
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "footage"
         folder.mkdir()
         footage_of(own, folder)
         imported = SessionFolder(import_footage(folder, data=Path(scratch) / "data"))
-        align_session(imported)
+        align_session(imported, workers=asked.workers)
         camera = next(iter(own.valid_takes().values())).record().cameras["main"]
         numbers = compare(own.pairs(), imported.pairs(), (camera.width, camera.height))
+    picture = {"width": camera.width, "height": camera.height, "rounds": len(own.valid_takes())}
     print(json.dumps(numbers))
-    RESULT.write_text(json.dumps({"schema": 1, **numbers}, indent=1) + "\n")
+    RESULT.write_text(json.dumps({"schema": 1, **picture, **numbers}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
