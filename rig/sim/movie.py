@@ -16,7 +16,7 @@ from functools import lru_cache
 from multiprocessing import connection
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 
@@ -63,13 +63,18 @@ class RenderPool:
     """Processes that render frames, started once; each keeps its last world and blurred textures.
 
     A context manager. The processes end with the one that started them, however that ends.
+
+    Args:
+        workers: How many processes.
+        start: How they begin: "fork" shares what is loaded already, for a process that has no other thread yet.
     """
 
-    def __init__(self, workers: int = 2) -> None:
+    def __init__(self, workers: int = 2, *, start: Literal["fork", "spawn"] = "spawn") -> None:
         self._workers = workers
         self._executor = ProcessPoolExecutor(
-            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+            workers, mp_context=multiprocessing.get_context(start), initializer=_start_worker
         )
+        self._executor.submit(os.getpid)  # begins them now: a fork must come before any thread
 
     def prepare(self, stage: Stage, shot: Shot) -> None:
         """Let the processes build the world and blur its textures; returns at once."""
@@ -244,6 +249,7 @@ def _start_worker() -> None:
     cv2.setNumThreads(1)
     _keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has its parent's
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

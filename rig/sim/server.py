@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -196,15 +196,20 @@ def simulation_of(profile: RigProfile) -> SimulationSpec:
 
 
 @contextmanager
-def serve(setup: SimulatedRigSetup) -> Iterator[SimulatedRig]:
-    """Run a simulated rig while the block runs; a profile that names a calibration becomes that rig's twin."""
+def serve(setup: SimulatedRigSetup, *, start: Literal["fork", "spawn"] = "spawn") -> Iterator[SimulatedRig]:
+    """Run a simulated rig while the block runs; a profile that names a calibration becomes that rig's twin.
+
+    Args:
+        setup: What it is made from.
+        start: How its rendering processes begin, as `RenderPool` has it.
+    """
     setup = replace(setup, profile=twin_of(setup.profile, data=setup.data))
     spec = simulation_of(setup.profile)
     rail = setup.profile.rail
     with ExitStack() as stack:
+        pool = stack.enter_context(RenderPool(start=start))  # first: no lock of ours lives on in a fork
         card = ScratchFolder("card")
         stack.callback(card.cleanup)
-        pool = stack.enter_context(RenderPool())
         controller = GrblController(
             _mechanics(rail.travel_mm),
             t_s=setup.clock.now(),
@@ -252,7 +257,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _leave)
     request = json.loads(sys.stdin.readline())
     try:
-        with serve(_setup(request)) as rig:
+        with serve(_setup(request), start="fork") as rig:  # no thread runs here yet
             _answer({"schema": 1, "rail": rig.rail_port, "camera": rig.camera_address})
             for line in sys.stdin:
                 _answer(_obey(rig, json.loads(line)))

@@ -159,12 +159,13 @@ def test_an_unknown_recording_has_no_truth(tmp_path):
     assert truth_path(tmp_path, "ab").name == "ab.jsonl"
 
 
-def test_the_processes_end_when_the_one_that_started_them_is_killed():
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_the_processes_end_when_the_one_that_started_them_is_killed(start: str):
     program = (
         "import os, time\n"
         "from rig.sim.movie import RenderPool\n"
         "if __name__ == '__main__':\n"
-        "    pool = RenderPool()\n"
+        f"    pool = RenderPool(start='{start}')\n"
         "    print(*{pool._executor.submit(os.getpid).result() for _ in range(2)}, flush=True)\n"
         "    time.sleep(60)\n"
     )
