@@ -58,6 +58,8 @@ class SessionDisplay:
             self._console.put_json(event)
         if isinstance(event, SessionOpened):
             self._session = self._bar.add_task("session", total=event.rounds_missing, text=event.session)
+            if event.rounds_missing == 0:
+                self._say("every round has a valid take already")
         elif isinstance(event, RoundStarted):
             self._bar.start()
             self._begin_round(event)
@@ -90,8 +92,9 @@ class SessionDisplay:
         self._bar.update(self._round, text=plain_text(text))
 
     def _end_take(self, event: TakeFinished) -> None:
-        state = "✓ valid" if event.state == "valid" else f"✕ {event.state}: {event.reason}"
-        self._say(f"round {event.round} take {event.take}: {state}, {event.frames} frames")
+        valid = event.state == "valid"
+        state = f"✓ valid, {event.frames} frames" if valid else f"✕ {event.state}: {event.reason}"
+        self._say(f"round {event.round} take {event.take}: {state}")
         if self._round is not None:
             self._bar.remove_task(self._round)
             self._round = None
