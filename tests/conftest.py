@@ -13,6 +13,9 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 
+# Before numpy is loaded, here and in every child: the workers share the cores, and its idle threads spin.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Name real devices; without them the tests marked `hardware` are skipped."""

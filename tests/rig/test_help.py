@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_rig import run_rig
 
+from rig.cli import main
 from rig.help_pages import known_errors
 from rig.remedies import REMEDIES
 
 ROOT = Path(__file__).parents[2]
+Help = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def rig_help(monkeypatch, capsys) -> Help:
+    """Run `rig help` in this process; answers exit code, stdout and stderr."""
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rig", "help", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return command
 
 
 @pytest.mark.parametrize(
@@ -23,19 +39,19 @@ ROOT = Path(__file__).parents[2]
         ("MOD-REG-001", "exit code 2"),
     ],
 )
-def test_a_code_is_explained(code: str, name: str):
-    shown = run_rig("help", code)
+def test_a_code_is_explained(rig_help: Help, code: str, name: str):
+    returned, out, error = rig_help(code)
 
-    assert shown.returncode == 0, shown.stderr
-    assert name in shown.stdout
-    assert len(shown.stdout.splitlines()) >= 2
+    assert returned == 0, error
+    assert name in out
+    assert len(out.splitlines()) >= 2
 
 
-def test_an_unknown_code_is_invalid_input_and_lists_those_there_are():
-    shown = run_rig("help", "RIG-NOPE-999")
+def test_an_unknown_code_is_invalid_input_and_lists_those_there_are(rig_help: Help):
+    returned, _, error = rig_help("RIG-NOPE-999")
 
-    assert shown.returncode == 2
-    assert "RIG-SAFE-001" in shown.stderr
+    assert returned == 2
+    assert "RIG-SAFE-001" in error
 
 
 def test_every_code_in_the_source_is_explained_and_says_how_it_is_mended():
@@ -51,7 +67,7 @@ def test_every_code_in_the_source_is_explained_and_says_how_it_is_mended():
     assert all(remedy.endswith(".") for remedy in REMEDIES.values())
 
 
-def test_without_a_code_everything_there_is_is_listed():
-    shown = run_rig("help").stdout.splitlines()
+def test_without_a_code_everything_there_is_is_listed(rig_help: Help):
+    _, out, _ = rig_help()
 
-    assert {"RIG-SAFE-001", "CAT-DAM-001", "travel"} <= {line.split()[0] for line in shown}
+    assert {"RIG-SAFE-001", "CAT-DAM-001", "travel"} <= {line.split()[0] for line in out.splitlines()}
