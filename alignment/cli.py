@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from catalog.console import Console, run_app, verb
+from catalog.console import Console, keep_to_one_blas_thread, run_app, verb
 from catalog.errors import CleanplateError
 
 if TYPE_CHECKING:
@@ -338,4 +338,5 @@ def _writing(path: Path) -> Iterator[None]:
 
 def main() -> None:
     """Run the command `alignment`."""
+    keep_to_one_blas_thread()
     run_app(app)

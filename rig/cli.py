@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from catalog.console import Console, run_app, verb
+from catalog.console import Console, keep_to_one_blas_thread, run_app, verb
 
 app = typer.Typer(
     help="Drive the capture rig and record sessions.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -202,6 +202,7 @@ def help_(
 
 def main() -> None:
     """Run the command."""
+    keep_to_one_blas_thread()
     run_app(app)
 
 
