@@ -1,7 +1,8 @@
 """Our registration beside those of others on the same pairs with known truth: results/alignment.json.
 
 Usage: make bench-alignment, or python -P -m benchmarks.alignment --pairs-per-class 3 --classes clean,haze for a look.
-Finished pairs are kept in the work folder: a run that was stopped goes on where it was. Costs are CPU time on one
+Finished pairs are kept in the work folder: a run that was stopped goes on where it was, and classes or methods that
+were measured one at a time (--classes, --methods) are put together by a run of all of them. Costs are CPU time on one
 thread, colour to grey included.
 """
 
@@ -62,7 +63,9 @@ def settings(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("cleanplate-data/bench-alignment"))
     parser.add_argument("--output", type=Path, default=RESULTS / "alignment.json")
-    parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
+    parser.add_argument(
+        "--fresh", action="store_true", help="measure the chosen classes and methods again, whatever is known"
+    )
     given = parser.parse_args(arguments)
     width, height = map(int, given.size.split("x"))
     chosen = Settings(
@@ -73,7 +76,8 @@ def settings(arguments: Sequence[str]) -> Settings:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     chosen.work.mkdir(parents=True, exist_ok=True)
     if given.fresh:
-        chosen.rows_path.unlink(missing_ok=True)
+        kept = [row for row in _known(chosen.rows_path) if not _wanted(row, chosen)]
+        chosen.rows_path.write_text("".join(json.dumps(row) + "\n" for row in kept))
     return chosen
 
 

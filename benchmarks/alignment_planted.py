@@ -2,9 +2,12 @@
 
 Results go to results/alignment_planted.json.
 
-Usage: python -P -m benchmarks.alignment_planted --places 20. Every place is photographed well and badly under several
-degradations; the position evidence that a session has from its boards is made from the true places of the boards in the
-pictures with the noise of the tracker, and left out where a case asks for a scene without boards.
+Usage: python -P -m benchmarks.alignment_planted --places 20. Finished scenes are kept in the work folder: a run that
+was stopped goes on where it was, and scenes judged one at a time (--scenes) are put together by a run of all of them.
+
+Every place is photographed well and badly under several degradations; the position evidence that a session has from its
+boards is made from the true places of the boards in the pictures with the noise of the tracker, and left out where a
+case asks for a scene without boards.
 """
 
 from __future__ import annotations
@@ -398,6 +401,26 @@ def _tasks(
         yield Task(tuple(p for p in degraded if p[0].scene == scene), cases, size, work)
 
 
+def _known(path: Path) -> list[Row]:
+    """Rows judged so far, the last of each case and place."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return list({_of(row): row for row in map(json.loads, lines)}.values())
+
+
+def _wanted(task: Task) -> set[tuple[str, str, int]]:
+    return {(case, place.scene, place.index) for case in task.cases for place, _ in task.places}
+
+
+def _of(row: Row) -> tuple[str, str, int]:
+    return row["case"], row["scene"], row["pair"]
+
+
+def _missing(tasks: Sequence[Task], known: Sequence[Row], scenes: Sequence[str]) -> list[Task]:
+    """Tasks of the chosen scenes, all where none is chosen, that are not wholly known."""
+    there = {_of(row) for row in known}
+    return [t for t in tasks if not _wanted(t) <= there and (not scenes or t.places[0][0].scene in scenes)]
+
+
 def main(arguments: Sequence[str]) -> int:
     """Plant, judge and count."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -405,28 +428,40 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--photo-set", choices=("tuning", "report"), default="report")
     parser.add_argument("--size", default="1920x1080")
+    parser.add_argument("--scenes", default="", help="judge only these now; default: all")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("cleanplate-data/bench-alignment"))
     parser.add_argument("--output", type=Path, default=RESULTS / "alignment_planted.json")
+    parser.add_argument("--fresh", action="store_true", help="forget what was judged before")
     given = parser.parse_args(arguments)
     given.work.mkdir(parents=True, exist_ok=True)
+    rows_path = given.work / f"planted-{given.photo_set}-{given.size}.jsonl"
+    if given.fresh:
+        rows_path.unlink(missing_ok=True)
     size = tuple(map(int, given.size.split("x")))
-    tasks = list(
-        _tasks(places(given.photo_set, given.places), tuple(given.cases.split(",")), size, given.work)
+    chosen = places(given.photo_set, given.places)
+    tasks = list(_tasks(chosen, tuple(given.cases.split(",")), size, given.work))
+    _judge_missing(
+        _missing(tasks, _known(rows_path), given.scenes.split(",") if given.scenes else ()),
+        rows_path,
+        jobs=given.jobs,
     )
-    rows: list[Row] = []
-    with ProcessPoolExecutor(given.jobs) as pool:
-        for number, found in enumerate(pool.map(run_task, tasks), 1):
-            rows += found
-            print(
-                f"{number}/{len(tasks)}",
-                *(r["case"] for r in found if not r["right"]),
-                sep="; ",
-                file=sys.stderr,
-            )
-            given.output.write_text(json.dumps(summary(rows), indent=1) + "\n")
-    print(json.dumps(summary(rows), indent=1))
+    wanted = set().union(*map(_wanted, tasks))
+    document = summary([row for row in _known(rows_path) if _of(row) in wanted])
+    document |= {"photo_set": given.photo_set, "size": size, "places": given.places}
+    given.output.write_text(json.dumps(document, indent=1) + "\n")
+    print(json.dumps(document, indent=1))
     return 0
+
+
+def _judge_missing(tasks: Sequence[Task], rows_path: Path, *, jobs: int) -> None:
+    """Judge every task and append its rows as it ends."""
+    with ProcessPoolExecutor(jobs) as pool, rows_path.open("a") as out:
+        for number, found in enumerate(pool.map(run_task, tasks), 1):
+            out.writelines(json.dumps(row) + "\n" for row in found)
+            out.flush()
+            wrong = [r["case"] for r in found if not r["right"]]
+            print(f"{number}/{len(tasks)}", *wrong, sep="; ", file=sys.stderr)
 
 
 if __name__ == "__main__":
