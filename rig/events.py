@@ -112,6 +112,8 @@ class TakeChecked(TakeEvent):
 
     event: Literal["take_checked"] = "take_checked"
     findings: tuple[TakeFinding, ...]
+    ripple_percent: float | None = None
+    """Standard deviation of the speed over the uniform part, percent; None where it could not be measured."""
 
     @property
     def spoiled(self) -> bool:

@@ -237,6 +237,7 @@ class SessionJudge:
                 round=pending.round.name,
                 take=pending.take,
                 findings=report.findings,
+                ripple_percent=report.numbers.ripple_percent,
             )
         )
 

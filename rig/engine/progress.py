@@ -36,6 +36,7 @@ class ProgressTracker:
         each_s = between_s / len(expected.rounds)
         self._duration_s = {r.round.name: r.duration_s + each_s for r in expected.rounds}
         base = order.plan.base.model_dump()
+        self._before: dict[str, str] = {}
         self.progress = SessionProgress(
             session=record.session,
             folder=str(folder),
@@ -51,19 +52,26 @@ class ProgressTracker:
     def observe(self, event: AnyEvent) -> None:
         """Take one event of the session into account."""
         if isinstance(event, RoundStarted):
+            self._before = {r.name: r.state for r in self.progress.rounds}
             self._change(event.round, state="running", step="")
         elif isinstance(event, Step):
             self._change(event.round, step=event.text)
         elif isinstance(event, TakeChecked):
-            ripple = next((f.value for f in event.findings if f.what in {"velocity", "ripple"}), None)
-            self._change(event.round, findings=event.findings, ripple_percent=ripple)
+            self._change(event.round, findings=event.findings, ripple_percent=event.ripple_percent)
         elif isinstance(event, TakeFinished):
             self._change(event.round, state=event.state, step="", takes=event.take, frames=event.frames)
         elif isinstance(event, SessionClosed):
+            self._rest()
             self.progress = self.progress.model_copy(update={"complete": event.complete})
         elif not isinstance(event, SessionOpened):
             return
         self._reckon()
+
+    def _rest(self) -> None:
+        """A round that was stopped before its take began is as it was."""
+        for row in self.progress.rounds:
+            if row.state == "running":
+                self._change(row.name, state=self._before[row.name], step="")
 
     def _change(self, name: str, **update: object) -> None:
         rows = tuple(r.model_copy(update=update) if r.name == name else r for r in self.progress.rounds)

@@ -163,8 +163,10 @@ class OperatorApp(App[int]):
         self._chosen = ArmSession(session=name)
 
     def go(self, armed: Armed) -> None:
-        """Second step of a motion."""
+        """Second step of a motion; what was begun from the plan is followed on the dashboard."""
         self._link.send(Go(token=armed.token, word=armed.word))
+        if self.current_mode == "plan":
+            self.call_later(self.switch_mode, "dashboard")
 
     def answer(self, card_id: int, choice: str, reason: str) -> None:
         """Answer an operator card."""

@@ -52,14 +52,18 @@ class PaperSession:
         self._tell = tell
         self._clock = SessionClock()
 
-    def record(self) -> None:
-        """One run that is given up within a take, and one that records everything, a spoiled take included."""
+    def give_up(self) -> None:
+        """One run that is given up within its first take."""
         with SessionRecorder.create(self.sessions, _record(), self._clock) as recorder:
             self._tell(("created", "s1"))
             recorder.note("run_started", rounds=[r.name for r in ROUNDS])
             given_up = self._begin(recorder, ROUNDS[0])
             self._copy_movie(given_up)
             given_up.void("stopped by the operator")
+
+    def record(self) -> None:
+        """One run that is given up, and one that records everything, a spoiled take included."""
+        self.give_up()
         with SessionRecorder(self.folder, self._clock) as recorder:
             recorder.note("run_started", rounds=[r.name for r in ROUNDS])
             for round_ in ROUNDS:

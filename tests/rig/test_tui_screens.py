@@ -41,6 +41,7 @@ from rig.tui.actions import ACTIONS
 from rig.tui.app import OperatorApp
 from rig.tui.plain import PlainSession
 from rig.tui.screens.ask_card import AskCard
+from rig.tui.screens.dashboard import DashboardScreen
 from rig.tui.screens.start_card import StartCard
 from rig.tui.widgets.status_strip import STOP_TEXT, StatusStrip
 
@@ -150,6 +151,17 @@ async def test_a_simulated_rig_starts_by_enter_and_escape_goes_back() -> None:
         assert not isinstance(it.app.screen, StartCard)
         await it.hear(armed)
         await it.press("enter")
+
+    assert it.link.sent == [Go(token="t", word="")]
+
+
+async def test_what_is_begun_from_the_plan_is_followed_on_the_dashboard() -> None:
+    async with showing(READY) as it:
+        await it.press("2")
+        await it.hear(ARMED.model_copy(update={"word": ""}))
+        await it.press("enter")
+
+        await it.show(DashboardScreen)
 
     assert it.link.sent == [Go(token="t", word="")]
 
