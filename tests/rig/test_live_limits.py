@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rig.live_limits import Grades, Verdict
-from rig.live_measure import Rest, TargetScales
+from rig.live_measure import Displacement, Rest, TargetScales, mean_of
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,17 @@ def test_a_target_taken_for_something_else_is_outvoted_and_the_scatter_of_the_ot
     assert (
         0.2 < found.sigma_mm < 1.0
     )  # 0.05 px with a scale of 0.3 less 0.15 px/mm, two windows each: 0.33 mm
+
+
+def test_two_rests_together_are_weighed_by_how_sure_each_is():
+    """Variances of 0.09 and 0.16 mm² weigh 16 : 9; together 0.09·0.16 / 0.25 = 0.0576 mm²."""
+    start = Displacement(1.0, 0.3, common_px=0.1, common_sigma_px=0.05, turn_is_known=True)
+    end = Displacement(2.0, 0.4, common_px=-0.1, common_sigma_px=0.05, turn_is_known=False)
+
+    both = mean_of(start, end)
+
+    assert both.along_mm == pytest.approx(1.36)
+    assert both.sigma_mm == pytest.approx(0.24)
+    assert both.common_px == pytest.approx(0.028)
+    assert both.common_sigma_px == pytest.approx(0.05 * np.hypot(0.64, 0.36))
+    assert not both.turn_is_known
