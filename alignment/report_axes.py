@@ -53,27 +53,37 @@ class Scale:
 
     low: float
     high: float
-    start: float
-    end: float
+    start_px: float
+    end_px: float
 
     def __call__(self, value: float) -> float:
         """Map one value."""
-        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+        return self.start_px + (value - self.low) / (self.high - self.low) * (self.end_px - self.start_px)
 
     def map(self, values: ArrayLike) -> Array:
         """Map an array of any shape."""
         data = np.asarray(values, np.float64)
-        return self.start + (data - self.low) / (self.high - self.low) * (self.end - self.start)
+        return self.start_px + (data - self.low) / (self.high - self.low) * (self.end_px - self.start_px)
 
 
 @dataclass(frozen=True)
 class Box:
     """A rectangle in figure coordinates."""
 
-    left: float
-    top: float
-    width: float
-    height: float
+    left_px: float
+    top_px: float
+    width_px: float
+    height_px: float
+
+    @property
+    def right_px(self) -> float:
+        """Its right edge."""
+        return self.left_px + self.width_px
+
+    @property
+    def bottom_px(self) -> float:
+        """Its lower edge."""
+        return self.top_px + self.height_px
 
 
 def round_ticks(low: float, high: float, *, about: int = 5) -> list[float]:
@@ -113,11 +123,11 @@ def spread(values: ArrayLike, *, margin: float = 0.05, floor: float = 1e-3) -> t
 class Drawing:
     """One SVG figure with a title and a description for those who do not see it."""
 
-    def __init__(self, name: str, height: float, *, title: str, description: str) -> None:
+    def __init__(self, name: str, height_px: float, *, title: str, description: str) -> None:
         self.root = ET.Element(
             "svg",
             {
-                "viewBox": f"0 0 {WIDTH} {_short(height)}",
+                "viewBox": f"0 0 {WIDTH} {_short(height_px)}",
                 "role": "img",
                 "class": "figure",
                 "aria-labelledby": f"{name}-title {name}-desc",
@@ -129,9 +139,9 @@ class Drawing:
     def _say(self, tag: str, name: str, text: str) -> None:
         ET.SubElement(self.root, tag, {"id": name}).text = plain_text(text)
 
-    def text(self, x: float, y: float, text: str, css: str = "label", *, anchor: str = "start") -> None:
+    def text(self, x_px: float, y_px: float, text: str, css: str = "label", *, anchor: str = "start") -> None:
         """Write a text."""
-        place = {"x": _short(x), "y": _short(y), "class": css, "text-anchor": anchor}
+        place = {"x": _short(x_px), "y": _short(y_px), "class": css, "text-anchor": anchor}
         ET.SubElement(self.root, "text", place).text = plain_text(text)
 
     def path(self, data: str, css: str) -> None:
@@ -145,38 +155,38 @@ class Drawing:
             self.root,
             "rect",
             {
-                "x": _short(box.left),
-                "y": _short(box.top),
-                "width": _short(max(box.width, 0.0)),
-                "height": _short(max(box.height, 0.0)),
+                "x": _short(box.left_px),
+                "y": _short(box.top_px),
+                "width": _short(max(box.width_px, 0.0)),
+                "height": _short(max(box.height_px, 0.0)),
                 "class": css,
             },
         )
         if tip:
             ET.SubElement(element, "title").text = plain_text(tip)
 
-    def legend(self, y: float, entries: Sequence[tuple[str, str, str]], *, left: float = 48.0) -> float:
-        """Write entries of (mark, css, label) in lines; returns the y below the last line.
+    def legend(self, y_px: float, entries: Sequence[tuple[str, str, str]], *, left_px: float = 48.0) -> float:
+        """Write entries of (mark, css, label) in lines; returns the place below the last line.
 
         A mark is ``line``, ``bar`` or ``dotN`` with the number of a shape.
         """
-        x = left
+        x_px = left_px
         for mark, css, label in entries:
-            width = 30 + _CHARACTER_PX * len(label)
-            if x > left and x + width > WIDTH - 4:
-                x, y = left, y + 16
-            self._legend_mark(mark, css, x, y)
-            self.text(x + 18, y, label)
-            x += width
-        return y + 16
+            width_px = 30 + _CHARACTER_PX * len(label)
+            if x_px > left_px and x_px + width_px > WIDTH - 4:
+                x_px, y_px = left_px, y_px + 16
+            self._legend_mark(mark, css, x_px, y_px)
+            self.text(x_px + 18, y_px, label)
+            x_px += width_px
+        return y_px + 16
 
-    def _legend_mark(self, mark: str, css: str, x: float, y: float) -> None:
+    def _legend_mark(self, mark: str, css: str, x_px: float, y_px: float) -> None:
         if mark == "line":
-            self.path(f"M{_short(x)} {_short(y - 4)}h14", css)
+            self.path(f"M{_short(x_px)} {_short(y_px - 4)}h14", css)
         elif mark == "bar":
-            self.rectangle(Box(x + 1, y - 9, 11, 10), css)
+            self.rectangle(Box(x_px + 1, y_px - 9, 11, 10), css)
         else:
-            self.path(shape(int(mark.removeprefix("dot")), x + 7, y - 4), css)
+            self.path(shape(int(mark.removeprefix("dot")), x_px + 7, y_px - 4), css)
 
     def markup(self) -> Markup:
         """Return the figure as markup; every text in it was escaped on the way."""
@@ -188,8 +198,8 @@ class Panel:
 
     def __init__(self, drawing: Drawing, box: Box, *, x: tuple[float, float], y: tuple[float, float]) -> None:
         self.drawing, self.box = drawing, box
-        self.x = Scale(*x, box.left, box.left + box.width)
-        self.y = Scale(*y, box.top + box.height, box.top)
+        self.x = Scale(*x, box.left_px, box.right_px)
+        self.y = Scale(*y, box.bottom_px, box.top_px)
 
     def axes(
         self,
@@ -205,28 +215,28 @@ class Panel:
         with their texts where the axis is not linear in what it shows.
         """
         box = self.box
-        bottom, right = box.top + box.height, box.left + box.width
+        bottom, right = box.bottom_px, box.right_px
         for value in round_ticks(self.y.low, self.y.high, about=y_ticks) if y_ticks else ():
             y = self.y(value)
-            self.drawing.path(f"M{_short(box.left)} {_short(y)}H{_short(right)}", "grid")
-            self.drawing.text(box.left - 6, y + 4, _tick(value), "tick", anchor="end")
+            self.drawing.path(f"M{_short(box.left_px)} {_short(y)}H{_short(right)}", "grid")
+            self.drawing.text(box.left_px - 6, y + 4, _tick(value), "tick", anchor="end")
         linear = [(value, _tick(value)) for value in round_ticks(self.x.low, self.x.high, about=6)]
         for value, text in linear if x_numbers is None else x_numbers:
             x = self.x(value)
             self.drawing.path(f"M{_short(x)} {_short(bottom)}v4", "axis")
             if x_label:
                 self.drawing.text(x, bottom + 16, text, "tick", anchor="middle")
-        self.drawing.path(f"M{_short(box.left)} {_short(bottom)}H{_short(right)}", "axis")
-        self.drawing.text(box.left, box.top - 6, y_label)
+        self.drawing.path(f"M{_short(box.left_px)} {_short(bottom)}H{_short(right)}", "axis")
+        self.drawing.text(box.left_px, box.top_px - 6, y_label)
         if x_label:
             self.drawing.text(right, bottom + 31, x_label, anchor="end")
 
     def second_scale(self, label: str, *, factor: float) -> None:
         """Write numbers of ``factor`` times x below those of the axis."""
-        bottom = self.box.top + self.box.height
+        bottom = self.box.bottom_px
         for value in round_ticks(self.x.low * factor, self.x.high * factor, about=6):
             self.drawing.text(self.x(value / factor), bottom + 48, _tick(value), "tick", anchor="middle")
-        self.drawing.text(self.box.left + self.box.width, bottom + 63, label, anchor="end")
+        self.drawing.text(self.box.right_px, bottom + 63, label, anchor="end")
 
     def line(self, x: ArrayLike, y: ArrayLike, css: str) -> None:
         """Draw a polyline through the points, broken where a value is not finite."""
@@ -250,17 +260,15 @@ class Panel:
         points = zip(self.x.map(x), self._clipped(y), strict=True)
         self.drawing.path("".join(shape(kind, px, py) for px, py in points), css)
 
-    def ticks(self, x: ArrayLike, top: float, height: float, css: str) -> None:
-        """Draw a comb: a short upright line at every x, ``top`` in figure coordinates."""
-        comb = "".join(f"M{_short(v)} {_short(top)}v{_short(height)}" for v in self.x.map(x))
+    def ticks(self, x: ArrayLike, top_px: float, height_px: float, css: str) -> None:
+        """Draw a comb: a short upright line at every x, ``top_px`` in figure coordinates."""
+        comb = "".join(f"M{_short(v)} {_short(top_px)}v{_short(height_px)}" for v in self.x.map(x))
         self.drawing.path(comb, css)
 
     def band(self, low: float, high: float, css: str) -> None:
         """Shade a range of x."""
-        left, right = (
-            min(max(self.x(v), self.box.left), self.box.left + self.box.width) for v in (low, high)
-        )
-        self.drawing.rectangle(Box(left, self.box.top, right - left, self.box.height), css)
+        left, right = (min(max(self.x(v), self.box.left_px), self.box.right_px) for v in (low, high))
+        self.drawing.rectangle(Box(left, self.box.top_px, right - left, self.box.height_px), css)
 
     def level_band(self, x: tuple[float, float], y: tuple[float, float], css: str) -> None:
         """Shade a range of x and y."""
@@ -276,9 +284,13 @@ class Panel:
     def rule(self, css: str, *, x: float | None = None, y: float | None = None) -> None:
         """Draw a line across the panel at one x or one y."""
         if x is not None:
-            self.drawing.path(f"M{_short(self.x(x))} {_short(self.box.top)}v{_short(self.box.height)}", css)
+            self.drawing.path(
+                f"M{_short(self.x(x))} {_short(self.box.top_px)}v{_short(self.box.height_px)}", css
+            )
         if y is not None:
-            self.drawing.path(f"M{_short(self.box.left)} {_short(self.y(y))}h{_short(self.box.width)}", css)
+            self.drawing.path(
+                f"M{_short(self.box.left_px)} {_short(self.y(y))}h{_short(self.box.width_px)}", css
+            )
 
     def _clipped(self, y: ArrayLike) -> Array:
         return self.y.map(np.clip(np.asarray(y, np.float64), self.y.low, self.y.high))
@@ -342,54 +354,53 @@ def arrows(
     root = ET.Element(
         "svg", {"viewBox": f"0 0 {size[0]} {size[1]}", "class": "overlay", "aria-hidden": "true"}
     )
-    head, gain = max(size) / 60, gain * max(size) / ARROW_WIDTH
+    head_px, gain = max(size) / 60, gain * max(size) / ARROW_WIDTH
     for (x, y, dx, dy), doubt in zip(shifts, doubts, strict=False):
         _ellipse(root, (x + gain * dx, y + gain * dy), doubt, gain)
     for x, y, dx, dy in shifts:
         length = math.hypot(dx, dy)
-        data = _arrow(x, y, gain * dx, gain * dy, head)
+        data = _arrow(x, y, gain * dx, gain * dy, head_px=head_px)
         ET.SubElement(root, "path", {"d": data, "class": "halo"})
         ET.SubElement(root, "path", {"d": data, "class": f"e{sum(length > s for s in _ARROW_STEPS_PX)}"})
     for target in targets:
-        _target(root, target, head, gain)
+        _target(root, target, head_px, gain)
     return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704
 
 
-def _target(root: ET.Element, target: Target, arm: float, gain: float) -> None:
+def _target(root: ET.Element, target: Target, arm_px: float, gain: float) -> None:
     """Draw a cross, the circle about it on the arrows' scale, and a line to where the alignment puts it."""
     x, y, radius = target.x_px, target.y_px, gain * target.radius_px
     circle = {"cx": _short(x), "cy": _short(y), "r": _short(radius), "class": "target"}
     ET.SubElement(root, "circle", circle)
-    cross = (
-        f"M{_short(x - arm)} {_short(y)}h{_short(2 * arm)}M{_short(x)} {_short(y - arm)}v{_short(2 * arm)}"
-    )
+    across, down = (f"{way}{_short(2 * arm_px)}" for way in "hv")
+    cross = f"M{_short(x - arm_px)} {_short(y)}{across}M{_short(x)} {_short(y - arm_px)}{down}"
     line = f"M{_short(x)} {_short(y)}l{_short(gain * target.dx_px)} {_short(gain * target.dy_px)}"
     ET.SubElement(root, "path", {"d": cross + line, "class": "halo"})
     ET.SubElement(root, "path", {"d": cross + line, "class": "target"})
 
 
-def _ellipse(root: ET.Element, tip: tuple[float, float], doubt: Doubt, gain: float) -> None:
-    x, y = map(_short, tip)
+def _ellipse(root: ET.Element, tip_px: tuple[float, float], doubt: Doubt, gain: float) -> None:
+    x, y = map(_short, tip_px)
     axes = {"rx": _short(gain * doubt.major_px), "ry": _short(gain * doubt.minor_px)}
     turned = f"rotate({_short(doubt.turn_deg)} {x} {y})"
     ET.SubElement(root, "ellipse", {"cx": x, "cy": y, **axes, "transform": turned, "class": "doubt"})
 
 
-def _arrow(x: float, y: float, dx: float, dy: float, head: float) -> str:
-    length = math.hypot(dx, dy)
-    if length < 1:
-        return f"M{_short(x)} {_short(y)}h0"
-    ux, uy = dx / length, dy / length
-    tip_x, tip_y, barb = x + dx, y + dy, min(head, length / 2)
+def _arrow(x_px: float, y_px: float, dx_px: float, dy_px: float, *, head_px: float) -> str:
+    length_px = math.hypot(dx_px, dy_px)
+    if length_px < 1:
+        return f"M{_short(x_px)} {_short(y_px)}h0"
+    ux, uy = dx_px / length_px, dy_px / length_px
+    tip_x, tip_y, barb = x_px + dx_px, y_px + dy_px, min(head_px, length_px / 2)
     tip = f"L{_short(tip_x)} {_short(tip_y)}"
     ends = [(tip_x - barb * (ux + k * uy), tip_y - barb * (uy - k * ux)) for k in (0.6, -0.6)]
     wings = "".join(f"M{_short(wing_x)} {_short(wing_y)}{tip}" for wing_x, wing_y in ends)
-    return f"M{_short(x)} {_short(y)}{tip}{wings}"
+    return f"M{_short(x_px)} {_short(y_px)}{tip}{wings}"
 
 
-def shape(kind: int, x: float, y: float) -> str:
+def shape(kind: int, x_px: float, y_px: float) -> str:
     """Return the path of a small mark; marks differ in shape so that colour is not needed to tell them."""
-    return _SHAPES[kind % len(_SHAPES)].format(x=_short(x), y=_short(y))
+    return _SHAPES[kind % len(_SHAPES)].format(x=_short(x_px), y=_short(y_px))
 
 
 def _polyline(x: Array, y: Array) -> str:

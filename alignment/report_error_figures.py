@@ -108,7 +108,7 @@ def _error_histogram(order: int, errors: _ErrorClass, decades: tuple[float, floa
         ("line", "line ink", "predicted 95 % radius"),
         ("line", "line dashed commanded", "leftover of the parts, p90"),
     ]
-    y = drawing.legend(14, entries, left=LEFT)
+    y = drawing.legend(14, entries, left_px=LEFT)
     edges = np.linspace(*decades, 33)
     residual, predicted, local = (
         np.histogram(_log_px(v), edges)[0] for v in (errors.residual_px, errors.predicted_px, errors.local_px)
@@ -139,7 +139,7 @@ def _share_figure(name: str, title: str, classes: Sequence[tuple[str, Array]]) -
     shown = [(i, label, v) for i, (label, v) in enumerate(classes) if v.size]
     high = max((1.1 * float(np.percentile(v, 99.5)) for _, _, v in shown), default=0.1)
     entries = [("line", f"line s{i % SERIES}", label) for i, label, _ in shown]
-    y = drawing.legend(14, entries, left=LEFT)
+    y = drawing.legend(14, entries, left_px=LEFT)
     box = Box(LEFT, y + 14, INNER, 290 - y - 54)
     panel = Panel(drawing, box, x=(0.0, max(high, _LEAST_PX)), y=(0.0, 100.0))
     panel.axes("px", "% of pairs", y_ticks=5)
@@ -159,7 +159,7 @@ def place_figure(source: ReportSource) -> Figure | None:
     caption = "A stretch of the rail that is worse than the rest would show as a hump in every round."
     drawing = Drawing("place", 290, title="Residual over position", description=caption)
     entries = [(f"dot{i}", f"dot s{i % SERIES}", r.name) for i, r in enumerate(rounds)]
-    y = drawing.legend(14, entries, left=LEFT)
+    y = drawing.legend(14, entries, left_px=LEFT)
     points = [_residuals_by_place(r) for r in rounds]
     box = Box(LEFT, y + 14, INNER, 290 - y - 54)
     everywhere = spread(np.concatenate([x for x, _ in points]), margin=0.02)
@@ -191,8 +191,8 @@ def verdict_figure(source: ReportSource) -> Figure | None:
     entries += [("bar", f"bar r{i}", _reason_label(code, totals[code])) for code, i in colours.items()]
     if len(totals) > len(colours):
         entries.append(("bar", "bar other", "other reasons"))
-    y = drawing.legend(14, entries, left=8)
-    _verdict_bars(drawing, rounds, colours, top=y + 4)
+    y = drawing.legend(14, entries, left_px=8)
+    _verdict_bars(drawing, rounds, colours, top_px=y + 4)
     drawing.root.set("viewBox", f"0 0 {WIDTH} {y + 4 + 26 * len(rounds) + 36:.0f}")
     return Figure("Accepted and rejected", drawing.markup(), caption)
 
@@ -206,15 +206,15 @@ def _first_reason(pair: PairRecord) -> str:
 
 
 def _verdict_bars(
-    drawing: Drawing, rounds: Sequence[RoundSource], colours: Mapping[str, int], *, top: float
+    drawing: Drawing, rounds: Sequence[RoundSource], colours: Mapping[str, int], *, top_px: float
 ) -> None:
     longest = max(len(r.pairs) for r in rounds)
     left = 14 + 6.3 * min(max(len(r.name) for r in rounds), 22)
-    box = Box(left, top, WIDTH - left - RIGHT, 26.0 * len(rounds))
+    box = Box(left, top_px, WIDTH - left - RIGHT, 26.0 * len(rounds))
     panel = Panel(drawing, box, x=(0, 1.02 * longest), y=(0, 1))
     panel.axes("candidates", "", y_ticks=0)
     for i, round_ in enumerate(rounds):
-        y = top + 26 * i
+        y = top_px + 26 * i
         drawing.text(left - 6, y + 17, _shortened(round_.name), "tick", anchor="end")
         _stack(drawing, panel, round_, colours, y)
 
@@ -223,15 +223,17 @@ def _shortened(name: str) -> str:
     return name if len(name) <= 22 else name[:21] + "…"
 
 
-def _stack(drawing: Drawing, panel: Panel, round_: RoundSource, colours: Mapping[str, int], y: float) -> None:
+def _stack(
+    drawing: Drawing, panel: Panel, round_: RoundSource, colours: Mapping[str, int], y_px: float
+) -> None:
     start = 0
     for css, words, count in _segments(round_, colours):
         left, right = panel.x(start), panel.x(start + count)
         drawing.rectangle(
-            Box(left, y + 4, right - left - 0.7, 18), css, tip=f"{round_.name}: {words} {count}"
+            Box(left, y_px + 4, right - left - 0.7, 18), css, tip=f"{round_.name}: {words} {count}"
         )
         if right - left > 30:
-            drawing.text((left + right) / 2, y + 17, str(count), "on-bar", anchor="middle")
+            drawing.text((left + right) / 2, y_px + 17, str(count), "on-bar", anchor="middle")
         start += count
 
 

@@ -29,7 +29,7 @@ def _motion_figure(round_: RoundSource, motion: RoundMotion) -> Figure:
     title = f"Round {round_.name}: position, velocity and residual against time"
     caption = _motion_caption(motion)
     drawing = Drawing(f"motion-{round_.record.number}", 452, title=title, description=caption)
-    y = drawing.legend(14, _motion_legend(motion, bool(_rejected_times(round_))), left=LEFT)
+    y = drawing.legend(14, _motion_legend(motion, bool(_rejected_times(round_))), left_px=LEFT)
     x = _time_range(motion)
     position = Panel(drawing, Box(LEFT, y + 14, INNER, 104), x=x, y=spread(motion.position_mm))
     velocity = Panel(drawing, Box(LEFT, y + 152, INNER, 92), x=x, y=_velocity_range(motion))
@@ -120,7 +120,7 @@ def _draw_position(panel: Panel, motion: RoundMotion, rejected_s: Sequence[float
     if len(motion.telemetry_time_s) > 1:
         panel.line(motion.telemetry_time_s, telemetry_on_datum(motion), "line thin telemetry")
     inside = [t for t in rejected_s if panel.x.low <= t <= panel.x.high]
-    panel.ticks(inside, panel.box.top + panel.box.height - 6, 6, "line reject")
+    panel.ticks(inside, panel.box.bottom_px - 6, 6, "line reject")
 
 
 def telemetry_on_datum(motion: RoundMotion) -> Array:
@@ -182,7 +182,7 @@ def speed_figure(source: ReportSource) -> Figure | None:
     caption = "Every round on the datum of the first ground truth; pairs come from where all lines are level."
     drawing = Drawing("speed", 452, title="Velocity of all rounds over position", description=caption)
     entries = [("line", f"line s{i % SERIES}", r.name) for i, r in enumerate(moved)]
-    y = drawing.legend(14, entries, left=LEFT)
+    y = drawing.legend(14, entries, left_px=LEFT)
     tracks = [_speed_over_position(r.motion) for r in moved if r.motion]
     box = Box(LEFT, y + 14, INNER, 452 - y - 56)
     everywhere = spread(np.concatenate([x for x, _ in tracks]), margin=0.02)
@@ -228,10 +228,10 @@ def _pairing_figure(
         ("line", "line reject", "rejected"),
         *(("line", f"line gap{k}", text) for k, text in enumerate(_gap_labels(_gap_unit(round_, limit_mm)))),
     ]
-    y = drawing.legend(14, entries, left=LEFT)
-    _whole_strip(drawing, round_, gt_mm, top=y + 16)
-    _close_strip(drawing, round_, gt_mm, top=y + 120, unit_mm=_gap_unit(round_, limit_mm))
-    gaps = _gap_histogram(drawing, round_, limit_mm, top=y + 264)
+    y = drawing.legend(14, entries, left_px=LEFT)
+    _whole_strip(drawing, round_, gt_mm, top_px=y + 16)
+    _close_strip(drawing, round_, gt_mm, top_px=y + 120, unit_mm=_gap_unit(round_, limit_mm))
+    gaps = _gap_histogram(drawing, round_, limit_mm, top_px=y + 264)
     if spread_px_per_mm:
         gaps.second_scale("parallax between near and far in px", factor=spread_px_per_mm)
     return Figure(round_.name, drawing.markup(), caption)
@@ -262,33 +262,37 @@ def _gap_class(pair: PairRecord, unit_mm: float) -> int:
     return min(int(_GAP_CLASSES * abs(pair.position_gap_mm) / unit_mm), _GAP_CLASSES - 1)
 
 
-def _whole_strip(drawing: Drawing, round_: RoundSource, gt_mm: Array, *, top: float) -> None:
+def _whole_strip(drawing: Drawing, round_: RoundSource, gt_mm: Array, *, top_px: float) -> None:
     everywhere = [*gt_mm, *(p.lq.position_mm for p in round_.pairs)]
-    panel = Panel(drawing, Box(LEFT, top, INNER, 42), x=spread(everywhere, margin=0.01), y=(0, 1))
+    panel = Panel(drawing, Box(LEFT, top_px, INNER, 42), x=spread(everywhere, margin=0.01), y=(0, 1))
     _comb_names(drawing, panel)
-    drawing.text(LEFT, top - 6, "whole travel")
+    drawing.text(LEFT, top_px - 6, "whole travel")
     weight = "line fine" if len(everywhere) > _DENSE else "line"
-    panel.ticks(gt_mm, top + 2, 17, f"{weight} comb-gt")
-    panel.ticks([p.lq.position_mm for p in round_.accepted], top + 23, 17, f"{weight} comb-lq")
-    panel.ticks([p.lq.position_mm for p in round_.rejected], top + 23, 17, f"{weight} reject")
+    panel.ticks(gt_mm, top_px + 2, 17, f"{weight} comb-gt")
+    panel.ticks([p.lq.position_mm for p in round_.accepted], top_px + 23, 17, f"{weight} comb-lq")
+    panel.ticks([p.lq.position_mm for p in round_.rejected], top_px + 23, 17, f"{weight} reject")
     panel.axes("position in mm", "", y_ticks=0)
 
 
 def _comb_names(drawing: Drawing, panel: Panel) -> None:
-    drawing.text(LEFT - 6, panel.box.top + 15, "GT", "tick", anchor="end")
-    drawing.text(LEFT - 6, panel.box.top + panel.box.height - 6, "LQ", "tick", anchor="end")
+    drawing.text(LEFT - 6, panel.box.top_px + 15, "GT", "tick", anchor="end")
+    drawing.text(LEFT - 6, panel.box.bottom_px - 6, "LQ", "tick", anchor="end")
 
 
-def _close_strip(drawing: Drawing, round_: RoundSource, gt_mm: Array, *, top: float, unit_mm: float) -> None:
+def _close_strip(
+    drawing: Drawing, round_: RoundSource, gt_mm: Array, *, top_px: float, unit_mm: float
+) -> None:
     """Show the twenty frames in the middle of the accepted ones so close that the gaps can be seen."""
     near = _middle_pairs(round_)
     places = [x for p in near for x in (p.lq.position_mm, p.gt.position_mm)]
-    box = Box(LEFT, top, INNER, 78)
+    box = Box(LEFT, top_px, INNER, 78)
     panel = Panel(drawing, box, x=spread(places, margin=0.02), y=(0, 1))
     _comb_names(drawing, panel)
-    drawing.text(LEFT, top - 6, "a stretch of it, with links")
+    drawing.text(LEFT, top_px - 6, "a stretch of it, with links")
     inside = gt_mm[(gt_mm >= panel.x.low) & (gt_mm <= panel.x.high)]
-    panel.ticks(inside, top + 2, 20, "line comb-gt" if len(inside) <= _CLOSE_DENSE else "line fine comb-gt")
+    panel.ticks(
+        inside, top_px + 2, 20, "line comb-gt" if len(inside) <= _CLOSE_DENSE else "line fine comb-gt"
+    )
     for pair in near:
         _link(drawing, panel, pair, unit_mm)
     panel.axes("position in mm", "", y_ticks=0)
@@ -296,7 +300,7 @@ def _close_strip(drawing: Drawing, round_: RoundSource, gt_mm: Array, *, top: fl
 
 def _link(drawing: Drawing, panel: Panel, pair: PairRecord, unit_mm: float) -> None:
     accepted = pair.verdict == "accepted"
-    top, bottom = panel.box.top + 22, panel.box.top + panel.box.height - 22
+    top, bottom = panel.box.top_px + 22, panel.box.bottom_px - 22
     lq, gt = panel.x(pair.lq.position_mm), panel.x(pair.gt.position_mm)
     panel.ticks([pair.lq.position_mm], bottom, 20, "line comb-lq" if accepted else "line reject")
     if accepted:
@@ -311,13 +315,13 @@ def _middle_pairs(round_: RoundSource, count: int = 20) -> list[PairRecord]:
     return ordered[first : first + count]
 
 
-def _gap_histogram(drawing: Drawing, round_: RoundSource, limit_mm: float | None, *, top: float) -> Panel:
+def _gap_histogram(drawing: Drawing, round_: RoundSource, limit_mm: float | None, *, top_px: float) -> Panel:
     accepted = [p.position_gap_mm for p in round_.accepted]
     rejected = [p.position_gap_mm for p in round_.rejected]
     reach = max(1.25 * (limit_mm or 0.0), 1.1 * max(map(abs, accepted), default=0.0), 0.01)
     edges = np.linspace(-reach, reach, 2 * _bin_count(np.asarray(accepted, np.float64)) // 2 + 2)
     kept, lost = (np.histogram(np.clip(v, -reach, reach), edges)[0] for v in (accepted, rejected))
-    panel = Panel(drawing, Box(LEFT, top, INNER, 92), x=(-reach, reach), y=(0, 1.1 * max(*kept, *lost, 1)))
+    panel = Panel(drawing, Box(LEFT, top_px, INNER, 92), x=(-reach, reach), y=(0, 1.1 * max(*kept, *lost, 1)))
     panel.axes("LQ less GT position in mm", "pairs; those beyond the axis stand in its last bars", y_ticks=3)
     panel.steps(edges, lost, "line reject")
     panel.bars(edges.tolist(), kept.tolist(), "bar lq")

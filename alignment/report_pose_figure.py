@@ -30,7 +30,7 @@ def pose_figure(source: ReportSource) -> Figure | None:
     caption = _caption(rounds, tracks)
     drawing = Drawing("pose", 290, title="Camera angles over the session", description=caption)
     entries = [(f"dot{k}", f"dot s{k}", name) for k, name in enumerate(_ANGLES)]
-    y = drawing.legend(14, entries, left=LEFT)
+    y = drawing.legend(14, entries, left_px=LEFT)
     box = Box(LEFT, y + 14, INNER, 290 - y - 54)
     everything = np.concatenate([angles.ravel() for _, angles in tracks])
     panel = Panel(drawing, box, x=(0.0, float(len(rounds))), y=spread(everything, floor=0.002))

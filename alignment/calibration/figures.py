@@ -84,7 +84,7 @@ def _bend_figure(
     )
     caption = f"Largest less smallest: {spans}. Shaded: twice the standard deviation."
     drawing = Drawing(f"bend-{name}", _HEIGHT, title=title, description=caption)
-    top = drawing.legend(14, [("line", f"line s{k}", q) for k, q in enumerate(quantities)], left=LEFT)
+    top = drawing.legend(14, [("line", f"line s{k}", q) for k, q in enumerate(quantities)], left_px=LEFT)
     reach = np.concatenate([value + times * sigma for value, sigma in curves for times in (-2, 2)])
     panel = _panel(drawing, top, x=spread(place, margin=0.02), y=spread(reach))
     panel.axes("position in mm", unit)
@@ -107,7 +107,7 @@ def _tone_figure(tone: ToneCalibration) -> Figure:
     )
     drawing = Drawing("tone", _HEIGHT, title=title, description=caption)
     entries = [("line", "line s0", "measured"), ("line", "line dashed commanded", f"{tone.base} by the tag")]
-    panel = _panel(drawing, drawing.legend(14, entries, left=LEFT), x=(0.0, 255.0), y=(0.0, 1.0))
+    panel = _panel(drawing, drawing.legend(14, entries, left_px=LEFT), x=(0.0, 255.0), y=(0.0, 1.0))
     panel.axes("code", "light, white = 1")
     panel.band(low, high, "phase-cruise")
     codes = _CODES.astype(np.float32)
@@ -138,7 +138,7 @@ def _noise_figure(found: Calibration) -> Figure:
     curves = [code_sigma(noise, tone, _CODES) for noise in found.noise]
     drawing = Drawing("noise", _HEIGHT, title=title, description=caption)
     entries = [("line", f"line s{k % SERIES}", f"ISO {noise.iso}") for k, noise in enumerate(found.noise)]
-    top = drawing.legend(14, entries, left=LEFT)
+    top = drawing.legend(14, entries, left_px=LEFT)
     panel = _panel(drawing, top, x=(0.0, 255.0), y=(0.0, 1.08 * max(float(c.max()) for c in curves)))
     panel.axes("mean code", "standard deviation in codes")
     for k, curve in enumerate(curves):
