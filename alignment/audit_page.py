@@ -154,7 +154,7 @@ def _share_figure(record: AuditRecord) -> Figure | None:
     height = 230 + 16 * (len(classes) // 2)
     drawing = Drawing("audit-share", height, title="Displacement, all classes", description=caption)
     entries = [("line", f"line s{i % SERIES}", name) for i, (name, _, _) in enumerate(classes)]
-    y = drawing.legend(14, entries, left=LEFT)
+    y = drawing.legend(14, entries, left_px=LEFT)
     panel = Panel(drawing, Box(LEFT, y + 14, INNER, height - y - 54), x=decades, y=(0.0, 100.0))
     panel.axes("px, logarithmic", "% of pairs", y_ticks=5, x_numbers=decade_numbers(*decades))
     if decades[0] < np.log10(record.aligned_px) < decades[1]:
@@ -186,7 +186,7 @@ def _histogram(order: int, name: str, epe: Array, local: Array, decades: tuple[f
     drawing = Drawing(f"audit-{order}", 216, title=f"Class {name}", description=caption)
     css = f"s{order % SERIES}"
     entries = [("bar", f"bar {css}", "displacement"), ("line", "line ink", "leftover of the parts, p90")]
-    y = drawing.legend(14, entries, left=LEFT)
+    y = drawing.legend(14, entries, left_px=LEFT)
     edges = np.linspace(*decades, 33)
     bars, outline = (np.histogram(_log_px(v), edges)[0] for v in (epe, local))
     box = Box(LEFT, y + 14, INNER, 216 - y - 54)
