@@ -20,6 +20,7 @@ from catalog.cli_options import (
     WorkersOption,
     open_catalog,
     put_lines,
+    resumable,
 )
 from catalog.console import Console, run_app, verb
 from catalog.decision_commands import accept, label, reject, undo
@@ -28,7 +29,9 @@ from catalog.export_commands import export, pull, push
 from catalog.import_commands import import_pairs
 
 if TYPE_CHECKING:
+    from catalog.coverage import Coverage
     from catalog.manifest import Split as Part
+    from catalog.statistics import Statistics
     from catalog.store import Catalog
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -171,23 +174,26 @@ def stats(
     coverage: Annotated[
         bool, typer.Option("--coverage", help="Accepted pairs by degradation, level and scene instead.")
     ] = False,
+    where: WhereOption = None,
+    split: SplitOption = "default",
     catalog: CatalogOption = None,
 ) -> None:
     """Count pairs by class, scene and reject reason, or show what is covered and what is missing."""
-    if coverage:
-        _put_coverage(console, catalog)
-        return
     with open_catalog(console, catalog) as opened:
-        statistics = opened.stats()
+        if coverage:
+            _put_coverage(console, opened.coverage(where, split=split))
+        else:
+            _put_statistics(console, opened.stats(where, split=split))
+
+
+def _put_statistics(console: Console, statistics: Statistics) -> None:
     if console.json:
         console.put_json(asdict(statistics))
     else:
         put_lines(console, listing.statistics_lines(statistics))
 
 
-def _put_coverage(console: Console, catalog: str | None) -> None:
-    with open_catalog(console, catalog) as opened:
-        covered = opened.coverage()
+def _put_coverage(console: Console, covered: Coverage) -> None:
     if console.json:
         console.put_json(listing.coverage_json(covered))
     else:
@@ -206,7 +212,11 @@ def verify(
 ) -> None:
     """Read files back and compare them with their recorded hashes, longest unseen first."""
     budget_s = None if budget is None else _seconds(budget)
-    with open_catalog(console, catalog) as opened, console.progress("verify", None) as advance:
+    with (
+        resumable(kept="what was seen so far"),
+        open_catalog(console, catalog) as opened,
+        console.progress("verify", None) as advance,
+    ):
         report = opened.verify(session, budget_s=budget_s, workers=workers, dask=dask, advance=advance)
     if console.json:
         console.put_json(asdict(report))

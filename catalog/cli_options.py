@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,8 @@ WhereOption = Annotated[
         help="Filter, e.g. \"role = internal and class in (noise, 'haze+rain') and residual_px <= 0.05\". "
         "Names: id scene session round role degradation class foundir_class iso f_number exposure_s focus_m "
         "residual_px predicted_epe_px position_gap_mm mu sigma width height gt_warped verdict reason status "
-        "split source. Signs: = != < <= > >= ~ (part of a text, * for anything) in is null and or not ( ).",
+        "split source. Signs: = != < <= > >= ~ !~ (part of a text, * for anything) in is null and or not ( ). "
+        "A value that is not known passes no comparison, and so every negation: != !~ not in, not (...).",
     ),
 ]
 SplitOption = Annotated[str, typer.Option("--split", help="Named split; `default` hashes the scene.")]
@@ -56,6 +58,16 @@ class StoppedError(CatalogError):
 
 
 @contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does: whoever stops a service gets the same order and the same message."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def resumable(*, kept: str) -> Iterator[None]:
     """Turn an interruption into an error whose next step is the command itself, without what would start anew.
 
@@ -63,7 +75,8 @@ def resumable(*, kept: str) -> Iterator[None]:
         StoppedError: The block was interrupted.
     """
     try:
-        yield
+        with terminable():
+            yield
     except KeyboardInterrupt:
         command = shlex.join(["catalog", *(word for word in sys.argv[1:] if word != "--restart")])
         raise StoppedError("interrupted", kept=kept, next_step=command) from None
@@ -94,7 +107,4 @@ def chosen_pairs(opened: Catalog, pairs: list[str] | None, where: str | None) ->
         raise UsageError("name pairs, or choose them with --where, one of the two")
     if pairs:
         return pairs
-    chosen: list[str] = []
-    while page := opened.find(where, after=chosen[-1] if chosen else None):
-        chosen += [pair.id for pair in page]
-    return chosen
+    return [uid for (uid,) in opened.stream(("id",), where)]

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, RowMapping, select
 
 from catalog.database import DamagedDatabaseError
 from catalog.records import Degradation
-from catalog.statistics import count_cells, pair_counts, rounds, scenes
+from catalog.selection import PairSource, rounds, scenes
+from catalog.statistics import count_cells, counts_of
 
 UNKNOWN_LEVEL = "-"
 """Level where neither the plan nor the camera said one."""
@@ -50,15 +51,16 @@ class Coverage:
         return tuple(scene for scene in self.scenes if scene not in present)
 
 
-def collect_coverage(connection: Connection) -> Coverage:
-    """Count accepted pairs by degradation, level and scene.
+def collect_coverage(connection: Connection, source: PairSource, *, where: str | None = None) -> Coverage:
+    """Count accepted pairs by degradation, level and scene, all or those that pass a filter.
 
     The level is what the plan says of the external condition of the degradation's name, else the setting that
     makes it: ISO for noise, exposure time for motion blur and low light, focus distance for defocus blur.
     """
-    by = (scenes.c.name, *rounds.c["conditions", "settings"], *pair_counts.c["degr_key", "iso", "status"])
+    counts = counts_of(source, where)
+    by = (scenes.c.name, *rounds.c["conditions", "settings"], *counts.c["degr_key", "iso", "status"])
     counted: Counter[tuple[Degradation, tuple[float, str], str, bool]] = Counter()
-    for row in count_cells(connection, *by):
+    for row in count_cells(connection, counts, *by):
         if row["status"] == "accepted" and row["degr_key"] != "clean":
             for name, level, alone in _degradations(row):
                 counted[name, level, row["name"], alone] += row["n"]

@@ -69,6 +69,12 @@ class ClusterError(CleanplateError, ConnectionError):
     exit_code = ExitCode.MISSING
 
 
+class WorkerLostError(CleanplateError):
+    """A process that did a part of the work ended before it was done."""
+
+    code = "CP-WRK-001"
+
+
 class CatalogError(CleanplateError):
     """Base of everything the catalog raises."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from catalog.errors import ClusterError, MissingExtraError
+from catalog.errors import ClusterError, MissingExtraError, WorkerLostError
 
 _CONNECT_TIMEOUT_S = 20
 
@@ -94,11 +94,32 @@ def ordered(executor: Executor, job: Callable[[T], R], items: Iterable[T], *, ah
 
     A result is yielded as soon as those before it are. Unlike `Executor.map`, a million items do not become a
     million pending jobs.
+
+    Raises:
+        WorkerLostError: A worker process ended in the middle of a job.
     """
     running: deque[Future[Any]] = deque()
     for item in items:
-        running.append(executor.submit(job, item))
+        with _loss_explained():
+            running.append(executor.submit(job, item))
         while running and (len(running) >= ahead or running[0].done()):
-            yield running.popleft().result()
+            yield _result(running.popleft())
     while running:
-        yield running.popleft().result()
+        yield _result(running.popleft())
+
+
+def _result(future: Future[Any]) -> Any:
+    with _loss_explained():
+        return future.result()
+
+
+@contextmanager
+def _loss_explained() -> Iterator[None]:
+    try:
+        yield
+    except BrokenExecutor as error:
+        raise WorkerLostError(
+            "a worker process was killed or ran out of memory",
+            kept="what was finished before",
+            next_step="give the same command again, with fewer --workers if memory was short",
+        ) from error

@@ -16,6 +16,7 @@ from catalog.cli_options import (
     open_catalog,
     put_lines,
     resumable,
+    terminable,
 )
 from catalog.console import Console
 
@@ -105,7 +106,7 @@ def push(
 
     folder = SessionFolder.find(session, console.data)
     total = 2 * sum(p.stat().st_size for p in folder.path.rglob("*") if p.is_file())
-    with console.progress("push", total) as advance:
+    with terminable(), console.progress("push", total) as advance:
         report = transfer.push(folder, url, free_local=free_local, workers=workers, advance=advance)
     _put_transfer(console, report)
 
@@ -118,7 +119,7 @@ def pull(
     """Copy a pushed session back into the data folder, verified; give it again after an interruption."""
     from catalog import transfer
 
-    with console.progress("pull", None) as advance:
+    with terminable(), console.progress("pull", None) as advance:
         report = transfer.pull(url, console.data, workers=workers, advance=advance)
     _put_transfer(console, report)
 

@@ -5,16 +5,20 @@ role = internal and class in (noise, 'haze+rain') and residual_px <= 0.05
 degradation ~ blur and not (scene = bookshelf-03 or iso > 3200) and foundir_class is not null
 ```
 
-Operators: ``= != < <= > >= ~ in (...) is null`` with ``and or not ( )``. ``~`` asks for a part of a text, or
+Operators: ``= != < <= > >= ~ !~ in (...) is null`` with ``and or not ( )``. ``~`` asks for a part of a text, or
 with ``*`` for the whole text by a pattern. Words need quotes only where they hold spaces or signs.
+
+A pair whose value is not known passes no comparison, and so every negation of one: ``X`` and ``not (X)`` divide the
+pairs, and ``!=``, ``!~`` and ``not in`` are short for ``not``. SQL's third truth value never decides.
 """
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import ColumnElement, and_, not_, or_
 
@@ -41,13 +45,13 @@ _TOKEN = re.compile(
 )
 _RESERVED = frozenset({"and", "or", "not", "in", "is", "null"})
 _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
-    "=": lambda a, b: a == b,
-    "!=": lambda a, b: a.is_distinct_from(b),
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
+    "=": operator.eq,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
 }
+_NEGATED = {"!=": "=", "!~": "~"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,26 @@ def compile_where(text: str, columns: Mapping[str, ColumnElement[Any]]) -> Colum
     Raises:
         QueryError: The filter is not in the language; the message says where and what would be.
     """
-    return _Parser(_tokens(text), columns).parse()
+    return _Parser(_tokens(text), columns).parse().holds
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """A condition beside its complement, so that no ``NOT`` ever meets a value that is not known."""
+
+    holds: ColumnElement[bool]
+    fails: ColumnElement[bool]
+
+    @classmethod
+    def on(cls, column: ColumnElement[Any], passes: ColumnElement[bool]) -> Self:
+        """Ask something of a column; where it holds no value, the answer is no."""
+        if not getattr(column, "nullable", True):
+            return cls(passes, not_(passes))
+        return cls(passes, or_(not_(passes), column.is_(None)))
+
+    @property
+    def negated(self) -> _Condition:
+        return _Condition(self.fails, self.holds)
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -99,7 +122,7 @@ class _Parser:
         self._depth = 0
         self._terms = 0
 
-    def parse(self) -> ColumnElement[bool]:
+    def parse(self) -> _Condition:
         condition = self._any_of()
         if self._peek.kind != "end":
             raise self._error(f"'and', 'or' or the end is expected, not {self._peek.text!r}")
@@ -129,25 +152,25 @@ class _Parser:
         at = (token or self._peek).at
         return QueryError(f"where:1:{at}: {message}", next_step="catalog list --help shows the language")
 
-    def _any_of(self) -> ColumnElement[bool]:
+    def _any_of(self) -> _Condition:
         conditions = [self._all_of()]
         while self._take_if("or"):
             conditions.append(self._all_of())
-        return or_(*conditions)
+        return _Condition(or_(*(c.holds for c in conditions)), and_(*(c.fails for c in conditions)))
 
-    def _all_of(self) -> ColumnElement[bool]:
+    def _all_of(self) -> _Condition:
         conditions = [self._term()]
         while self._take_if("and"):
             conditions.append(self._term())
-        return and_(*conditions)
+        return _Condition(and_(*(c.holds for c in conditions)), or_(*(c.fails for c in conditions)))
 
-    def _term(self) -> ColumnElement[bool]:
+    def _term(self) -> _Condition:
         self._depth += 1
         self._terms += 1
         if self._depth > MAX_DEPTH or self._terms > MAX_TERMS:
             raise self._error(f"a filter has at most {MAX_TERMS} terms, {MAX_DEPTH} deep")
         if self._take_if("not"):
-            condition = not_(self._term())
+            condition = self._term().negated
         elif self._take_if("("):
             condition = self._any_of()
             self._expect(")")
@@ -156,7 +179,7 @@ class _Parser:
         self._depth -= 1
         return condition
 
-    def _comparison(self) -> ColumnElement[bool]:
+    def _comparison(self) -> _Condition:
         name = self._take()
         if name.kind == "end":
             raise self._error("a name is expected, not the end", name)
@@ -168,29 +191,35 @@ class _Parser:
         negated = self._take_if("not")
         if negated or self._peek.text.lower() == "in":
             self._expect("in")
-            condition = is_one_of(field, column, self._list(field))
-            return not_(condition) if negated else condition
+            condition = _Condition.on(column, is_one_of(field, column, self._list(field)))
+            return condition.negated if negated else condition
         return self._compared(field, column)
 
-    def _null_test(self, column: ColumnElement[Any]) -> ColumnElement[bool]:
+    def _null_test(self, column: ColumnElement[Any]) -> _Condition:
         negated = self._take_if("not")
         self._expect("null")
-        return column.is_not(None) if negated else column.is_(None)
+        condition = _Condition(column.is_(None), column.is_not(None))
+        return condition.negated if negated else condition
 
-    def _compared(self, field: Field, column: ColumnElement[Any]) -> ColumnElement[bool]:
+    def _compared(self, field: Field, column: ColumnElement[Any]) -> _Condition:
         sign = self._take()
-        if sign.kind == "sign" and sign.text in {"~", "!~"}:
-            condition = self._like(field, column, sign)
-            return condition if sign.text == "~" else not_(condition)
-        if sign.kind != "sign" or sign.text not in _COMPARE:
+        asked = _NEGATED.get(sign.text, sign.text) if sign.kind == "sign" else ""
+        if asked == "~":
+            condition = _Condition.on(column, self._like(field, column, sign))
+        elif asked in _COMPARE:
+            condition = _Condition.on(column, self._ordered(field, column, sign))
+        else:
             raise self._error(f"one of = != < <= > >= ~ in is expected, not {sign.text or 'the end'!r}", sign)
-        if sign.text not in {"=", "!="} and field.kind != "number" and (field.values or field.kind != "text"):
+        return condition.negated if sign.text in _NEGATED else condition
+
+    def _ordered(self, field: Field, column: ColumnElement[Any], sign: _Token) -> ColumnElement[bool]:
+        asked = _NEGATED.get(sign.text, sign.text)
+        if asked != "=" and field.kind != "number" and (field.values or field.kind != "text"):
             raise self._error(f"{sign.text!r} orders numbers and free texts only", sign)
         value = self._value(field)
         if field.kind == "degradation":
-            condition = is_one_of(field, column, [value])
-            return condition if sign.text == "=" else not_(condition)
-        result: ColumnElement[bool] = _COMPARE[sign.text](column, value)
+            return is_one_of(field, column, [value])
+        result: ColumnElement[bool] = _COMPARE[asked](column, value)
         return result
 
     def _like(self, field: Field, column: ColumnElement[Any], sign: _Token) -> ColumnElement[bool]:

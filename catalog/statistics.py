@@ -1,18 +1,18 @@
-"""Counts for a first look at a catalog, from the tables that are kept up to date for them."""
+"""Counts for a first look at a catalog: of everything, from tables that are kept for it, or of what passes a filter."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, func, select
+from sqlalchemy import ColumnElement, Connection, FromClause, RowMapping, func, select
 
-from catalog.tables import FileCount, PairCount, Round, Scene, Session, table_of
+from catalog.selection import PairSource, pairs, rounds, scenes, sessions
+from catalog.tables import Asset, FileCount, PairCount, table_of
 
-pair_counts, file_counts = table_of(PairCount), table_of(FileCount)
-rounds, sessions, scenes = table_of(Round), table_of(Session), table_of(Scene)
+assets, pair_counts, file_counts = table_of(Asset), table_of(PairCount), table_of(FileCount)
 
 
 @dataclass(frozen=True)
@@ -34,30 +34,49 @@ class Statistics:
     """Files by state."""
 
 
-def collect_statistics(connection: Connection) -> Statistics:
-    """Count everything once."""
-    cells = count_cells(connection, scenes.c.name, *pair_counts.c["degr_key", "iso", "status"])
+def collect_statistics(connection: Connection, source: PairSource, *, where: str | None = None) -> Statistics:
+    """Count everything once, or the pairs that pass a filter with their sessions, scenes and files."""
+    counts = counts_of(source, where)
+    cells = count_cells(connection, counts, scenes.c.name, *counts.c["degr_key", "iso", "status"])
     statuses: Counter[str] = Counter()
     classes: dict[str, Counter[str]] = {}
     for cell in cells:
         statuses[cell["status"]] += cell["n"]
         classes.setdefault(cell["degr_key"], Counter())[cell["status"]] += cell["n"]
+    every = connection.execute(select(scenes).order_by(scenes.c.name)).all()
+    own = {cell["name"] for cell in cells}
     return Statistics(
-        sessions=connection.execute(select(func.count()).select_from(sessions)).scalar_one(),
+        sessions=_sessions(connection, counts),
         pairs=dict(sorted(statuses.items())),
         classes={name: dict(sorted(count.items())) for name, count in sorted(classes.items())},
         levels=_levels(cells),
-        scenes=_scenes(connection, cells),
-        reasons=_reasons(connection),
-        files=_files(connection),
+        scenes=_scenes({s.name: s.part for s in every if counts is pair_counts or s.name in own}, cells),
+        reasons=_reasons(connection, counts),
+        files=_files(connection, source, where),
     )
 
 
-def count_cells(connection: Connection, *by: ColumnElement[Any]) -> Sequence[RowMapping]:
-    """Sum the counts of pairs by some columns of counts, rounds, sessions and scenes; the sum is ``n``."""
-    joined = pair_counts.join(rounds).join(sessions).join(scenes)
-    summed = select(*by, func.sum(pair_counts.c.n).label("n")).select_from(joined).group_by(*by).order_by(*by)
+def counts_of(source: PairSource, where: str | None) -> FromClause:
+    """Return the kept counts of all pairs, or the same columns for those that pass a filter, counted now."""
+    if not where:
+        return pair_counts
+    iso = func.coalesce(pairs.c.iso, 0)
+    by = (*pairs.c["round_id", "degr_key"], iso.label("iso"), *pairs.c["status", "reasons"])
+    counted = select(*by, func.count().label("n")).select_from(source.table).where(source.where(where))
+    return counted.group_by(*pairs.c["round_id", "degr_key"], iso, *pairs.c["status", "reasons"]).subquery()
+
+
+def count_cells(connection: Connection, counts: FromClause, *by: ColumnElement[Any]) -> Sequence[RowMapping]:
+    """Sum counts of pairs by some columns of counts, rounds, sessions and scenes; the sum is ``n``."""
+    joined = counts.join(rounds, rounds.c.id == counts.c.round_id).join(sessions).join(scenes)
+    summed = select(*by, func.sum(counts.c.n).label("n")).select_from(joined).group_by(*by).order_by(*by)
     return connection.execute(summed).mappings().all()
+
+
+def _sessions(connection: Connection, counts: FromClause) -> int:
+    if counts is pair_counts:
+        return connection.execute(select(func.count()).select_from(sessions)).scalar_one()
+    return len(count_cells(connection, counts, sessions.c.id))
 
 
 def _levels(cells: Sequence[RowMapping]) -> list[dict[str, str | int]]:
@@ -68,10 +87,8 @@ def _levels(cells: Sequence[RowMapping]) -> list[dict[str, str | int]]:
     ]
 
 
-def _scenes(connection: Connection, cells: Sequence[RowMapping]) -> dict[str, dict[str, int | str]]:
-    result: dict[str, dict[str, int | str]] = {
-        row.name: {"part": row.part} for row in connection.execute(select(scenes).order_by(scenes.c.name))
-    }
+def _scenes(parts: Mapping[str, str], cells: Sequence[RowMapping]) -> dict[str, dict[str, int | str]]:
+    result: dict[str, dict[str, int | str]] = {name: {"part": part} for name, part in parts.items()}
     summed: Counter[tuple[str, str]] = Counter()
     for cell in cells:
         summed[cell["name"], cell["status"]] += cell["n"]
@@ -80,15 +97,18 @@ def _scenes(connection: Connection, cells: Sequence[RowMapping]) -> dict[str, di
     return result
 
 
-def _reasons(connection: Connection) -> dict[str, int]:
+def _reasons(connection: Connection, counts: FromClause) -> dict[str, int]:
     reasons: Counter[str] = Counter()
-    for cell in count_cells(connection, pair_counts.c.reasons):
+    for cell in count_cells(connection, counts, counts.c.reasons):
         for reason in filter(None, cell["reasons"].split(",")):
             reasons[reason] += cell["n"]
     return dict(reasons.most_common())
 
 
-def _files(connection: Connection) -> dict[str, int]:
-    state = file_counts.c.state
-    summed = select(state, func.sum(file_counts.c.n)).group_by(state)
+def _files(connection: Connection, source: PairSource, where: str | None) -> dict[str, int]:
+    summed = select(file_counts.c.state, func.sum(file_counts.c.n)).group_by(file_counts.c.state)
+    if where:
+        own = source.table.join(assets, assets.c.pair_id == pairs.c.id)
+        summed = select(assets.c.state, func.count()).select_from(own).group_by(assets.c.state)
+        summed = summed.where(source.where(where))
     return {row[0]: row[1] for row in connection.execute(summed)}

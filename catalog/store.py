@@ -207,17 +207,22 @@ class Catalog:
         with self.database.read() as connection:
             return pair_details(connection, pair, data=self.data)
 
-    def stats(self) -> Statistics:
-        """Count pairs by class, status, scene and reason."""
-        self.database.require_current()
-        with self.database.read() as connection:
-            return collect_statistics(connection)
+    def stats(self, where: str | None = None, *, split: str = DEFAULT_SPLIT) -> Statistics:
+        """Count pairs by class, status, scene and reason; all of them, or those that pass a filter.
 
-    def coverage(self) -> Coverage:
-        """Count accepted pairs by degradation, level and scene."""
+        Raises:
+            QueryError: The filter does not fit the language.
+            SplitError: No such split.
+        """
         self.database.require_current()
         with self.database.read() as connection:
-            return collect_coverage(connection)
+            return collect_statistics(connection, pair_source(connection, split=split), where=where)
+
+    def coverage(self, where: str | None = None, *, split: str = DEFAULT_SPLIT) -> Coverage:
+        """Count accepted pairs by degradation, level and scene; raises as `stats`."""
+        self.database.require_current()
+        with self.database.read() as connection:
+            return collect_coverage(connection, pair_source(connection, split=split), where=where)
 
     def accept(self, pairs: Sequence[str], *, reason: str = "") -> DecisionReport:
         """Accept pairs by hand, whatever alignment said.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 
 import pytest
@@ -66,6 +67,11 @@ ALL |= {"s2/snow-000000", "s2/snow-000001"}
         ("width = 6 and height >= 4 and position_gap_mm <= 0.01 and source = captured",
          ACCEPTED_NOISE | ACCEPTED_RAIN | {"s2/snow-000000"}),
         ("split in (train, val, test)", ALL),
+        ("foundir_class not in ('05Noise', '10Rain')", {"s2/snow-000000", "s2/snow-000001"}),
+        ("foundir_class !~ rain and status = accepted", ACCEPTED_NOISE | {"s2/snow-000000"}),
+        ("not (iso > 100) and status = accepted", ACCEPTED_RAIN | {"s2/snow-000000"}),
+        ("not (residual_px <= 1)", ALL - ACCEPTED_NOISE - ACCEPTED_RAIN - {"s2/snow-000000"}),
+        ("not (residual_px is null or iso = 6400)", ACCEPTED_RAIN | {"s2/snow-000000"}),
     ],
 )  # fmt: skip
 def test_filters_choose_what_they_say(filled, where, expected):
@@ -138,6 +144,26 @@ def test_percent_and_underscore_are_plain_letters(filled):
     assert names(filled, "scene ~ d_sk") == set()
 
 
+def test_what_passes_a_filter_is_counted_as_everything_is(filled):
+    every, asked = filled.stats(), filled.stats("id is not null")
+
+    assert (asked.pairs, asked.classes, asked.levels) == (every.pairs, every.classes, every.levels)
+    assert (asked.scenes, asked.reasons, asked.sessions) == (every.scenes, every.reasons, every.sessions)
+    assert filled.coverage("id is not null") == filled.coverage()
+
+
+def test_statistics_of_some_pairs_leave_the_others_out(filled):
+    """Noise: 3 accepted with three files each and 1 rejected without; of scene desk one of each."""
+    noise, desk = filled.stats("class = noise"), filled.stats("scene = desk")
+
+    assert (noise.sessions, noise.pairs, noise.files) == (1, {"accepted": 3, "rejected": 1}, {"present": 9})
+    assert noise.classes == {"noise": {"accepted": 3, "rejected": 1}}
+    assert noise.levels == [{"scene": "shelf", "class": "noise", "iso": 6400, "pairs": 3}]
+    assert (noise.scenes.keys(), noise.reasons) == ({"shelf"}, {"parallax": 1, "residual": 1})
+    assert (desk.sessions, desk.pairs) == (1, {"accepted": 1, "rejected": 1})
+    assert [cell.degradation for cell in filled.coverage("class = rain").cells] == ["rain"]
+
+
 def test_columns_of_every_pair_are_streamed_by_the_names_of_the_language(filled):
     streamed = list(filled.stream(("id", "class", "iso", "gt_warped"), "scene = shelf and status = accepted"))
 
@@ -175,13 +201,22 @@ def test_any_text_is_a_filter_or_a_clear_error(filled, where):
 
 
 _FACTS = {
-    "s1/iso6400-000000": (6400, "noise"), "s1/iso6400-000001": (6400, "noise"),
-    "s1/iso6400-000002": (6400, "noise"), "s1/iso6400-000003": (6400, "noise"),
-    "s1/rain-000000": (100, "rain"), "s1/rain-000001": (100, "rain"), "s1/rain-000002": (100, "rain"),
+    **{f"s1/iso6400-00000{i}": (6400, "noise", 0.01 * (i + 1)) for i in range(3)},
+    **{f"s1/rain-00000{i}": (100, "rain", 0.01 * (i + 1)) for i in range(2)},
+    "s1/iso6400-000003": (6400, "noise", None),
+    "s1/rain-000002": (100, "rain", None),
+    "s2/snow-000000": (None, "snow", 0.01),
+    "s2/snow-000001": (None, "snow", None),
+}
+_COMPARE = {
+    "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
+_SIGNS = st.sampled_from(list(_COMPARE))
 _LEAVES = st.one_of(
-    st.tuples(st.sampled_from(["=", "!=", "<", "<=", ">", ">="]), st.sampled_from([99, 100, 6400])),
-    st.tuples(st.just("class"), st.sampled_from(["noise", "rain", "haze"])),
+    st.tuples(st.just("iso"), _SIGNS, st.sampled_from([99, 100, 6400])),
+    st.tuples(st.just("residual_px"), _SIGNS, st.sampled_from([0.0, 0.015, 0.04])),
+    st.tuples(st.just("class"), st.sampled_from(["=", "!="]), st.sampled_from(["noise", "rain", "haze"])),
+    st.tuples(st.sampled_from(["iso", "residual_px"]), st.just("is"), st.just("null")),
 )
 _TREES = st.recursive(
     _LEAVES,
@@ -190,9 +225,6 @@ _TREES = st.recursive(
     ),
     max_leaves=8,
 )
-_COMPARE = {
-    "=": int.__eq__, "!=": int.__ne__, "<": int.__lt__, "<=": int.__le__, ">": int.__gt__, ">=": int.__ge__,
-}  # fmt: skip
 
 
 def as_text(tree):
@@ -200,21 +232,26 @@ def as_text(tree):
         return f"not ({as_text(tree[1])})"
     if tree[0] in {"and", "or"}:
         return f"({as_text(tree[1])}) {tree[0]} ({as_text(tree[2])})"
-    return f"class = {tree[1]}" if tree[0] == "class" else f"iso {tree[0]} {tree[1]}"
+    return " ".join(str(word) for word in tree)
 
 
-def holds(tree, iso, name):
+def holds(tree, facts):
+    """What is not known passes no comparison; everything else is either so or not so."""
     if tree[0] == "not":
-        return not holds(tree[1], iso, name)
+        return not holds(tree[1], facts)
     if tree[0] in {"and", "or"}:
-        sides = [holds(side, iso, name) for side in tree[1:]]
+        sides = [holds(side, facts) for side in tree[1:]]
         return all(sides) if tree[0] == "and" else any(sides)
-    return name == tree[1] if tree[0] == "class" else _COMPARE[tree[0]](iso, tree[1])
+    name, sign, asked = tree
+    value = dict(zip(("iso", "class", "residual_px"), facts, strict=True))[name]
+    if sign == "is" or value is None:
+        return (value is None) if sign == "is" else sign == "!="
+    return _COMPARE[sign](value, asked)
 
 
 @given(tree=_TREES)
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_sql_means_what_plain_python_means(filled: Catalog, tree):
-    expected = {uid for uid, facts in _FACTS.items() if holds(tree, *facts)}
+    expected = {uid for uid, facts in _FACTS.items() if holds(tree, facts)}
 
-    assert names(filled, f"session = s1 and ({as_text(tree)})") == expected
+    assert names(filled, as_text(tree)) == expected
