@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
-from sqlalchemy import Connection, RowMapping, delete, select, update
+from sqlalchemy import Connection, RowMapping, update
 
 from catalog.database import SCHEMA_VERSION, Database
 from catalog.errors import CatalogError, ExitCode
@@ -24,13 +24,13 @@ from catalog.executors import InlineExecutor
 from catalog.export_far import FarPlace
 from catalog.export_files import new_file, private_folder, sync_file
 from catalog.export_formats import FORMATS, ExportFormat
+from catalog.export_freeze import find_list, freeze
 from catalog.export_list import (
     ExportItemRow,
     ExportRequest,
     Tally,
     choose,
     exports,
-    freeze,
     frozen_items,
     left_out_counts,
     manifest_line,
@@ -129,32 +129,28 @@ class Exporter:
 
     def _claim(self, *, restart: bool) -> tuple[RowMapping, bool]:
         """Find the frozen list of an interrupted export, or freeze a new one."""
-        with self._database.write() as connection:
-            known = self._known(connection)
-            same = known is not None and known["request"] == self._request.as_text()
-            if known is not None and known["state"] == "running" and same and not restart:
+        known = None if restart else self._known()
+        if known is not None and known["state"] == "running":
+            if known["request"] == self._request.as_text():
                 return known, True
-            if known is not None and known["state"] == "running" and not restart:
-                raise ExportInterruptedError(
-                    f"export {self._request.name}: an interrupted export of another request is there",
-                    kept=f"{self._part}",
-                    next_step="repeat its own command to finish it, or add --restart to throw it away",
-                )
-            if known is not None:
-                connection.execute(delete(exports).where(exports.c.id == known["id"]))
-            freeze(connection, self._request, look=self._sources.look)
-            return _require(self._known(connection)), False
+            raise ExportInterruptedError(
+                f"export {self._request.name}: an interrupted export of another request is there",
+                kept=f"{self._part}",
+                next_step="repeat its own command to finish it, or add --restart to throw it away",
+            )
+        freeze(self._database, self._request, folder=self._part, look=self._sources.look)
+        return _require(self._known()), False
 
     def _acknowledge_published(self) -> ExportReport:
         """Finish an export that was killed after its folder got its name; refuse any other folder."""
-        with self._database.write() as connection:
-            known = self._known(connection)
-            if known is None or not self._is_published(known):
-                raise ExportExistsError(
-                    f"{self._place.address}: stands there already, and an export is never overwritten",
-                    kept="it, untouched",
-                    next_step="choose another name, or remove it",
-                )
+        known = self._known()
+        if known is None or not self._is_published(known):
+            raise ExportExistsError(
+                f"{self._place.address}: stands there already, and an export is never overwritten",
+                kept="it, untouched",
+                next_step="choose another name, or remove it",
+            )
+        with self._database.read() as connection:
             tally = Tally.of(frozen_items(connection, known["id"]))
         with private_folder(self._part):
             self._place.tidy()
@@ -166,9 +162,9 @@ class Exporter:
         asked = (known["state"], known["request"]) == ("running", self._request.as_text())
         return asked and self._place.published_manifest() == known["manifest_sha256"]
 
-    def _known(self, connection: Connection) -> RowMapping | None:
-        named = select(exports).where(exports.c.name == self._request.name)
-        return connection.execute(named).mappings().one_or_none()
+    def _known(self) -> RowMapping | None:
+        with self._database.read() as connection:
+            return find_list(connection, self._request.name)
 
     def _mark_complete(self, key: int) -> None:
         with self._database.write() as connection:

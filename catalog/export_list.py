@@ -1,16 +1,13 @@
-"""What goes into an export: choose accepted pairs, freeze the list, read it back in order."""
+"""What goes into an export: choose accepted pairs, read a frozen list back in order; `export_freeze` stores one."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, Self
 
@@ -22,21 +19,25 @@ from sqlalchemy import (
     Select,
     and_,
     func,
-    insert,
     or_,
     select,
-    update,
 )
 
-from catalog.content_hash import content_hash
 from catalog.errors import CatalogError, ExitCode
-from catalog.events import Batch
 from catalog.export_formats import FORMATS, ExportFormat, FormatName, OutPaths, Placement
 from catalog.manifest import ManifestRow
 from catalog.manifest import Split as Part
 from catalog.pair_rows import DEGRADATION_BITS
 from catalog.records import Degradation, degradation_key
-from catalog.selection import PairSource, pair_source, pairs, rounds, scenes, sessions
+from catalog.selection import (
+    DRAWN_IN_ORDER,
+    PairSource,
+    pair_source,
+    pairs,
+    rounds,
+    scenes,
+    sessions,
+)
 from catalog.splits import DEFAULT_SPLIT
 from catalog.tables import Asset, Export, ExportItem, table_of
 from catalog.tile_format import Codec
@@ -167,60 +168,6 @@ def _placement(ordinal: int, row: RowMapping) -> Placement:
     )
 
 
-def freeze(
-    connection: Connection,
-    request: ExportRequest,
-    *,
-    look: Callable[[ExportItemRow], ExportItemRow] = lambda item: item,
-) -> int:
-    """Write the list of a new export into the catalog; returns its key.
-
-    Args:
-        connection: In a transaction that writes.
-        request: What the export is to hold.
-        look: Looks at a pair's files and returns it as it will be written; unseen, they are written as they are.
-
-    Raises:
-        EmptyExportError: No accepted pair passes the filter.
-    """
-    left_out = left_out_counts(connection, request)
-    row = {
-        "name": request.name,
-        "state": "running",
-        "request": request.as_text(),
-        "request_sha256": hashlib.sha256(request.as_text().encode()).hexdigest(),
-        "catalog_sha256": content_hash(connection),
-        "manifest_sha256": "",
-        "n_items": 0,
-        "left_out": json.dumps(left_out, sort_keys=True),
-        "created_utc_us": time.time_ns() // 1000,
-    }
-    key = int(connection.execute(insert(exports).returning(exports.c.id), row).scalar_one())
-    manifest_sha256, count = _write_items(connection, key, map(look, choose(connection, request)))
-    if not count:
-        raise EmptyExportError(
-            f"export {request.name}: no accepted pair passes the filter (left out: {left_out or 'none'})",
-            kept="the catalog, unchanged",
-            next_step="catalog list --where … shows what passes",
-        )
-    result = {"manifest_sha256": manifest_sha256, "n_items": count}
-    connection.execute(update(exports).where(exports.c.id == key).values(result))
-    Batch().record(connection, "export", [(request.name, None, {"after": request.as_text()})])
-    return key
-
-
-def _write_items(connection: Connection, key: int, chosen: Iterator[ExportItemRow]) -> tuple[str, int]:
-    """Write the pairs of a list; returns the hash of their manifest and their number."""
-    digest, count = hashlib.sha256(), 0
-    while some := list(islice(chosen, ROWS_AT_ONCE)):
-        for item in some:
-            digest.update(manifest_line(item.row))
-        rows = [_item_row(key, count + i, item) for i, item in enumerate(some, start=1)]
-        connection.execute(insert(items), rows)
-        count += len(some)
-    return digest.hexdigest(), count
-
-
 def frozen_items(connection: Connection, key: int) -> Generator[ExportItemRow]:
     """Yield the pairs of a frozen list in order; pairs that left the catalog since are passed over.
 
@@ -297,7 +244,7 @@ def _is_chosen(connection: Connection, source: PairSource, request: ExportReques
         select(pairs.c.id)
         .select_from(source.table)
         .where(accepted, pairs.c.degr_key == name)
-        .order_by(pairs.c.sample_key, pairs.c.uid)
+        .order_by(*DRAWN_IN_ORDER)
         .limit(request.balance)
         for name in classes
     ]
@@ -354,17 +301,3 @@ def _manifest_row(row: RowMapping, outs: OutPaths) -> ManifestRow:
         source=row["source"],
         **{name: row[name] for name in same},
     )
-
-
-def _item_row(key: int, ordinal: int, item: ExportItemRow) -> dict[str, Any]:
-    return {
-        "export_id": key,
-        "ordinal": ordinal,
-        "pair_uid": item.row.id,
-        "part": item.row.split,
-        "out_gt": item.row.gt,
-        "out_lq": item.row.lq,
-        "out_mask": item.row.mask,
-        "sha256_gt": item.row.sha256_gt,
-        "sha256_lq": item.row.sha256_lq,
-    }

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, and_, bindparam, select
 
 from catalog.errors import CatalogError, ExitCode
 from catalog.pair_rows import sample_key
-from catalog.selection import PairRow, PairSource, pairs
+from catalog.selection import DRAWN_IN_ORDER, PairRow, PairSource, pairs
 from catalog.statistics import pair_counts
 
 MAX_OF_EACH = 100_000
@@ -34,7 +34,7 @@ def draw_pairs(
     begin = _begin(seed)
     key, of_class = pairs.c.sample_key, pairs.c.degr_key == bindparam("name")
     accepted = and_(source.where(where), pairs.c.status == "accepted", of_class)
-    drawn = source.select().order_by(key, pairs.c.uid).limit(bindparam("most"))
+    drawn = source.select().order_by(*DRAWN_IN_ORDER).limit(bindparam("most"))
     laps = [drawn.where(accepted, key >= begin)] + ([drawn.where(accepted, key < begin)] if begin else [])
     for class_name in accepted_classes(connection):
         wanted = of_each

@@ -17,6 +17,8 @@ from catalog.tables import Pair, Round, Scene, Session, SplitMember, table_of
 pairs, rounds, scenes = table_of(Pair), table_of(Round), table_of(Scene)
 sessions, members = table_of(Session), table_of(SplitMember)
 
+DRAWN_IN_ORDER = (pairs.c.sample_key, pairs.c.id)
+"""As the index stands: a second key by name would have every row sorted for two hashes of 63 bits that never meet."""
 ORDERS = ("id", "iso", "residual_px", "predicted_epe_px", "position_gap_mm", "mu", "sigma")
 MAX_PAGE = 100_000
 _BEYOND = 1e300
@@ -148,7 +150,7 @@ def find_pairs(
         position = tuple_(*_position(connection, key, after))
         query = query.where(tuple_(*key) < position if descending else tuple_(*key) > position)
     ordered = [part.desc() if descending else part for part in key]
-    return list(map(PairRow._make, connection.execute(query.order_by(*ordered).limit(limit))))
+    return list(map(PairRow._make, connection.execute(query.order_by(*ordered).limit(limit)).all()))
 
 
 def stream_columns(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import sys
 
 import fsspec
@@ -16,6 +17,7 @@ from catalog.export import ExportExistsError, ExportInterruptedError
 from catalog.export_list import ExportRequest
 from catalog.far_store import FarStore, StoreError
 from catalog.splits import SplitRule
+from catalog.tile_pack import TileShard
 
 FORMATS = ("folder", "foundir", "webdataset", "parquet", "crops")
 
@@ -98,6 +100,47 @@ def test_two_processes_send_what_one_does(filled, tmp_path):
     one, two = (tree(tmp_path / f"nas{workers}" / "set-a") for workers in (1, 2))
 
     assert one == two
+
+
+_TWO_PROCESSES = """
+import sys
+from pathlib import Path
+from catalog import Catalog
+from catalog.executors import open_executor
+from catalog.export_list import ExportRequest
+from catalog.tile_pack import TileShard
+
+if __name__ == "__main__":
+    data, to = Path(sys.argv[1]), sys.argv[2]
+    with Catalog(data / "catalog.db") as catalog:
+        catalog.export(ExportRequest("set-a", "crops", split="mine", to=to), workers=2)
+    shards = [TileShard(f"{to}/set-a/crops/{part}-00000.tiles") for part in ("test", "train")]
+    with open_executor(workers=2) as executor:
+        crops = [executor.submit(shard.crop, entry, 1, 2, 3, 4) for shard in shards for entry in range(4)]
+        print(*(crop.result().lq.tobytes().hex() for crop in crops))
+"""
+
+
+def test_two_processes_write_to_s3_and_read_from_there(filled, to, tmp_path, monkeypatch):
+    """What both sent is what one writes here; both then read crops by ranges, sharing one copy of each index."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    script = tmp_path / "two_processes.py"
+    script.write_text(_TWO_PROCESSES)
+    local = filled.export(request("crops", name="set-b"), workers=1)
+
+    done = subprocess.run(
+        [sys.executable, "-P", str(script), str(filled.data), to],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    sent, here = far_tree(f"{to}/set-a"), tree(local.folder)
+    packs = [name for name in here if name.startswith("crops/")]
+    assert {name: sent.get(name) for name in packs} == {name: here[name] for name in packs}
+    near = [TileShard(local.folder / "crops" / f"{part}-00000.tiles") for part in ("test", "train")]
+    expected = [shard.crop(entry, 1, 2, 3, 4).lq.tobytes().hex() for shard in near for entry in range(4)]
+    assert done.stdout.split() == expected
+    assert len(list((tmp_path / "cache").rglob("*.index"))) == 2
 
 
 @pytest.mark.parametrize("kind", ["folder", "crops"])
