@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
@@ -19,31 +19,40 @@ from catalog.cli_options import (
 )
 from catalog.console import Console
 
+if TYPE_CHECKING:
+    from catalog.decisions import DecisionReport
+    from catalog.store import Catalog
 
-def accept(
-    console: Console,
-    pairs: PairsArgument = None,
-    where: WhereOption = None,
-    reason: ReasonOption = "",
-    catalog: CatalogOption = None,
-) -> None:
-    """Accept pairs by hand, whatever alignment said."""
-    with open_catalog(console, catalog) as opened:
-        report = opened.accept(chosen_pairs(opened, pairs, where), reason=reason)
-    _put_decision(console, "accepted", report.pairs)
+    class Decide(Protocol):
+        """A decision about some pairs."""
+
+        def __call__(self, pairs: Sequence[str], *, reason: str) -> DecisionReport:
+            """Decide."""
+            ...
 
 
-def reject(
-    console: Console,
-    pairs: PairsArgument = None,
-    where: WhereOption = None,
-    reason: ReasonOption = "",
-    catalog: CatalogOption = None,
-) -> None:
-    """Reject pairs by hand."""
-    with open_catalog(console, catalog) as opened:
-        report = opened.reject(chosen_pairs(opened, pairs, where), reason=reason)
-    _put_decision(console, "rejected", report.pairs)
+def _decision(decide: Callable[[Catalog], Decide], name: str, done: str, about: str) -> Callable[..., None]:
+    """Make the command of one decision: which method of the catalog, its name, what it did, its help."""
+
+    def command(
+        console: Console,
+        pairs: PairsArgument = None,
+        where: WhereOption = None,
+        reason: ReasonOption = "",
+        catalog: CatalogOption = None,
+    ) -> None:
+        with open_catalog(console, catalog) as opened:
+            report = decide(opened)(chosen_pairs(opened, pairs, where), reason=reason)
+        _put_decision(console, done, report.pairs)
+
+    command.__name__, command.__doc__ = name, about
+    return command
+
+
+accept = _decision(
+    lambda catalog: catalog.accept, "accept", "accepted", "Accept pairs by hand, whatever alignment said."
+)
+reject = _decision(lambda catalog: catalog.reject, "reject", "rejected", "Reject pairs by hand.")
 
 
 def undo(

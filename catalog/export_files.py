@@ -30,11 +30,12 @@ class ExportBusyError(CatalogError, TimeoutError):
     code = "CAT-EXP-002"
 
 
-def put_in_place(source: Path, target: Path, *, sha256: str, nbytes: int | None, check: bool) -> None:
+def put_in_place(source: str, target: str, *, sha256: str, nbytes: int | None, check: bool) -> None:
     """Hard-link a file into the export, or copy it; one that stands there already is left alone.
 
-    The size is always compared, the content where it is copied or with ``check``. The linked file becomes
-    read-only: export and session folder share its bytes.
+    Places are text, since a million `Path` objects cost as much as the links. The size is always compared, the
+    content where it is copied or with ``check``. The linked file becomes read-only: export and session folder share
+    its bytes.
 
     Raises:
         DamagedDataError: The source is missing, is a link, or is not what the catalog recorded.
@@ -43,16 +44,16 @@ def put_in_place(source: Path, target: Path, *, sha256: str, nbytes: int | None,
         _link_or_copy(source, target, sha256)
     except FileExistsError:  # of an interrupted run; seldom, so it is not asked for beforehand
         if look_at(target, expected_nbytes=nbytes).state != "present":
-            target.unlink()
+            Path(target).unlink()
             _link_or_copy(source, target, sha256)
     sighting = look_at(target, expected_nbytes=nbytes)
     if sighting.state != "present":
-        target.unlink(missing_ok=True)
+        Path(target).unlink(missing_ok=True)
         raise _damaged(source, sighting.problem)
     if sighting.mode & _WRITE_BITS:
-        target.chmod(sighting.mode & ~_WRITE_BITS)
-    if check and content_sha256(target) != sha256:
-        target.unlink()
+        Path(target).chmod(sighting.mode & ~_WRITE_BITS)
+    if check and content_sha256(Path(target)) != sha256:
+        Path(target).unlink()
         raise _damaged(source, "its content is not what was recorded")
 
 
@@ -139,32 +140,25 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         os.fsync(file.fileno())
 
 
-@contextmanager
-def durable_file(target: Path) -> Iterator[BinaryIO]:
-    """Write a file that is durable, and so is its name; nothing of it stays when the block fails."""
-    with _whole_file(target) as file:
-        yield file
-    sync_folder(target.parent)
-
-
 def sync_file(path: Path) -> None:
     """Make a written file's content durable."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def _link_or_copy(source: Path, target: Path, sha256: str) -> None:
+def _link_or_copy(source: str, target: str, sha256: str) -> None:
     try:
         os.link(source, target, follow_symlinks=False)
     except FileNotFoundError:
-        if target.parent.is_dir():
+        folder = Path(target).parent
+        if folder.is_dir():
             raise _damaged(source, "the file is missing") from None
-        target.parent.mkdir(mode=0o700, parents=True)
+        folder.mkdir(mode=0o700, parents=True)
         _link_or_copy(source, target, sha256)
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise
-        _copy(source, target, sha256)
+        _copy(Path(source), Path(target), sha256)
 
 
 def _make_read_only(path: Path) -> None:
@@ -201,7 +195,7 @@ def _whole_file(target: Path) -> Iterator[BinaryIO]:
     part.rename(target)
 
 
-def _damaged(source: Path, problem: str) -> DamagedDataError:
+def _damaged(source: Path | str, problem: str) -> DamagedDataError:
     return DamagedDataError(
         f"{source}: {problem}",
         kept="what was exported so far",

@@ -111,13 +111,17 @@ class FolderPlace:
 
     def put_files(self, items: Iterable[ExportItemRow], *, check: bool) -> Iterator[int]:
         """Link or copy the files of pairs; yields the number of pairs as they are done."""
+        folder = f"{self._part}/"
         for item in items:
             for source in item.sources:
-                path, target = self._sources.path(source), self._part / source.target
                 if source.bare_sha256 is not None:
+                    path, target = self._sources.path(source), self._part / source.target
                     put_bare(path, target, sha256=source.sha256, bare_sha256=source.bare_sha256)
                     continue
-                put_in_place(path, target, sha256=source.sha256, nbytes=source.nbytes, check=check)
+                name = self._sources.name(source)
+                put_in_place(
+                    name, folder + source.target, sha256=source.sha256, nbytes=source.nbytes, check=check
+                )
             yield 1
 
     def put_shards(self, jobs: Iterable[ShardJob], *, check: bool) -> Iterator[ShardDone]:  # noqa: ARG002

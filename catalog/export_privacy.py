@@ -30,9 +30,14 @@ class SourceFiles:
 
     def path(self, source: ExportSource) -> Path:
         """Return a file's place; raises DamagedDataError where it leads out of its session."""
-        if source.location not in self._roots:
-            self._roots[source.location] = FolderRoot(self._data / source.location)
-        return self._roots[source.location].path(source.relpath)
+        return Path(self.name(source))
+
+    def name(self, source: ExportSource) -> str:
+        """Return a file's place as text; raises as `path`."""
+        root = self._roots.get(source.location)
+        if root is None:
+            root = self._roots[source.location] = FolderRoot(self._data / source.location)
+        return root.name(source.relpath)
 
     def look(self, item: ExportItemRow) -> ExportItemRow:
         """Find out what of a pair's files will be written, and remember it.

@@ -7,7 +7,6 @@ that sees the files, writes the same bytes. Every picture's hash is compared wit
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import tarfile
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +22,10 @@ from numpy.typing import NDArray
 from catalog.bare_png import bare_png
 from catalog.errors import DamagedDataError, MissingExtraError
 from catalog.executors import ordered
-from catalog.export_files import durable_file
 from catalog.export_formats import ShardKind
 from catalog.manifest import ManifestRow
 from catalog.records import degradation_key
-from catalog.session_folder import file_sha256
+from catalog.session_folder import file_sha256, replacing
 from catalog.stored_files import open_no_follow
 from catalog.tile_format import Codec, Samples
 from catalog.tile_pack import TileShard
@@ -36,7 +34,6 @@ from catalog.tile_pack_writer import PackPair, write_shard
 ROW_GROUP_BYTES = 64 << 20
 """Parquet readers take a row group at a time."""
 _READERS_OF_A_TAR, _PAIRS_AHEAD = 2, 4
-_COPY_BYTES = 1 << 22
 Sums = dict[str, str]
 """Hashes by file name that a writer knows already; the other files are read again."""
 
@@ -144,14 +141,14 @@ class _SummedFile:
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._digest = file, hashlib.sha256()
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes) -> None:
         """Write and hash."""
         self._digest.update(data)
-        return self._file.write(data)
+        self._file.write(data)
 
-    def tell(self) -> int:
-        """Return the place of the next byte."""
-        return self._file.tell()
+    def fill_up(self, block_bytes: int) -> None:
+        """Write zeros up to a multiple of a block."""
+        self.write(bytes(-self._file.tell() % block_bytes))
 
     @property
     def sha256(self) -> str:
@@ -161,22 +158,25 @@ class _SummedFile:
 
 def _write_tar(job: ShardJob) -> Sums:
     """Write a tar while threads read and check the pictures that come next: hashing leaves the interpreter free."""
-    with durable_file(job.target) as file, ThreadPoolExecutor(_READERS_OF_A_TAR) as readers:
-        summed = _SummedFile(file)
-        out = cast("BinaryIO", summed)  # a tar that is written needs no more than its two methods
-        with tarfile.TarFile(None, "w", out, tarfile.USTAR_FORMAT, copybufsize=_COPY_BYTES) as tar:
-            read = ordered(readers, _all_pictures, job.pairs, ahead=_PAIRS_AHEAD)
-            for pair, pictures in zip(job.pairs, read, strict=True):
-                for name, content in pictures:
-                    _add(tar, f"{pair.ordinal:08d}.{name}", content)
-                _add(tar, f"{pair.ordinal:08d}.json", _facts(pair.row))
-    return {job.target.name: summed.sha256}
+    with replacing(job.target) as file, ThreadPoolExecutor(_READERS_OF_A_TAR) as readers:
+        tar = _SummedFile(file)
+        read = ordered(readers, _all_pictures, job.pairs, ahead=_PAIRS_AHEAD)
+        for pair, pictures in zip(job.pairs, read, strict=True):
+            for name, content in pictures:
+                _add(tar, f"{pair.ordinal:08d}.{name}", content)
+            _add(tar, f"{pair.ordinal:08d}.json", _facts(pair.row))
+        tar.write(bytes(2 * tarfile.BLOCKSIZE))
+        tar.fill_up(tarfile.RECORDSIZE)
+    return {job.target.name: tar.sha256}
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+def _add(tar: _SummedFile, name: str, content: bytes) -> None:
+    """Add a member; `tarfile` itself would copy the content once more, with the interpreter held."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
+    tar.write(member.tobuf(tarfile.USTAR_FORMAT))
+    tar.write(content)
+    tar.fill_up(tarfile.BLOCKSIZE)
 
 
 def _facts(row: ManifestRow) -> bytes:
@@ -197,7 +197,7 @@ def _write_parquet(job: ShardJob) -> Sums:
 
     schema = _parquet_schema()
     with (
-        durable_file(job.target) as file,
+        replacing(job.target) as file,
         parquet.ParquetWriter(file, schema, compression="NONE", write_statistics=False) as out,
     ):
         rows: list[dict[str, Any]] = []

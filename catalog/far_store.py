@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from catalog.errors import CatalogError, DamagedDataError, ExitCode, MissingExtraError
-from catalog.session_folder import sync_folder
+from catalog.session_folder import replacing
 from catalog.stored_files import open_no_follow
 
 if TYPE_CHECKING:
@@ -172,7 +172,11 @@ class FarStore:
     def get(self, name: str, target: Path, *, advance: Advance) -> str:
         """Copy a file here, whole and synced or not at all; returns the hash of what arrived."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        with self._explained(name), self._files.open(self._path(name), "rb") as data, _durable(target) as out:
+        with (
+            self._explained(name),
+            self._files.open(self._path(name), "rb") as data,
+            replacing(target) as out,
+        ):
             return _copy(data, out, advance)
 
     def _path(self, name: str) -> str:
@@ -204,7 +208,7 @@ class FarStore:
         if self._is_local:
             target = Path(self._path(name))
             target.parent.mkdir(parents=True, exist_ok=True)
-            with _durable(target) as out:
+            with replacing(target) as out:
                 yield out
             return
         out = self._files.open(self._path(name), "wb", autocommit=False)
@@ -268,15 +272,3 @@ def _copy(data: IO[bytes], out: IO[bytes], advance: Advance) -> str:
         out.write(chunk)
         advance(len(chunk))
     return digest.hexdigest()
-
-
-@contextmanager
-def _durable(target: Path) -> Iterator[Any]:
-    part = target.with_name(target.name + ".part")
-    part.unlink(missing_ok=True)
-    with part.open("xb") as out:
-        yield out
-        out.flush()
-        os.fsync(out.fileno())
-    part.replace(target)
-    sync_folder(target.parent)

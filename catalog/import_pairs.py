@@ -29,6 +29,7 @@ from catalog.bare_png import bare_png
 from catalog.errors import CatalogError, ExitCode
 from catalog.evidence import BlurRecord, PairFrame, PairHashes, PairRecord
 from catalog.executors import ordered
+from catalog.export_files import new_file
 from catalog.intensity import intensity
 from catalog.journal import seal_journal_row
 from catalog.pair_folders import PairFiles, PairListing
@@ -38,8 +39,8 @@ from catalog.session_folder import (
     PAIRS_FOLDER,
     ROUND_FILE,
     SESSION_FILE,
-    RoundRecord,
     SESSIONS_FOLDER,
+    RoundRecord,
     SessionRecord,
     TakeRecord,
     file_sha256,
@@ -353,9 +354,8 @@ class _Picture:
         """Write the picture as PNG; returns the sha256 of what was written."""
         path = job.target / PAIRS_FOLDER / side / f"{job.name}.png"
         content = bare_png(self.content) if self._is_plain_png() else self._encoded()
-        path.write_bytes(content)
-        with path.open("rb") as written:
-            os.fsync(written.fileno())
+        with new_file(path) as file:
+            file.write(content)
         return hashlib.sha256(content).hexdigest()
 
     def _is_plain_png(self) -> bool:

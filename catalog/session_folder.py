@@ -19,9 +19,10 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -31,9 +32,9 @@ from catalog.journal import Journal, read_journal
 from catalog.records import Degradation
 from catalog.yaml_document import Document, Name
 
-SESSION_FILE = "session.json"
 SESSIONS_FOLDER = "sessions"
 """Of the data folder."""
+SESSION_FILE = "session.json"
 JOURNAL_FILE = "journal.jsonl"
 ROUNDS_FOLDER = "rounds"
 ROUND_FILE = "round.json"
@@ -42,8 +43,8 @@ PAIRS_FOLDER = "pairs"
 PAIRS_FILE = "pairs.jsonl"
 ALIGNMENT_FILE = "alignment.json"
 REPORT_FILE = "report.html"
-
 _SESSIONS_NAMED = 5
+
 Role = Literal["gt", "internal", "external"]
 TakeState = Literal["valid", "void", "missing"]
 
@@ -398,14 +399,22 @@ def replace_file(path: Path, data: bytes) -> None:
     Raises:
         OSError: The disk did not take it; the old file stands, and no space is kept by the attempt.
     """
+    with replacing(path) as out:
+        out.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write what ``path`` becomes when the block ends; where it fails, the old file stands as in `replace_file`."""
     part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
     try:
-        with part.open("wb") as out:
-            out.write(data)
+        with part.open("xb") as out:
+            yield out
             out.flush()
             os.fsync(out.fileno())
         part.replace(path)
-    except OSError:
+    except BaseException:
         part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)

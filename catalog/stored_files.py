@@ -29,10 +29,10 @@ class Sighting:
     """Permissions of a file that is present."""
 
 
-def look_at(path: Path, *, expected_nbytes: int | None) -> Sighting:
+def look_at(path: Path | str, *, expected_nbytes: int | None) -> Sighting:
     """Check that a regular file of the expected size stands there."""
     try:
-        found = path.lstat()
+        found = os.lstat(path)
     except OSError:
         return Sighting("missing", None, "the file is missing")
     if not stat.S_ISREG(found.st_mode):
@@ -78,7 +78,11 @@ class FolderRoot:
         self._known_parents: set[str] = set()
 
     def path(self, relpath: str) -> Path:
-        """Return the place of a recorded file.
+        """Return the place of a recorded file; raises as `name`."""
+        return Path(self.name(relpath))
+
+    def name(self, relpath: str) -> str:
+        """Return the place of a recorded file as text, for those who ask a million times.
 
         Raises:
             SessionFolderError: The path is absolute, climbs, or passes through a link that leads out.
@@ -88,7 +92,7 @@ class FolderRoot:
             self._check_parent(parent, relpath)
         if relpath.startswith("/") or name in {"", ".", ".."} or "\0" in name:
             raise self._leaves(relpath)
-        return self.root / relpath
+        return f"{self.root}/{relpath}"
 
     def _leaves(self, relpath: str) -> SessionFolderError:
         return SessionFolderError(f"{self.root}: recorded path {relpath!r} leaves the folder")

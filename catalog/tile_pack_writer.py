@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.session_folder import replace_file, sync_folder
+from catalog.session_folder import replace_file, replacing
 from catalog.tile_format import (
     ENTRY,
     FOOTER,
@@ -64,9 +63,8 @@ def write_shard(
         tile_px: Side of a tile.
         advance: Told the number of pairs done since the last call.
     """
-    part, index_path = path.with_suffix(".tiles.part"), path.with_suffix(".index")
     tables = _Tables()
-    with part.open("wb") as file:
+    with replacing(path) as file:
         front = MAGIC + json.dumps({"schema": 1, "tile_px": tile_px, "codec": codec}).encode()
         file.write(front.ljust(HEADER_BYTES))
         tables.offsets.append(HEADER_BYTES)
@@ -78,11 +76,7 @@ def write_shard(
         begins = file.tell()
         file.write(index)
         file.write(FOOTER.pack(begins, MAGIC))
-        file.flush()
-        os.fsync(file.fileno())
-    replace_file(index_path, index)
-    part.rename(path)
-    sync_folder(path.parent)
+        replace_file(path.with_suffix(".index"), index)  # a shard with its name has its index
 
 
 @dataclass
