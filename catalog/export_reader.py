@@ -6,14 +6,13 @@ here, below the cache folder, so that any number of processes fetch them once an
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from catalog.far_store import FarStore, is_url
-from catalog.manifest import MANIFEST_NAME, ManifestError, ManifestRow, read_manifest
+from catalog.manifest import MANIFEST_NAME, ManifestError, ManifestRow, Split, read_manifest
+from catalog.manifest_index import ManifestIndex
+from catalog.near_cache import near_copy
 from catalog.session_folder import file_sha256
 
 MAX_FILE_BYTES = 2 << 30
@@ -45,6 +44,10 @@ class ExportReader:
         """Yield the manifest's rows; raises ManifestError where it is damaged."""
         return read_manifest(self._manifest_folder)
 
+    def index(self, split: Split, *, packed: str) -> ManifestIndex:
+        """Return the rows of one split, which stay in the file; see `ManifestIndex`."""
+        return ManifestIndex(self._manifest_folder, split, packed=packed)
+
     def digest(self) -> str:
         """Return the sha256 of the manifest, which names every file's own checksum."""
         return file_sha256(self._manifest_folder / MANIFEST_NAME)
@@ -63,29 +66,6 @@ class ExportReader:
     def location(self, name: str) -> str:
         """Return a file's path or URL."""
         return f"{self.place}/{name}"
-
-
-def near_copy(far: FarStore, name: str) -> Path:
-    """Return a copy of a store's file below the cache folder, fetched if it is not the one that is there.
-
-    Raises:
-        StoreError: It cannot be fetched.
-    """
-    version = hashlib.sha256(f"{far.url}/{name} {far.version(name)}".encode()).hexdigest()
-    folder = _cache_folder() / version[:32]
-    copy = folder / Path(name).name
-    if copy.is_file():
-        return copy
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as own:  # several processes may fetch at once
-        arrived = Path(own) / copy.name
-        far.get(name, arrived, advance=lambda _: None)
-        arrived.replace(copy)
-    return copy
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cleanplate" / "store"
 
 
 def _manifest_here(far: FarStore) -> Path:

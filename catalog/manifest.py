@@ -85,17 +85,29 @@ def read_manifest(folder: Path) -> Iterator[ManifestRow]:
     Raises:
         ManifestError: No manifest there, or a line that is not a row; the message names the line.
     """
+    return (row for _, _, row in scan_manifest(folder))
+
+
+def scan_manifest(folder: Path) -> Iterator[tuple[int, int, ManifestRow]]:
+    """Yield where each row begins, its length in bytes, and the row itself; raises as `read_manifest`."""
     path = folder / MANIFEST_NAME
     if not path.is_file():
         raise ManifestError(
             f"{folder}: no {MANIFEST_NAME}, so this is not an export",
             next_step="give a folder that `catalog export` wrote",
         )
-    with path.open(encoding="utf-8") as lines:
+    begin = 0
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            try:
-                yield ManifestRow.model_validate_json(line)
-            except ValidationError as error:
-                problem = error.errors(include_url=False)[0]
-                where = ".".join(str(part) for part in problem["loc"])
-                raise ManifestError(f"{path}:{number}:1: {where}: {problem['msg']}") from None
+            yield begin, len(line), parse_row(line, f"{path}:{number}:1")
+            begin += len(line)
+
+
+def parse_row(line: bytes, place: str) -> ManifestRow:
+    """Read one line; raises ManifestError, which names the place."""
+    try:
+        return ManifestRow.model_validate_json(line)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise ManifestError(f"{place}: {where}: {problem['msg']}") from None

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.byte_source import ByteSource, FarFile, LocalFile
-from catalog.export_reader import near_copy
 from catalog.far_store import FarStore, is_url
+from catalog.near_cache import near_copy
 from catalog.tile_format import (
     CHANNELS,
     FOOTER,

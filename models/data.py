@@ -8,8 +8,7 @@ decoded crops serves all of them.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from catalog.export_reader import ExportReader
 from catalog.manifest import ManifestRow, Split
+from catalog.manifest_index import ManifestIndex
 from catalog.records import degradation_key
 from catalog.tile_pack import TileCrop, TilePack, TileShard
 from models.base import RestorationBatch
@@ -119,11 +119,10 @@ class PairDataset:
     def __init__(self, export: Path | str, split: Split) -> None:
         self._files = ExportReader(export)
         self.export = export
-        seen: Counter[str] = Counter()
-        self.rows: tuple[ManifestRow, ...] = tuple(_of_split(self._files.rows(), split, seen))
+        self.rows = self._files.index(split, packed=PACK_SUFFIX)
         if not self.rows:
             raise NoPairsError(
-                f"{export}: no pairs in split '{split}' ({_splits_text(seen)})",
+                f"{export}: no pairs in split '{split}' ({_splits_text(self.rows.splits)})",
                 next_step="see `catalog split` and `catalog export`, or choose another split",
             )
         self._pack = _pack_of(self._files, self.rows)
@@ -180,7 +179,7 @@ class PairDataset:
     @property
     def classes(self) -> tuple[str, ...]:
         """The degradation class of each pair."""
-        return tuple(degradation_key(row.degradations) for row in self.rows)
+        return self.rows.classes
 
     def require_size(self, smallest_px: int) -> None:
         """Refuse pairs that are smaller than a crop.
@@ -188,11 +187,12 @@ class PairDataset:
         Raises:
             UnfitPairError: Names the first such pair.
         """
-        small = [row for row in self.rows if min(row.width, row.height) < smallest_px]
-        if small:
+        small = np.flatnonzero(self.rows.sizes.min(axis=1) < smallest_px)
+        if len(small):
+            first = self.rows[int(small[0])]
             raise UnfitPairError(
                 f"{len(small)} of {len(self.rows)} pairs are smaller than the patch of {smallest_px} px, "
-                f"the first {small[0].id} with {small[0].width}x{small[0].height}",
+                f"the first {first.id} with {first.width}x{first.height}",
                 next_step="make training.patch_px smaller",
             )
 
@@ -328,12 +328,11 @@ def _laid_down(pair: Pair | PackedPair, window: Pair, turn: _Turn) -> Crop:
     return Crop(pair.row, turn.apply(window.lq), turn.apply(window.gt), mask, turn.apply(pair.picture))
 
 
-def _pack_of(files: ExportReader, rows: Sequence[ManifestRow]) -> TilePack | None:
+def _pack_of(files: ExportReader, rows: ManifestIndex) -> TilePack | None:
     """Open the tile pack of an export's rows; None where pictures lie as files."""
-    if not rows[0].gt.endswith(PACK_SUFFIX):
+    if not rows.shards:
         return None
-    counts = Counter(row.gt for row in rows)  # in the manifest's order, as the shards are filled
-    return TilePack([files.location(shard) for shard in counts], list(counts.values()))
+    return TilePack([files.location(shard) for shard in rows.shards], list(rows.shards.values()))
 
 
 def _draw_corner(size: tuple[int, int], side_px: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -445,15 +444,7 @@ def evenly(items: Sequence[int] | NDArray[np.int64], count: int) -> list[int]:
     return [int(items[(2 * k + 1) * len(items) // (2 * count)]) for k in range(count)]
 
 
-def _of_split(rows: Iterable[ManifestRow], split: Split, seen: Counter[str]) -> Iterator[ManifestRow]:
-    """Pass the rows of one split on and count all; the others of a long manifest are never held."""
-    for row in rows:
-        seen[row.split] += 1
-        if row.split == split:
-            yield row
-
-
-def _splits_text(seen: Counter[str]) -> str:
+def _splits_text(seen: Mapping[str, int]) -> str:
     counts = (f"{count} in '{split}'" for split, count in sorted(seen.items()))
     return ", ".join(counts) or "the manifest is empty"
 
