@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,15 +13,31 @@ from numpy.typing import NDArray
 
 from catalog.console import plain_text
 from catalog.errors import DamagedDataError
+from catalog.page_pictures import Rgb, jpeg_uri, reduced, reduced_size
 from catalog.pair_details import FileDetails, PairDetails
 from catalog.selection import PairRow
 from catalog.stored_files import open_no_follow
 
 SIDE_PX = 320
 """Longer side of a picture on the page."""
+DETAIL_PX = (208, 117)
+"""Width and height of the middle part that is shown pixel by pixel: reduced, noise and fine blur are not to be seen."""
 _JPEG_QUALITY = 82
 _SIDES = {"gt": "ground truth", "lq": "degraded"}
 Advance = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One picture of a pair on the page."""
+
+    name: str
+    whole: str | None = None
+    """Data URI of the picture, reduced; None where there is none."""
+    detail: str | None = None
+    """Data URI of its middle."""
+    problem: str = ""
+    """Why there is no picture."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +51,7 @@ class Card:
     facts: str
     width: int
     height: int
-    pictures: tuple[tuple[str, str | None, str], ...]
-    """Side, data URI or None, and why there is none."""
+    sides: tuple[Side, ...]
 
 
 def render_gallery(cards: Iterable[Card], *, title: str, where: str | None, more: bool = False) -> str:
@@ -61,7 +75,9 @@ def render_gallery(cards: Iterable[Card], *, title: str, where: str | None, more
         trim_blocks=True,
     )
     template = environment.get_template("gallery.html.j2")
-    return template.render(title=title, where=where, more=more, shown=len(by_class), classes=classes)
+    return template.render(
+        title=title, where=where, more=more, shown=len(by_class), classes=classes, detail=DETAIL_PX
+    )
 
 
 def gallery_cards(pairs: Iterable[PairDetails], advance: Advance = lambda _: None) -> Iterator[Card]:
@@ -73,11 +89,9 @@ def gallery_cards(pairs: Iterable[PairDetails], advance: Advance = lambda _: Non
 
 def _card(details: PairDetails) -> Card:
     pair = details.pair
-    width, height = _reduced_size(pair.width or 1, pair.height or 1)
-    pictures = tuple((name, *_picture(details.files.get(side))) for side, name in _SIDES.items())
-    return Card(
-        pair.id, pair.degradation_class, pair.status, pair.reason, _facts(pair), width, height, pictures
-    )
+    width, height = reduced_size(pair.width or 1, pair.height or 1, most_px=SIDE_PX)
+    sides = tuple(_side(name, details.files.get(side)) for side, name in _SIDES.items())
+    return Card(pair.id, pair.degradation_class, pair.status, pair.reason, _facts(pair), width, height, sides)
 
 
 def _facts(pair: PairRow) -> str:
@@ -89,18 +103,31 @@ def _facts(pair: PairRow) -> str:
     return " · ".join(facts)
 
 
-def _picture(file: FileDetails | None) -> tuple[str | None, str]:
+def _side(name: str, file: FileDetails | None) -> Side:
     if file is None:
-        return None, "no picture was written"
+        return Side(name, problem="no picture was written")
+    path = Path(file.path)
     try:
-        return _data_uri(_reduced(Path(file.path))), ""
+        rgb = _decoded(path)
+        height, width = rgb.shape[:2]
+        whole = reduced(rgb, reduced_size(width, height, most_px=SIDE_PX))
+        uris = (jpeg_uri(picture, quality=_JPEG_QUALITY) for picture in (whole, _middle(rgb)))
+        return Side(name, *uris)
     except (OSError, DamagedDataError) as error:
         problem = error.strerror if isinstance(error, OSError) else "it cannot be decoded"
-        return None, f"{Path(file.path).name}: {problem}"
+        return Side(name, problem=f"{path.name}: {problem}")
 
 
-def _reduced(path: Path) -> NDArray[np.uint8]:
-    """Read a picture and reduce it by area to BGR of 8 bits."""
+def _middle(rgb: Rgb) -> Rgb:
+    height, width = rgb.shape[:2]
+    top, left = (
+        max(0, extent - part) // 2 for extent, part in ((height, DETAIL_PX[1]), (width, DETAIL_PX[0]))
+    )
+    return rgb[top : top + DETAIL_PX[1], left : left + DETAIL_PX[0]]
+
+
+def _decoded(path: Path) -> Rgb:
+    """Read a picture as RGB of 8 bits."""
     import cv2
 
     with open_no_follow(path) as file:
@@ -111,20 +138,4 @@ def _reduced(path: Path) -> NDArray[np.uint8]:
         decoded = None
     if decoded is None:
         raise DamagedDataError(f"{path}: cannot be decoded")
-    height, width = decoded.shape[:2]
-    reduced = cv2.resize(decoded, _reduced_size(width, height), interpolation=cv2.INTER_AREA)
-    return np.asarray(reduced, np.uint8)
-
-
-def _reduced_size(width: int, height: int) -> tuple[int, int]:
-    scale = min(1.0, SIDE_PX / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _data_uri(pixels: NDArray[np.uint8]) -> str:
-    import cv2
-
-    done, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    if not done:
-        raise DamagedDataError("a reduced picture cannot be encoded")
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
+    return np.asarray(decoded[..., ::-1], np.uint8)

@@ -41,6 +41,7 @@ def test_every_pair_shows_both_sides_under_its_class(run, tmp_path):
 
     assert re.findall(r"<h2>(\w+) <span>(\d+)", page) == [("noise", "3"), ("rain", "2")]
     assert page.count('<img src="data:image/jpeg;base64,') == 10
+    assert page.count('<img class="detail" src="data:image/jpeg;base64,') == 10
     assert "status = accepted" in page
 
 
