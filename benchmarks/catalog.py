@@ -1,9 +1,12 @@
 """A catalog of a million pairs: how fast it goes in, what questions cost, what a crowd does to it, what exports need.
 
-SQLite and a PostgreSQL server of our own (default settings, on loopback) side by side, at three sizes. Wall and CPU
+SQLite and a PostgreSQL server of our own (default settings, on loopback) side by side, as they grow. Wall and CPU
 times; on PostgreSQL the CPU time is the client's alone. `make bench-catalog` runs all of it; --quick takes a tenth.
+With --keep the databases stay, so that it can be run in pieces: what is measured goes into the result at once, and a
+catalog grows on from what it holds.
 
-Usage: python -P -m benchmarks.catalog [--quick] [--only load exports] [--databases sqlite]
+Usage: python -P -m benchmarks.catalog [--quick] [--only growth links] [--databases sqlite]
+       python -P -m benchmarks.catalog --keep FOLDER --databases sqlite --only growth --sizes 10000 100000
 """
 
 from __future__ import annotations
@@ -13,12 +16,15 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.catalog_crowd import measure_crowd
+from sqlalchemy import func, select
+
+from benchmarks.catalog_crowd import measure_crowd, measure_freezing
 from benchmarks.catalog_exports import (
     measure_links,
     measure_list_memory,
@@ -30,30 +36,43 @@ from benchmarks.catalog_queries import measure_queries
 from benchmarks.catalog_rows import PAIRS_A_SESSION, Content, add_scenes, load, secondary_indexes
 from benchmarks.stopwatch import Stopwatch
 from catalog.store import Catalog
+from catalog.tables import Pair, table_of
 
 RESULT = Path(__file__).parent / "results" / "catalog.json"
-SIZES = (10_000, 100_000, 1_000_000)
-QUICK_SIZES = (1_000, 10_000, 100_000)
+DATABASES = ("sqlite", "postgresql")
+SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000), (1_000, 10_000, 100_000)
+BULK_PAIRS, QUICK_BULK_PAIRS = 100_000, 10_000
+PARTS = ("bulk", "growth", "crowd", "freezing", "list", "links", "tar", "memory")
+Note = Callable[[Mapping[str, Any]], None]
 
 
-def measure_database(address: str, data: Path, sizes: tuple[int, ...], crowd_s: float) -> dict[str, Any]:
-    """Fill one catalog step by step and measure at every size."""
-    result: dict[str, Any] = {"sizes": {}}
-    with Catalog(address, data=data) as catalog:
-        catalog.init()
-        with catalog.database.write() as connection:
-            add_scenes(connection)
-        held = 0
+@dataclass(frozen=True)
+class Place:
+    """Where databases of one kind are made."""
+
+    data: Path
+    grown: str
+    """Address of the one that grows."""
+    new: Callable[[], AbstractContextManager[str]]
+    """Gives the address of another one, empty, that is gone afterwards."""
+
+
+def grow(place: Place, sizes: tuple[int, ...], note: Note) -> None:
+    """Fill one catalog step by step and measure at every size that it has not reached yet."""
+    with Catalog(place.grown, data=place.data) as catalog:
+        if catalog.init():
+            with catalog.database.write() as connection:
+                add_scenes(connection)
         for size in sizes:
-            loaded = _grow(catalog, held, size)
-            held = size
-            print(f"  {size} pairs: {loaded}", file=sys.stderr)
-            queries = measure_queries(catalog, held)
-            result["sizes"][str(size)] = {"load": loaded, "queries": queries}
-            print(f"  {queries}", file=sys.stderr)
-        result["crowd"] = measure_crowd(catalog, address, pairs=held, seconds=crowd_s)
-        print(f"  {result['crowd']}", file=sys.stderr)
-    return result
+            held = _held(catalog)
+            if held < size:
+                loaded = _grow(catalog, held, size)
+                note({str(size): {"load": loaded, "queries": measure_queries(catalog, size)}})
+
+
+def _held(catalog: Catalog) -> int:
+    with catalog.database.read() as connection:
+        return int(connection.execute(select(func.count()).select_from(table_of(Pair))).scalar_one())
 
 
 def _grow(catalog: Catalog, held: int, size: int) -> dict[str, Any]:
@@ -98,81 +117,113 @@ def measure_bulk(address: str, data: Path, pairs: int) -> dict[str, Any]:
 
 
 @contextmanager
-def addresses(kind: str, data: Path) -> Iterator[Iterator[str]]:
-    """Give new empty databases of a kind, each by its address."""
-    if kind == "sqlite":
-        yield (str(data / f"catalog-{number}.db") for number in range(9))
-        return
+def sqlite_place(root: Path) -> Iterator[Place]:
+    """Give a place for SQLite files."""
+    data = root / "sqlite"
+    data.mkdir(exist_ok=True)
+
+    @contextmanager
+    def new() -> Iterator[str]:
+        with tempfile.TemporaryDirectory(dir=data) as folder:
+            yield str(Path(folder) / "catalog.db")
+
+    yield Place(data, str(data / "grown.db"), new)
+
+
+@contextmanager
+def postgresql_place(root: Path) -> Iterator[Place]:
+    """Start the server of our own, on what an earlier piece has left."""
     sys.path.append(str(Path(__file__).parents[1] / "tests" / "catalog"))
     from postgres_server import PostgresServer, postgres_programs
 
-    programs = postgres_programs()
+    programs, data = postgres_programs(), root / "postgresql"
     assert programs is not None, "needs system package postgresql"
-    with tempfile.TemporaryDirectory() as folder, PostgresServer(programs, Path(folder)) as server:
-        yield _server_databases(server)
+    data.mkdir(exist_ok=True)
+    with PostgresServer(programs, data) as server:
+        yield Place(data, server.kept_database("grown"), server.database)
 
 
-def _server_databases(server: Any) -> Iterator[str]:
-    while True:
-        with server.database() as url:
-            yield url
+_PLACES = {"sqlite": sqlite_place, "postgresql": postgresql_place}
 
 
-def measure_databases(kinds: list[str], sizes: tuple[int, ...], crowd_s: float) -> dict[str, Any]:
-    """Measure each kind of database; SQLite's largest catalog serves the memory of a list too."""
-    found: dict[str, Any] = {}
-    for kind in kinds:
-        print(kind, file=sys.stderr)
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            addresses(kind, Path(folder)) as places,
-            closing(places),
-        ):
-            data = Path(folder)
-            found[kind] = {"bulk": measure_bulk(next(places), data, sizes[1])}
-            print(f"  {found[kind]}", file=sys.stderr)
-            address = next(places)
-            found[kind] |= measure_database(address, data, sizes, crowd_s)
-            if kind == "sqlite":
-                found["list of an export"] = measure_list_memory(Path(address))
-    return found
+def measure_database(kind: str, root: Path, options: argparse.Namespace, note: Note) -> None:
+    """Measure one kind of database."""
+    sizes = tuple(options.sizes or (QUICK_SIZES if options.quick else SIZES))
+    with _PLACES[kind](root) as place:
+        if "bulk" in options.only:
+            with place.new() as address:
+                pairs = QUICK_BULK_PAIRS if options.quick else BULK_PAIRS
+                note({"bulk": measure_bulk(address, place.data, pairs)})
+        if "growth" in options.only:
+            grow(place, sizes, lambda found: note({"sizes": found}))
+        if "crowd" in options.only:
+            note({"crowd": _of_grown(place, measure_crowd, seconds=10.0 if options.quick else 60.0)})
+        if "freezing" in options.only:
+            note({"freezing": _of_grown(place, measure_freezing)})
+        if "list" in options.only and kind == "sqlite":
+            note({"list of an export": measure_list_memory(Path(place.grown))})
 
 
-def measure_exports(*, quick: bool) -> dict[str, Any]:
+def _of_grown(place: Place, measure: Callable[..., dict[str, Any]], **options: float) -> dict[str, Any]:
+    with Catalog(place.grown, data=place.data) as catalog:
+        return {"pairs": _held(catalog), **measure(catalog, place.grown, pairs=_held(catalog), **options)}
+
+
+def measure_exports(options: argparse.Namespace, note: Note) -> None:
     """Measure links, tar and memory on SQLite."""
-    pictures = photographs(8)
-    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        found["links"] = measure_links(root / "links", 1_000, pictures)
-        found["tar"] = measure_tar(root / "tar", 20 if quick else 100, pictures)
-        found["memory"] = measure_memory(root / "memory", 10_000 if quick else 100_000)
-    print(f"  {found}", file=sys.stderr)
-    return found
+        if "links" in options.only:
+            note({"links": measure_links(root / "links", 1_000, photographs(8))})
+        if "tar" in options.only:
+            note({"tar": measure_tar(root / "tar", 20 if options.quick else 100, photographs(8))})
+        if "memory" in options.only:
+            note({"memory": measure_memory(root / "memory", 10_000 if options.quick else 100_000)})
+
+
+class Result:
+    """The result's file; what is found goes in at once, with how busy the machine was before."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._load = [round(load_, 2) for load_ in os.getloadavg()]
+        self.document: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def note(self, kind: str, found: Mapping[str, Any]) -> None:
+        """Add to what is known of one kind."""
+        known = self.document.setdefault(kind, {})
+        for name, value in found.items():
+            known[name] = known.get(name, {}) | value if name == "sizes" else value
+        of = [kind, *found, *found.get("sizes", ())]
+        pieces = self.document.setdefault("pieces", [])
+        pieces.append({"of": of, "load_average_before": self._load})
+        self._path.write_text(json.dumps(self.document, indent=1) + "\n")
+        print(kind, json.dumps(found), file=sys.stderr)
 
 
 def main() -> None:
-    """Measure what was asked for, print it and put it into the result."""
+    """Measure what was asked for and put it into the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument(
-        "--only", nargs="+", choices=("databases", "exports"), default=("databases", "exports")
-    )
-    parser.add_argument(
-        "--databases", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite", "postgresql"]
-    )
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--databases", nargs="+", choices=DATABASES, default=DATABASES)
+    parser.add_argument("--sizes", nargs="+", type=int, help="pairs at which to measure")
+    parser.add_argument("--keep", type=Path, help="folder in which databases stay for the next piece")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    result = json.loads(options.out.read_text()) if options.out.is_file() else {}
-    result["load_average_before"] = [round(load_, 2) for load_ in os.getloadavg()]
-    if "databases" in options.only:
-        sizes, crowd_s = (QUICK_SIZES, 10.0) if options.quick else (SIZES, 60.0)
-        result |= measure_databases(options.databases, sizes, crowd_s)
-    if "exports" in options.only:
-        result["exports"] = measure_exports(quick=options.quick)
-    result["quick"] = options.quick
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    result = Result(options.out)
+    if options.quick:
+        result.document["quick"] = True
+    with ExitStack() as stack:
+        made = nullcontext(options.keep) if options.keep else tempfile.TemporaryDirectory()
+        root = Path(stack.enter_context(made))
+        root.mkdir(parents=True, exist_ok=True)
+        root.chmod(0o755)  # PostgreSQL's server runs as another user below it
+        if set(options.only) & {"bulk", "growth", "crowd", "freezing", "list"}:
+            for kind in options.databases:
+                measure_database(kind, root, options, lambda found, kind=kind: result.note(kind, found))
+    if set(options.only) & {"links", "tar", "memory"}:
+        measure_exports(options, lambda found: result.note("exports", found))
 
 
 if __name__ == "__main__":

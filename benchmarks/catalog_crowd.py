@@ -1,4 +1,7 @@
-"""Four processes decide about pairs while a fifth looks: nothing fails, nothing is lost, nothing looks half done."""
+"""Four processes decide about pairs while a fifth looks: nothing fails, nothing is lost, nothing looks half done.
+
+And one decides while another freezes the list of an export of everything: how long it has to wait.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from typing import Any, Literal
 
 from sqlalchemy import func, select
 
+from catalog.export_freeze import freeze
+from catalog.export_list import ExportRequest
 from catalog.store import Catalog
 from catalog.tables import Event, Pair, PairCount, table_of
 
@@ -94,6 +99,32 @@ def measure_crowd(catalog: Catalog, address: str, *, pairs: int, seconds: float)
         "lost": decisions - (_events(catalog) - before) + _misremembered(catalog, written),
         "counts_true": _counts_are_true(catalog),
     }
+
+
+def freeze_everything(address: str, data: Path) -> float:
+    """Freeze the list of an export of every accepted pair; returns the seconds that it took."""
+    began = time.monotonic()
+    with Catalog(address, data=data) as catalog:
+        freeze(catalog.database, ExportRequest("everything"), folder=data)
+    return time.monotonic() - began
+
+
+def measure_freezing(catalog: Catalog, address: str, *, pairs: int) -> dict[str, Any]:  # noqa: ARG001
+    """Decide about one pair after the other while a list is frozen."""
+    uid = catalog.find("status = accepted", limit=1)[0].id
+    took: list[float] = []
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        freezing = pool.submit(freeze_everything, address, catalog.data)
+        while not freezing.done():
+            began = time.monotonic()
+            catalog.accept([uid], reason="bench")
+            took.append(time.monotonic() - began)
+            time.sleep(0.02)
+        return {
+            "freeze_s": round(freezing.result(), 2),
+            "writes": len(took),
+            "write_s": _spread(sorted(took)),
+        }
 
 
 def _spread(took: Sequence[float]) -> dict[str, float]:

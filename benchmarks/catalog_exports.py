@@ -21,7 +21,8 @@ from benchmarks.catalog_loader import photograph
 from benchmarks.catalog_rows import Content, add_scenes, load
 from benchmarks.stopwatch import Stopwatch
 from catalog.executors import InlineExecutor
-from catalog.export_list import ExportRequest, choose, freeze, frozen_items, manifest_line
+from catalog.export_freeze import freeze
+from catalog.export_list import ExportRequest, choose, frozen_items, manifest_line
 from catalog.export_places import FolderPlace
 from catalog.export_privacy import SourceFiles
 from catalog.store import Catalog
@@ -81,8 +82,8 @@ def measure_links(root: Path, pairs: int, pictures: Sequence[bytes]) -> dict[str
     """Time the list, the links and the rest of a folder export of 2K pairs."""
     with closing(linked_catalog(root, pairs, pictures, width=2560, height=1440)) as catalog:
         sources = SourceFiles(root)
-        with Stopwatch() as freezing, catalog.database.write() as connection:
-            key = freeze(connection, ExportRequest("listed"), look=sources.look)
+        with Stopwatch() as freezing:
+            key = freeze(catalog.database, ExportRequest("listed"), folder=root, look=sources.look)
         with Stopwatch() as listing, catalog.database.read() as connection:
             items = list(frozen_items(connection, key))
         place = FolderPlace(root / "exports" / "links", root / "links.part", sources, InlineExecutor())
@@ -187,8 +188,8 @@ def _export(database: Path) -> int:
 
 def _list(database: Path) -> int:
     with Catalog(database) as catalog:
-        with catalog.database.write() as connection:
-            key = freeze(connection, ExportRequest("rows-only"), look=SourceFiles(catalog.data).look)
+        look = SourceFiles(catalog.data).look
+        key = freeze(catalog.database, ExportRequest("rows-only"), folder=catalog.data, look=look)
         with catalog.database.read() as connection:
             return sum(1 for _ in _lines(frozen_items(connection, key)))
 

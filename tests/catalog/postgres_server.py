@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +35,7 @@ def address_of(catalog: Catalog) -> str:
 
 
 class PostgresServer:
-    """A server on a free loopback port; its files vanish with it. Never runs as root, which PostgreSQL refuses."""
+    """A server on a free loopback port, on new files or those that are there. Never runs as root, as it refuses to."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
         self._programs, self._folder = programs, folder
@@ -46,9 +46,9 @@ class PostgresServer:
     def __enter__(self) -> Self:
         if self._user is not None:
             os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
-        self._run(
-            "initdb", "-D", str(self._data), "-U", "tester", "--auth=trust", "--no-sync", "--locale=C.UTF-8"
-        )
+        if not self._data.exists():
+            who = ("-U", "tester", "--auth=trust")
+            self._run("initdb", "-D", str(self._data), *who, "--no-sync", "--locale=C.UTF-8")
         self.start()
         return self
 
@@ -82,6 +82,12 @@ class PostgresServer:
         self._execute(f"CREATE DATABASE {name}")
         yield f"postgresql://tester@127.0.0.1:{self.port}/{name}"
         self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def kept_database(self, name: str) -> str:
+        """Create a database unless it is there; returns its URL."""
+        with suppress(psycopg.errors.DuplicateDatabase):
+            self._execute(f"CREATE DATABASE {name}")
+        return f"postgresql://tester@127.0.0.1:{self.port}/{name}"
 
     def _execute(self, statement: str) -> None:
         with psycopg.connect(self._address, autocommit=True) as connection:
