@@ -417,8 +417,7 @@ def test_a_session_is_recorded_with_an_eos_body(tmp_path: Path):
     document["cameras"]["main"]["focus"] = {"range_steps": 400}  # the lens wakes up 300 steps from its stop
     profile.write_text(yaml.safe_dump(document))
     base = {"iso": 200, "f_number": 5.6, "exposure_s": 0.000125, "focus_m": 2.0}
-    gt = {"name": "gt", "role": "gt", "velocity_mm_s": 40}
-    plan = write_plan(tmp_path, base=base, rounds=[gt], retake_spoiled=False)
+    plan = write_plan(tmp_path, base=base, rounds=[{"name": "gt", "role": "gt", "velocity_mm_s": 40}])
 
     done = run_rig("record", plan, "--profile", profile, "--data", tmp_path / "data", timeout_s=110)
 

@@ -16,8 +16,7 @@ from catalog.session_folder import SessionFolder
 
 @pytest.fixture
 def rig_files(tmp_path) -> tuple[Path, Path, Path]:
-    """At eight times real time a delay of a busy machine is millimetres of travel: no take is judged here."""
-    return write_plan(tmp_path, retake_spoiled=False), write_profile(tmp_path), tmp_path / "data"
+    return write_plan(tmp_path), write_profile(tmp_path), tmp_path / "data"
 
 
 def record(plan: Path, profile: Path, data: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -51,6 +50,11 @@ def test_a_session_is_recorded_round_by_round_with_evidence(rig_files):
     assert camera.measured_rate_hz == pytest.approx(15, abs=0.01)
     speeds = [s.velocity_mm_s for s in takes["iso6400"].telemetry()]
     assert max(speeds) == 60
+    rows = SessionFolder(session).journal().rows
+    devices = next(row for row in rows if row.kind == "devices")
+    assert devices.get("settings")["$23"] == 1, "homing direction: with it the controller's coordinates are read"
+    assert rows[-1].kind == "run_finished"
+    assert rows[-1].get("line_troubles").keys() >= {"discarded_lines", "lost_answers", "silences"}
 
 
 def test_a_plan_that_violates_a_limit_moves_nothing(rig_files):
