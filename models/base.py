@@ -67,7 +67,10 @@ class ChoosesRestorer(Protocol):
     """Looks at a picture as a whole before it is cut into tiles."""
 
     def restorer_for(self, lq: Tensor) -> Restorer:
-        """Return what restores the picture ``(1, 3, H, W)`` float32 RGB in [0, 1], and each tile of it."""
+        """Return what restores the picture ``(1, 3, H, W)`` float32 RGB in [0, 1], and each tile of it.
+
+        The picture lies in the computer's memory, whole: only what is needed of it goes to the model's device.
+        """
 
 
 @runtime_checkable
@@ -75,7 +78,10 @@ class Classifier(Protocol):
     """Tells what a picture suffers from."""
 
     def classify(self, lq: Tensor) -> Mapping[str, float]:
-        """Return how sure it is of each degradation, and of ``text``, in ``(1, 3, H, W)`` float32 RGB in [0, 1]."""
+        """Return how sure it is of each degradation, and of ``text``, in ``(1, 3, H, W)`` float32 RGB in [0, 1].
+
+        The picture may lie in the computer's memory wherever the model is.
+        """
 
 
 @runtime_checkable

@@ -46,7 +46,7 @@ def classify_with_run(
         )
     labels = []
     with console.progress("classifying", len(files)) as done:
-        for labelled in classify_files(model, files, device=torch.device(device), source=run):
+        for labelled in classify_files(model, files, source=run):
             labels.append(labelled)
             done(1)
     try:
@@ -61,12 +61,10 @@ def classify_with_run(
     return labels
 
 
-def classify_files(
-    model: Classifier, files: Iterable[Path], *, device: torch.device, source: str
-) -> Iterator[tuple[Path, Label]]:
+def classify_files(model: Classifier, files: Iterable[Path], *, source: str) -> Iterator[tuple[Path, Label]]:
     """Classify files one by one; yields each with its label, which names the file by its sha256."""
     for file in files:
-        lq = to_unit([read_pixels(file)], device)
+        lq = to_unit([read_pixels(file)], torch.device("cpu"))
         with torch.inference_mode():
             votes = {name: sure for name, sure in model.classify(lq).items() if name in _DEGRADATIONS}
         label = Label(

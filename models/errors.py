@@ -84,3 +84,16 @@ class TrainingInterruptedError(ModelError):
 
     code = "MOD-TRN-003"
     exit_code = ExitCode.INTERRUPTED
+
+
+class DeviceMissingError(ModelError, LookupError):
+    """The device that was asked for does not exist on this machine."""
+
+    code = "MOD-DEV-001"
+    exit_code = ExitCode.MISSING
+
+
+class DeviceMemoryError(ModelError, MemoryError):
+    """The memory of a device is too small for what was asked of it."""
+
+    code = "MOD-DEV-002"

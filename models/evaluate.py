@@ -15,6 +15,7 @@ from catalog.records import degradation_key
 from models.base import Restorer
 from models.brightness import score_gain_gamma
 from models.data import Pair, PairDataset
+from models.devices import find_device
 from models.errors import NoPairsError, UnfitPairError
 from models.images import Pixels
 from models.loading import load
@@ -91,12 +92,13 @@ def evaluate_export(request: EvaluationRequest, console: Console) -> dict[str, A
         InvalidDocumentError: Neither or both of a run and the baseline were asked for, or no such split.
         NoPairsError: The split is empty.
         RunNotFoundError: No such run.
+        DeviceMissingError: No such device here.
         CheckpointError: Weights of the run or of a measure are damaged.
         StorageError: The report could not be written.
     """
     dataset = _pairs_asked_for(request, console.data)
     indices = choose_pairs(dataset, request.per_class)
-    device = torch.device(request.device)
+    device = find_device(request.device)
     measures = fidelity(with_ssim=request.ssim) | learned(request.lpips, request.niqe, device)
     sheet = None if request.out is None else ScoreSheet([dataset.rows[i] for i in indices])
     with console.progress("scoring", len(indices)) as done:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.session_folder import replace_file
+from catalog.stored_files import PNG_SIGNATURE
 from models.errors import DamagedImageError
 
 if TYPE_CHECKING:
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8 | np.uint16]
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _SIGNATURES = (
-    (_PNG, "PNG"),
+    (PNG_SIGNATURE, "PNG"),
     (b"\xff\xd8\xff", "JPEG"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
@@ -179,7 +179,7 @@ def _stored_channels(picture: Picture) -> Pixels:
 
 
 def _with_chunks(png: bytes, picture: Picture) -> bytes:
-    header_end = len(_PNG) + 25  # IHDR: length, name, 13 bytes, checksum
+    header_end = len(PNG_SIGNATURE) + 25  # IHDR: length, name, 13 bytes, checksum
     return png[:header_end] + b"".join(_extra_chunks(picture)) + png[header_end:]
 
 

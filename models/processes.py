@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from models.devices import find_device
 from models.sharding import shard
 
 Parallel = Literal["ddp", "fsdp"]
@@ -29,6 +30,9 @@ class Processes:
         device: Where to compute; ``cuda`` gives each process of a machine a device of its own.
         parallel: ``ddp``: every process holds the whole model. ``fsdp``: each holds a share of every weight, of its
             average and of the optimiser's state, and borrows the rest while it is needed.
+
+    Raises:
+        DeviceMissingError: No such device here.
     """
 
     def __init__(self, device: str, parallel: Parallel) -> None:
@@ -36,7 +40,7 @@ class Processes:
         """Number of processes."""
         self.rank = int(os.environ.get("RANK", "0"))
         """Number of this one; 0 writes the files."""
-        self.device = _own_device(device) if self.world > 1 else torch.device(device)
+        self.device = find_device(_own_device(device) if self.world > 1 else device)
         """Where this process computes."""
         self.sharded = self.world > 1 and parallel == "fsdp"
         """Whether weights are spread over the processes, so that to use or save them takes all of them."""
@@ -125,7 +129,5 @@ class StopRequest:
         self.requested = True
 
 
-def _own_device(device: str) -> torch.device:
-    if device == "cuda":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device(device)
+def _own_device(device: str) -> str:
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device

@@ -7,7 +7,9 @@ the same picture gives the same result every time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,8 @@ from torch import Tensor
 from catalog.errors import InvalidDocumentError
 from models.base import ChoosesRestorer, Restorer, StartsFromNoise
 from models.data import to_unit
-from models.errors import ModelError, NoPairsError
+from models.devices import memory_told
+from models.errors import ModelError, NoPairsError, StorageError
 from models.images import Pixels, read_picture, write_png
 from models.loading import load
 from models.noise_field import NoiseField
@@ -61,6 +64,9 @@ def restore_pixels(
 ) -> Pixels:
     """Restore one ``(H, W, 3)`` RGB picture; the result has its size and depth (uint8 or uint16).
 
+    Beside the two pictures no more is held than a row of tiles, and on the device no more than one tile; a model that
+    looks at the whole picture first is shown a float32 copy, which is let go of before the first tile.
+
     Args:
         model: What restores it.
         lq: The picture.
@@ -68,9 +74,11 @@ def restore_pixels(
         tiling: How it is cut.
         seed: Of the noise that some models start from.
     """
-    restored = restore_tiled(model, lq, device=device, tiling=tiling or Tiling(), seed=seed)
-    full_scale = 255 if lq.dtype == np.uint8 else 65535
-    pixels: Pixels = np.rint(restored * full_scale).astype(lq.dtype)
+    full_scale = np.iinfo(lq.dtype).max
+    pixels, top = np.empty_like(lq), 0
+    for band in _bands(model, lq, device=device, tiling=tiling or Tiling(), seed=seed):
+        pixels[top : top + len(band)] = np.rint(band * full_scale)
+        top += len(band)
     return pixels
 
 
@@ -78,24 +86,34 @@ def restore_tiled(
     model: Restorer, lq: Pixels, *, device: torch.device, tiling: Tiling, seed: int = 0
 ) -> NDArray[np.float32]:
     """Restore a picture into ``(H, W, 3)`` float32 in [0, 1]; arguments as for `restore_pixels`."""
-    noise = NoiseField(seed)
-    if isinstance(model, ChoosesRestorer):
-        with torch.inference_mode():
-            model = model.restorer_for(to_unit([lq], device))
-    height, width = lq.shape[:2]
-    rows = list(tile_spans(height, tiling))
-    columns = list(tile_spans(width, tiling))
-    if len(rows) == len(columns) == 1:
-        return _restore_piece(model, lq, _Place(device, noise))
-    total = np.zeros((height, width, 3), np.float32)
-    for row in rows:
+    return np.concatenate(list(_bands(model, lq, device=device, tiling=tiling, seed=seed)))
+
+
+def _bands(
+    model: Restorer, lq: Pixels, *, device: torch.device, tiling: Tiling, seed: int
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the restored picture from top to bottom, as far as each row of tiles completes it."""
+    model, noise = _chosen(model, lq), NoiseField(seed)
+    rows, columns = (list(tile_spans(extent, tiling)) for extent in lq.shape[:2])
+    unfinished = np.zeros((0, *lq.shape[1:]), np.float32)
+    for row, following in zip_longest(rows, rows[1:]):
+        band = np.zeros((len(row.weights), *lq.shape[1:]), np.float32)
+        band[: len(unfinished)] = unfinished
         for column in columns:
             place = _Place(device, noise, row.start, column.start)
             piece = _restore_piece(model, lq[row.slice, column.slice], place)
-            total[row.slice, column.slice] += (
-                piece * row.weights[:, None, None] * column.weights[None, :, None]
-            )
-    return total.clip(0, 1)
+            band[:, column.slice] += piece * row.weights[:, None, None] * column.weights[:, None]
+        finished = len(band) if following is None else following.start - row.start
+        yield band[:finished].clip(0, 1)
+        unfinished = band[finished:]
+
+
+def _chosen(model: Restorer, lq: Pixels) -> Restorer:
+    """Let a model look at the whole picture first, which stays in the computer's memory."""
+    if not isinstance(model, ChoosesRestorer):
+        return model
+    with torch.inference_mode():
+        return model.restorer_for(to_unit([lq], torch.device("cpu")))
 
 
 @dataclass(frozen=True)
@@ -172,6 +190,7 @@ def restore_with_run(
         InvalidDocumentError: The model restores nothing, or cannot choose as was asked.
         NoPairsError: No pictures, or results that would overwrite something.
         DamagedImageError: A picture cannot be decoded; those before it are written.
+        StorageError: The disk refused; as before.
     """
     files = find_images(images, out)
     model = load(run, device=device, data=console.data, precision=precision, compiled=compiled)
@@ -200,14 +219,31 @@ def restore_files(
     """Restore files one by one into PNGs of the same stem; yields each as it is written.
 
     Profile, EXIF with the orientation, alpha and depth of each picture are kept.
+
+    Raises:
+        DamagedImageError: A picture cannot be decoded; those before it are written.
+        StorageError: The disk refused; as before.
     """
-    out.mkdir(parents=True, exist_ok=True)
     for file in files:
         picture = read_picture(file)
         restored = restore_pixels(model, picture.pixels, device=device, tiling=tiling, seed=seed)
         target = out / f"{file.stem}.png"
-        write_png(target, picture.with_pixels(restored))
+        with _storing(target):
+            out.mkdir(parents=True, exist_ok=True)
+            write_png(target, picture.with_pixels(restored))
         yield target
+
+
+@contextmanager
+def _storing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{target}: could not be written: {error.strerror or error}",
+            kept="the pictures restored before it",
+            next_step="make room or give another -o",
+        ) from error
 
 
 def find_images(paths: Iterable[Path], out: Path) -> list[Path]:
@@ -264,8 +300,9 @@ class _Place:
 
 
 def _restore_piece(model: Restorer, lq: Pixels, place: _Place) -> NDArray[np.float32]:
-    piece = to_unit([lq], place.device)
-    with torch.inference_mode():
+    what = f"a tile of {lq.shape[1]}x{lq.shape[0]} px"
+    with torch.inference_mode(), memory_told(what, next_step="make tiles smaller with --tile-px"):
+        piece = to_unit([lq], place.device)
         if isinstance(model, StartsFromNoise):
             restored = model.restore_from(piece, place.start_noise(piece))
         else:

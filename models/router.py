@@ -101,7 +101,7 @@ class Router(nn.Module):
         the crop that shows it most speaks for all.
         """
         crops = spread_crops(lq, side_px=self.config.crop_px, per_side=self.config.crops_per_side)
-        logits = self(crops)
+        logits = self(crops.to(next(self.parameters()).device))
         votes = torch.cat([logits[:, :-1].mean(dim=0), logits[:, -1:].amax(dim=0)])
         return dict(zip(SIGHTS, votes.sigmoid().tolist(), strict=True))
 

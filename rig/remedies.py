@@ -76,6 +76,8 @@ REMEDIES: Mapping[str, str] = MappingProxyType({
     "MOD-TRN-001": "Lower training.learning_rate, or look for damaged pairs with `catalog verify`.",
     "MOD-TRN-002": "Free space on the disk, then go on with --resume.",
     "MOD-TRN-003": "Give the command that was printed.",
+    "MOD-DEV-001": "Give --device cpu; for cuda a GPU, its driver and a build of torch for it are needed.",
+    "MOD-DEV-002": "Make pieces smaller: --tile-px to restore, training.batch or training.patch_px to train.",
     "RIG-000": "The line of the error says what to do next.",
     "RIG-DEV-001": "Look at power and cable, switch the device off and on, then `rig check PROFILE`.",
     "RIG-DEV-002": "Look at power, cable and standby; end what else speaks to the device. Then `rig check PROFILE`.",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image, ImageCms
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.errors import ModelError, NoPairsError
+import models.restore
+from models.errors import ModelError, NoPairsError, StorageError
 from models.images import Picture, plain_picture, read_picture, read_pixels, write_png
 from models.noise_field import NoiseField
 from models.restore import (
@@ -204,6 +206,35 @@ def test_depth_profile_orientation_and_alpha_survive_a_tiled_restoration(tmp_pat
     assert np.abs(restored.pixels.astype(int) - (65535 - pixels.astype(int))).max() <= 1
     assert np.array_equal(restored.alpha, alpha)
     assert (restored.icc, restored.exif) == (source.icc, source.exif)
+
+
+def test_a_full_disk_is_said_with_what_was_kept(tmp_path, monkeypatch):
+    """The second of two pictures finds no room."""
+    _picture(tmp_path / "in" / "a.png")
+    _picture(tmp_path / "in" / "b.png")
+    written, write = [], models.restore.write_png
+
+    def write_one(path: Path, picture: Picture) -> None:
+        if path.name == "b.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, picture)
+
+    monkeypatch.setattr(models.restore, "write_png", write_one)
+    files = find_images([tmp_path / "in"], tmp_path / "out")
+
+    with pytest.raises(
+        StorageError, match=r"b\.png: could not be written: No space left.*kept: the pictures"
+    ):
+        written.extend(restore_files(Negative(), files, tmp_path / "out", device=CPU, tiling=Tiling()))
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
+def test_an_output_folder_that_cannot_be_made_is_said(tmp_path):
+    source, blocked = _picture(tmp_path / "a.png"), tmp_path / "file"
+    blocked.write_text("no folder")
+
+    with pytest.raises(StorageError, match="could not be written: Not a directory"):
+        list(restore_files(Negative(), [source], blocked / "out", device=CPU, tiling=Tiling()))
 
 
 def test_results_never_overwrite_a_picture_or_each_other(tmp_path):

@@ -138,9 +138,7 @@ def test_labels_name_the_file_by_its_checksum_and_leave_print_out(tmp_path):
     for file, value in zip(files, (20, 200), strict=True):
         write_png(file, plain_picture(np.full((9, 7, 3), value, np.uint8)))
 
-    labels = [
-        label for _, label in classify_files(Dark(), files, device=torch.device("cpu"), source="x" * 300)
-    ]
+    labels = [label for _, label in classify_files(Dark(), files, source="x" * 300)]
 
     assert [label.degradations for label in labels] == [(Degradation.LOW_LIGHT,), ()]
     assert [label.confidence for label in labels] == pytest.approx([0.9, 0.8])

@@ -29,7 +29,12 @@ TINY = (
 
 
 def tiny_job(
-    export: Path, tmp_path: Path, *overrides: str, out: str = "run", resume: bool = False
+    export: Path,
+    tmp_path: Path,
+    *overrides: str,
+    out: str = "run",
+    resume: bool = False,
+    device: str = "cpu",
 ) -> TrainingJob:
     return plan_training(
         "nafnet",
@@ -39,6 +44,7 @@ def tiny_job(
         overrides=(*TINY, *overrides),
         out=out,
         resume=resume,
+        device=device,
     )
 
 
