@@ -12,7 +12,9 @@ import pickle
 import re
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,13 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from catalog.errors import InvalidDocumentError
 from catalog.session_folder import replace_file
 from models.base import Classifier, Degrader, Restorer
 from models.config import RunConfig, build_config
+from models.devices import find_device
 from models.errors import CheckpointError
 from models.precision import Precision, make_fast
 from models.registry import find_model
@@ -32,6 +37,8 @@ from models.run_folder import checkpoint_path
 from models.sharding import spread_like
 
 FORMAT = "cleanplate"
+_UNUSED_PARTS = 100
+"""Parameters that a network may make beside those that it keeps."""
 _UNREADABLE = (
     OSError,
     RuntimeError,
@@ -80,26 +87,55 @@ def load(
     Raises:
         RunNotFoundError: No such run, or nothing saved in it yet.
         CheckpointError: The file is damaged, foreign, or does not fit the network it names.
+        DeviceMissingError: No such device here.
     """
     path = checkpoint_path(run, data or Path(os.environ.get("CLEANPLATE_DATA", "cleanplate-data")))
+    place = find_device(device)
     model = build(read_info(path), path)
-    usable = model.to(device).eval()
+    usable = model.to(place).eval()
     if precision != "fp32" or compiled:
-        make_fast(usable, torch.device(device), precision=precision, compiled=compiled)
+        make_fast(usable, place, precision=precision, compiled=compiled)
     if not isinstance(usable, Restorer | Degrader | Classifier):
         raise TypeError(f"{type(usable).__name__} neither restores, degrades nor classifies")
     return usable
 
 
 def build(info: CheckpointInfo, path: Path) -> nn.Module:
-    """Build the network that a checkpoint names and fill it."""
+    """Build the network that a checkpoint names and fill it.
+
+    Raises:
+        CheckpointError: It does not fit the network; nothing was allocated for it.
+    """
     try:
         config = build_config(info.config)
     except ValidationError as error:
         raise CheckpointError(f"{path}: its configuration does not fit this version: {error}") from error
+    require_fit(config, _shapes_in(path), path)
     model = find_model(config.name).build(config.model)
     load_weights(model, path)
     return model
+
+
+def require_fit(config: RunConfig[Any], shapes: Mapping[str, Sequence[int]], path: Path) -> None:
+    """Compare a file with the network that it should fill before memory is given to that network.
+
+    The network is laid out without storage, and no further than the file reaches: a small file whose configuration
+    asks for a huge network costs neither memory nor time.
+
+    Args:
+        config: What the file says, or shows, to be its network.
+        shapes: Of the tensors in the file, by name.
+        path: The file.
+
+    Raises:
+        CheckpointError: Names or shapes differ; the message names the first difference.
+    """
+    try:
+        with torch.device("meta"), _parameters_limited(2 * len(shapes) + _UNUSED_PARTS, path):
+            layout = find_model(config.name).build(config.model).state_dict()
+    except InvalidDocumentError as error:
+        raise CheckpointError(f"{path}: makes no network: {error}") from error
+    _require_same(_shapes(layout), shapes, path)
 
 
 def read_info(path: Path) -> CheckpointInfo:
@@ -140,9 +176,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
         CheckpointError: Names or shapes differ; the message names the first difference.
     """
     live = model.state_dict()
-    difference = _first_difference(live, weights)
-    if difference:
-        raise CheckpointError(f"{path}: does not fit the network: {difference}")
+    _require_same(_shapes(live), _shapes(weights), path)
     model.load_state_dict({name: spread_like(tensor, live[name]) for name, tensor in weights.items()})
 
 
@@ -234,10 +268,50 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _first_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+def _shapes_in(path: Path) -> dict[str, Sequence[int]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  # no mapping
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Sequence[int]]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+@contextmanager
+def _parameters_limited(most: int, path: Path) -> Iterator[None]:
+    """End the construction of modules in the block as soon as they have more parameters than that."""
+    made = count(1)
+
+    def check(*_: object) -> None:
+        if next(made) > most:
+            raise CheckpointError(
+                f"{path}: does not fit the network: its configuration asks for more tensors"
+            )
+
+    handle = register_module_parameter_registration_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _require_same(
+    expected: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[int]], path: Path
+) -> None:
+    difference = _first_difference(expected, found)
+    if difference:
+        raise CheckpointError(f"{path}: does not fit the network: {difference}")
+
+
+def _first_difference(
+    expected: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[int]]
+) -> str | None:
     for name in sorted(expected.keys() ^ found.keys()):
         return f"{name} is {'missing' if name in expected else 'not known to it'}"
-    for name, tensor in expected.items():
-        if tensor.shape != found[name].shape:
-            return f"{name} is {tuple(found[name].shape)}, needs {tuple(tensor.shape)}"
+    for name, shape in expected.items():
+        if tuple(shape) != tuple(found[name]):
+            return f"{name} is {tuple(found[name])}, needs {tuple(shape)}"
     return None

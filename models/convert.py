@@ -12,7 +12,7 @@ from torch import Tensor
 
 from catalog.product_version import product_version
 from catalog.session_folder import file_sha256
-from models.checkpoint import CheckpointInfo, config_document, fill, save_weights
+from models.checkpoint import CheckpointInfo, config_document, fill, require_fit, save_weights
 from models.config import RunConfig, build_config, override
 from models.errors import CheckpointError, RunExistsError, StorageError
 from models.registry import find_model
@@ -50,8 +50,11 @@ def convert(path: Path, run: RunFolder, *, assignments: Sequence[str] = ()) -> C
     """
     released = read_released(path)
     config = override(_config_of(released, path), assignments)
+    weights = {f"network.{name}": tensor for name, tensor in released.weights.items()}
+    _require_stored(weights, path)
+    require_fit(config, {name: tensor.shape for name, tensor in weights.items()}, path)
     network = find_model(released.model).build(config.model)
-    fill(network, {f"network.{name}": tensor for name, tensor in released.weights.items()}, path)
+    fill(network, weights, path)
     digest = file_sha256(path)
     info = CheckpointInfo(
         config=config_document(config),
@@ -68,6 +71,13 @@ def convert(path: Path, run: RunFolder, *, assignments: Sequence[str] = ()) -> C
         step=released.step,
         source_sha256=digest,
     )
+
+
+def _require_stored(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that repeat a few stored numbers: written out, they would fill any memory."""
+    claimed, stored = sum(t.numel() * t.element_size() for t in weights.values()), path.stat().st_size
+    if claimed > stored:
+        raise CheckpointError(f"{path}: claims {claimed:,} bytes of weights in a file of {stored:,} bytes")
 
 
 def _config_of(released: Released, path: Path) -> RunConfig[Any]:

@@ -11,12 +11,13 @@ The paper writes alpha-bar, delta-bar and beta-bar for the sums A, B and D below
 What is ours:
 
 - the start noise of the sampler is part of one plane of noise, so that tiles of a picture agree (`models.noise_field`);
-- the loss leaves out pixels that a pair's mask does not trust;
+- the loss leaves out pixels that a pair's mask does not trust, and can forgive a reference its shift;
 - ``unshuffle: 2`` runs the network on 2x2 blocks of pixels as channels, for training in minutes on a CPU.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from catalog.yaml_document import Document
 from models.foundir_unet import GROUPS, FoundirUnet
-from models.losses import pixel_loss
+from models.losses import pixel_loss, shift_tolerant
 from models.noise_field import NoiseField
 
 if TYPE_CHECKING:
@@ -37,25 +38,28 @@ if TYPE_CHECKING:
 class FoundirConfig(Document):
     """Size of the network, the schedules, and the sampler."""
 
-    dim: int = Field(default=64, ge=GROUPS, multiple_of=GROUPS)
+    dim: int = Field(default=64, ge=GROUPS, le=4096, multiple_of=GROUPS)
     """Channels at full resolution; the paper's 64 makes 36,261,187 parameters."""
     dim_mults: tuple[int, ...] = Field(default=(1, 2, 4, 8), min_length=1)
     """Width of each stage as a multiple of ``dim``; at most five, since sides are padded to a multiple of 16."""
-    timesteps: int = Field(default=1000, ge=2)
+    timesteps: int = Field(default=1000, ge=2, le=100_000)
     delta_end: float = Field(default=1.4e-3, gt=0)
     """Last step of the removal of the degraded picture; the larger, the less the end state says about it."""
     start_noise_std: float = Field(default=0.1, ge=0)
     """Noise that the sampler starts from, of pictures in [-1, 1]."""
-    sampling_steps: int = Field(default=4, ge=1)
+    sampling_steps: int = Field(default=4, ge=1, le=1000)
     """Network calls per picture: officially 4 for real pictures, 3 for synthetic ones."""
     unshuffle: int = Field(default=1, ge=1, le=4)
     """Side of the blocks of pixels that the network sees as one position."""
+    shift_px: int = Field(default=0, ge=0, le=8)
+    """Train on references moved by up to so many pixels to where the degraded crop lies, for pairs that are not
+    aligned."""
 
     @field_validator("dim_mults")
     @classmethod
     def _fits_the_padding(cls, mults: tuple[int, ...]) -> tuple[int, ...]:
-        if len(mults) > 5 or min(mults) < 1:
-            raise ValueError("needs one to five whole numbers from 1 on")
+        if len(mults) > 5 or not 1 <= min(mults) <= max(mults) <= 64:
+            raise ValueError("needs one to five whole numbers from 1 to 64")
         return mults
 
 
@@ -139,8 +143,11 @@ class FoundirRestorer(nn.Module):
 
     def loss(self, batch: RestorationBatch) -> dict[str, Tensor]:
         """Mean distance between the predicted and the true residual, at a random time for each picture."""
-        t = torch.randint(len(self.diffusion), (len(batch.lq),), device=batch.lq.device)
-        return {"loss": self.residual_loss(batch, t, torch.randn_like(batch.lq))}
+        # Moved before there is a state: one made of a shifted reference would tell the network the shift.
+        lq, gt, mask = shift_tolerant(batch.lq, batch.gt, batch.mask, radius_px=self.config.shift_px)
+        t = torch.randint(len(self.diffusion), (len(lq),), device=lq.device)
+        aligned = replace(batch, lq=lq, gt=gt, mask=mask)
+        return {"loss": self.residual_loss(aligned, t, torch.randn_like(lq))}
 
     def residual_loss(self, batch: RestorationBatch, t: Tensor, noise: Tensor) -> Tensor:
         """Return the loss for given times ``(B,)`` and noise ``(B, 3, H, W)``."""

@@ -13,11 +13,12 @@ the defaults, nothing is added to it. What the two options add, for training in 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 from torch import Tensor, nn
 
 from catalog.yaml_document import Document
@@ -26,7 +27,7 @@ from models.data import PICTURE_CELLS
 from models.losses import PixelLoss, pixel_loss
 
 if TYPE_CHECKING:
-    from models.base import RestorationBatch
+    from models.base import RestorationBatch, Restorer
 
 _BLACK = 1 / 1020
 """A quarter of an 8-bit step: keeps the logarithm and the power of black pixels finite."""
@@ -37,13 +38,13 @@ _LIGHT_SCALE = 8.0
 class NafnetConfig(Document):
     """Size of the network, in the official words, its loss, and the two additions."""
 
-    width: int = Field(default=32, ge=2)
+    width: int = Field(default=32, ge=2, le=4096)
     """Channels at full resolution."""
-    enc_blk_nums: tuple[int, ...] = (1, 1, 1, 28)
+    enc_blk_nums: tuple[NonNegativeInt, ...] = Field(default=(1, 1, 1, 28), max_length=8)
     """Blocks of each encoder stage, highest resolution first."""
     middle_blk_num: int = Field(default=1, ge=0)
-    dec_blk_nums: tuple[int, ...] = (1, 1, 1, 1)
-    """Blocks of each decoder stage, lowest resolution first."""
+    dec_blk_nums: tuple[NonNegativeInt, ...] = Field(default=(1, 1, 1, 1), max_length=8)
+    """Blocks of each decoder stage, lowest resolution first; as many stages as the encoder has."""
     norm_eps: float = Field(default=1e-6, gt=0)
     loss: PixelLoss = "psnr"
     shift_px: int = Field(default=0, ge=0, le=8)
@@ -134,9 +135,18 @@ class NafnetRestorer(nn.Module):
 
     def restore(self, lq: Tensor) -> Tensor:
         """Restore ``(B, 3, H, W)`` float32 RGB in [0, 1]; same shape and range."""
-        picture = F.interpolate(lq, size=(PICTURE_CELLS, PICTURE_CELLS), mode="area")
-        restored: Tensor = self(self._lit(lq, picture)).float().clamp(0, 1)
+        return self.restore_part(lq, _reduced(lq))
+
+    def restore_part(self, part: Tensor, picture: Tensor) -> Tensor:
+        """Restore a part of a picture, which as a whole, reduced, is ``picture``; as `restore`."""
+        restored: Tensor = self(self._lit(part, picture)).float().clamp(0, 1)
         return restored
+
+    def restorer_for(self, lq: Tensor) -> Restorer:
+        """Judge the light of a picture ``(1, 3, H, W)`` as a whole, for every tile of it."""
+        if self.light is None:
+            return self
+        return _UnderOneLight(self, _reduced(lq).to(self.light.curve.device))
 
     def _lit(self, image: Tensor, picture: Tensor) -> Tensor:
         lit: Tensor = image if self.light is None else self.light(image, picture)
@@ -145,3 +155,18 @@ class NafnetRestorer(nn.Module):
     def _plain(self, image: Tensor) -> Tensor:
         restored: Tensor = self.network(image)
         return restored
+
+
+@dataclass(frozen=True)
+class _UnderOneLight:
+    """Restores the tiles of one picture."""
+
+    model: NafnetRestorer
+    picture: Tensor
+
+    def restore(self, lq: Tensor) -> Tensor:
+        return self.model.restore_part(lq, self.picture)
+
+
+def _reduced(lq: Tensor) -> Tensor:
+    return F.interpolate(lq, size=(PICTURE_CELLS, PICTURE_CELLS), mode="area")

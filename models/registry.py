@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from catalog.errors import CleanplateError, InvalidDocumentError
 from models.errors import UnknownModelError
 
 if TYPE_CHECKING:
@@ -34,8 +35,18 @@ class ModelEntry:
         return found
 
     def build(self, config: BaseModel) -> nn.Module:
-        """Build the network with freshly drawn weights."""
-        network: nn.Module = self._attribute(self.model_class)(config)
+        """Build the network with freshly drawn weights.
+
+        Raises:
+            InvalidDocumentError: Its settings do not fit each other.
+        """
+        make = self._attribute(self.model_class)
+        try:
+            network: nn.Module = make(config)
+        except CleanplateError:
+            raise
+        except ValueError as error:
+            raise InvalidDocumentError(f"model {self.name}: {error}") from error
         return network
 
     def sizes(self) -> tuple[str, ...]:

@@ -16,13 +16,13 @@ Convention: tensors are ``(B, C, H, W)``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbones.restormer import NormKind, Rescale, Restormer, TransformerBlock
+from models.backbones.restormer import Rescale, Restormer
 
 PROMPTS = 5
 PROMPT_HEADS = 4
@@ -47,54 +47,31 @@ class PromptBlock(nn.Module):
 
 
 class PromptIR(Restormer):
-    """The published network. Arguments carry the official names, as in `Restormer`.
+    """The published network. Arguments carry the official names.
 
     Args:
         decoder: Whether prompts are used at all; without them it is a Restormer.
         official_leftovers: Hold the tensors that the official checkpoints carry without use.
+        restormer: All that `Restormer` takes.
     """
 
-    def __init__(
-        self,
-        *,
-        inp_channels: int = 3,
-        out_channels: int = 3,
-        dim: int = 48,
-        num_blocks: Sequence[int] = (4, 6, 6, 8),
-        num_refinement_blocks: int = 4,
-        heads: Sequence[int] = (1, 2, 4, 8),
-        ffn_expansion_factor: float = 2.66,
-        bias: bool = False,
-        LayerNorm_type: NormKind = "WithBias",
-        decoder: bool = True,
-        official_leftovers: bool = False,
-    ) -> None:
-        super().__init__(
-            inp_channels=inp_channels,
-            out_channels=out_channels,
-            dim=dim,
-            num_blocks=num_blocks,
-            num_refinement_blocks=num_refinement_blocks,
-            heads=heads,
-            ffn_expansion_factor=ffn_expansion_factor,
-            bias=bias,
-            LayerNorm_type=LayerNorm_type,
-        )
+    def __init__(self, *, decoder: bool = True, official_leftovers: bool = False, **restormer: Any) -> None:
+        super().__init__(**restormer)
         self.prompted = decoder
         if not decoder:
             return
+        dim = self.dim
         widths = {1: (4 * dim // 3, 64), 2: (8 * dim // 3, 32), 3: (20 * dim // 3, 16)}
         features = {1: 2 * dim, 2: 4 * dim, 3: 8 * dim}
         reduced = {1: 2 * dim, 2: 4 * dim, 3: 4 * dim}
         for level, (channels, size) in widths.items():
             wide = features[level] + channels
-            block = TransformerBlock(wide, PROMPT_HEADS, ffn_expansion_factor, bias=bias, norm=LayerNorm_type)
             self.add_module(f"prompt{level}", PromptBlock(channels, size, features[level]))
-            self.add_module(f"noise_level{level}", block)
-            self.add_module(f"reduce_noise_level{level}", nn.Conv2d(wide, reduced[level], 1, bias=bias))
-        self._narrow_the_way_up(dim, bias=bias)
+            self.add_module(f"noise_level{level}", self.make_block(wide, PROMPT_HEADS))
+            self.add_module(f"reduce_noise_level{level}", self.make_mixer(wide, reduced[level]))
+        self._narrow_the_way_up()
         if official_leftovers:
-            self._hold_leftovers(dim, bias=bias)
+            self._hold_leftovers()
 
     def decode(self, first: Tensor, second: Tensor, third: Tensor, latent: Tensor) -> Tensor:
         """Return the decoder's features at full resolution, prompted at three levels."""
@@ -115,15 +92,18 @@ class PromptIR(Restormer):
         out: Tensor = self.get_submodule(f"reduce_noise_level{level}")(mixed)
         return out
 
-    def _narrow_the_way_up(self, dim: int, *, bias: bool) -> None:
+    def _narrow_the_way_up(self) -> None:
         """After a prompt the features are half as wide as in Restormer on their way up from the bottleneck."""
-        self.up4_3 = Rescale(4 * dim, up=True)
-        self.reduce_chan_level3 = nn.Conv2d(6 * dim, 4 * dim, 1, bias=bias)
+        self.up4_3 = Rescale(4 * self.dim, up=True)
+        self.reduce_chan_level3 = self.make_mixer(6 * self.dim, 4 * self.dim)
 
-    def _hold_leftovers(self, dim: int, *, bias: bool) -> None:
-        self.chnl_reduce1 = nn.Conv2d(64, 64, 1, bias=bias)
-        self.chnl_reduce2 = nn.Conv2d(128, 128, 1, bias=bias)
-        self.chnl_reduce3 = nn.Conv2d(320, 256, 1, bias=bias)
-        self.reduce_noise_channel_1 = nn.Conv2d(dim + 64, dim, 1, bias=bias)
-        self.reduce_noise_channel_2 = nn.Conv2d(2 * dim + 128, 2 * dim, 1, bias=bias)
-        self.reduce_noise_channel_3 = nn.Conv2d(4 * dim + 256, 4 * dim, 1, bias=bias)
+    def _hold_leftovers(self) -> None:
+        dim, mixer = self.dim, self.make_mixer
+        self.chnl_reduce1, self.chnl_reduce2, self.chnl_reduce3 = (
+            mixer(64, 64),
+            mixer(128, 128),
+            mixer(320, 256),
+        )
+        self.reduce_noise_channel_1 = mixer(dim + 64, dim)
+        self.reduce_noise_channel_2 = mixer(2 * dim + 128, 2 * dim)
+        self.reduce_noise_channel_3 = mixer(4 * dim + 256, 4 * dim)

@@ -16,6 +16,7 @@ Convention: tensors are ``(B, C, H, W)``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -50,6 +51,8 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int, *, bias: bool) -> None:
         super().__init__()
+        if channels % heads:
+            raise ValueError(f"{heads} attention heads do not divide {channels} channels")
         self.heads = heads
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=bias)
@@ -160,13 +163,16 @@ class Restormer(nn.Module):
         LayerNorm_type: NormKind = "WithBias",
     ) -> None:
         super().__init__()
+        self.dim = dim
+        self.make_block = partial(
+            TransformerBlock, expansion=ffn_expansion_factor, bias=bias, norm=LayerNorm_type
+        )
+        """Makes a block from its channels and heads."""
+        self.make_mixer = partial(nn.Conv2d, kernel_size=1, bias=bias)
+        """Makes a 1x1 convolution from its channels in and out."""
 
         def blocks(level: int, channels: int, count: int) -> nn.Sequential:
-            made = (
-                TransformerBlock(channels, heads[level], ffn_expansion_factor, bias=bias, norm=LayerNorm_type)
-                for _ in range(count)
-            )
-            return nn.Sequential(*made)
+            return nn.Sequential(*(self.make_block(channels, heads[level]) for _ in range(count)))
 
         self.patch_embed = PatchEmbed(inp_channels, dim)
         self.encoder_level1 = blocks(0, dim, num_blocks[0])
@@ -177,10 +183,10 @@ class Restormer(nn.Module):
         self.down3_4 = Rescale(4 * dim, up=False)
         self.latent = blocks(3, 8 * dim, num_blocks[3])
         self.up4_3 = Rescale(8 * dim, up=True)
-        self.reduce_chan_level3 = nn.Conv2d(8 * dim, 4 * dim, 1, bias=bias)
+        self.reduce_chan_level3 = self.make_mixer(8 * dim, 4 * dim)
         self.decoder_level3 = blocks(2, 4 * dim, num_blocks[2])
         self.up3_2 = Rescale(4 * dim, up=True)
-        self.reduce_chan_level2 = nn.Conv2d(4 * dim, 2 * dim, 1, bias=bias)
+        self.reduce_chan_level2 = self.make_mixer(4 * dim, 2 * dim)
         self.decoder_level2 = blocks(1, 2 * dim, num_blocks[1])
         self.up2_1 = Rescale(2 * dim, up=True)
         self.decoder_level1 = blocks(0, 2 * dim, num_blocks[0])

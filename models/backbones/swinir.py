@@ -30,6 +30,8 @@ class WindowAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
+        if channels % heads:
+            raise ValueError(f"{heads} attention heads do not divide {channels} channels")
         self.heads = heads
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)

@@ -11,9 +11,11 @@ from safetensors.torch import load_file, save_file
 import models
 from catalog.errors import ExitCode
 from models.averaging import AveragedWeights
-from models.checkpoint import load, load_state, read_info, save_state
+from models.checkpoint import load, load_state, read_info, require_fit, save_state
+from models.config import load_config
 from models.errors import CheckpointError, RunNotFoundError
 from models.job import plan_training
+from models.registry import REGISTRY, find_model
 from models.restore import restore_pixels
 from models.train import train
 
@@ -95,6 +97,43 @@ def test_weights_that_do_not_fit_are_named(run, change, message):
 
     with pytest.raises(CheckpointError, match=message):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ({"width": 4096, "enc_blk_nums": [9] * 8, "dec_blk_nums": [9] * 8}, "does not fit the network"),
+        ({"middle_blk_num": 10**12}, "its configuration asks for more tensors"),
+        ({"width": 10**12}, "its configuration does not fit this version"),
+        ({"enc_blk_nums": [1]}, "makes no network: model nafnet: 1 encoder and 2 decoder stages"),
+    ],
+    ids=["terabytes", "without end", "out of range", "contradicting"],
+)
+def test_a_small_file_that_asks_for_a_huge_network_costs_nothing(run, size, message):
+    """The first would take 12 TB, the second as good as forever."""
+    path = run / "checkpoints" / "step-000002.safetensors"
+    weights, info = load_file(path), read_info(path)
+    info.config["model"].update(size)
+    save_file(weights, path, metadata={"format": "cleanplate", "info": info.model_dump_json()})
+
+    with pytest.raises(CheckpointError, match=message):
+        load(path)
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in REGISTRY.values()])
+def test_every_network_is_laid_out_without_storage_as_it_is_built(name):
+    """Otherwise a good checkpoint would be refused before it is read."""
+    entry = find_model(name)
+    config = load_config(entry, next((s for s in entry.sizes() if "tiny" in s), "base"))
+
+    with torch.device("meta"):
+        laid_out = entry.build(config.model)
+
+    shapes = {name: tensor.shape for name, tensor in laid_out.state_dict().items()}
+    require_fit(config, shapes, Path("of-this-network"))
+    assert all(tensor.is_meta for tensor in laid_out.state_dict().values())
+    with pytest.raises(CheckpointError, match="is missing"):
+        require_fit(config, dict(list(shapes.items())[1:]), Path("of-this-network"))
 
 
 def test_nothing_in_an_optimiser_file_is_executed(tmp_path):

@@ -4,7 +4,8 @@ import pytest
 
 from catalog.errors import ExitCode, InvalidDocumentError
 from models.config import dump_config, load_config
-from models.errors import UnknownModelError
+from models.errors import RunNotFoundError, UnknownModelError
+from models.job import plan_training
 from models.registry import REGISTRY, find_model
 
 NAFNET = find_model("nafnet")
@@ -73,6 +74,65 @@ def test_a_configuration_survives_being_written(tmp_path):
     path.write_text(dump_config(config))
 
     assert load_config(NAFNET, str(path)) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "override", "message"),
+    [
+        ("nafnet", "tiny", "model.enc_blk_nums=[1]", "model nafnet: 1 encoder and 2 decoder stages"),
+        ("restormer", "base", "model.heads=[5, 2, 4, 8]", "5 attention heads do not divide 48 channels"),
+        (
+            "swinir",
+            "base",
+            "model.num_heads=[7, 6, 6, 6, 6, 6]",
+            "7 attention heads do not divide 180 channels",
+        ),
+        ("wavelet-scan", "tiny", "model.low_blocks=[1]", "1 levels of low blocks and 2 of high ones"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_refused_in_one_line(name, size, override, message):
+    entry = find_model(name)
+    config = load_config(entry, size, [override])
+
+    with pytest.raises(InvalidDocumentError, match=message) as caught:
+        entry.build(config.model)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "overrides", "message"),
+    [
+        ("nafnet", "tiny", ("model.shift_px=8", "training.patch_px=16"), "set training.patch_px to 32 or more"),
+        (
+            "expert", "weather-tiny",
+            ("model.generalist=GENERALIST", "model.network.model.shift_px=8", "training.patch_px=31"),
+            "crops of 31 px leave too little inside a shift of 8 px",
+        ),
+        ("expert", "weather-tiny", (), "set model.generalist=RUN"),
+        ("text-expert", "tiny", (), "set model.generalist=RUN"),
+    ],
+)  # fmt: skip
+def test_a_training_that_would_learn_nothing_useful_is_not_begun(tmp_path, name, size, overrides, message):
+    (tmp_path / "first.safetensors").touch()
+    overrides = [o.replace("GENERALIST", str(tmp_path / "first.safetensors")) for o in overrides]
+
+    with pytest.raises(InvalidDocumentError, match=message):
+        plan_training(name, "export", data=tmp_path, config=size, overrides=overrides)
+
+
+def test_crops_with_just_enough_room_to_shift_are_trained_on(tmp_path):
+    overrides = ("model.shift_px=8", "training.patch_px=32")
+
+    job = plan_training("nafnet", "export", data=tmp_path, config="tiny", overrides=overrides)
+
+    assert (job.config.model.shift_px, job.config.training.patch_px) == (8, 32)
+
+
+def test_an_expert_behind_a_run_that_does_not_exist_is_not_begun(tmp_path):
+    with pytest.raises(RunNotFoundError, match="no training run 'gone'"):
+        plan_training(
+            "expert", "export", data=tmp_path, config="weather-tiny", overrides=("model.generalist=gone",)
+        )
 
 
 def test_unknown_models_and_sizes_name_the_nearest():

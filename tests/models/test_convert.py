@@ -235,6 +235,36 @@ def test_damaged_and_foreign_files_are_named_and_leave_nothing_behind(tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+def test_weights_that_repeat_one_stored_number_are_not_written_out(tmp_path):
+    """A NAFNet of 1.2 GB in a file of some kilobytes: every tensor is one zero, seen many times."""
+    with torch.device("meta"):
+        shapes = {
+            name: tensor.shape
+            for name, tensor in NAFNet(
+                width=2048, enc_blk_nums=(1,), middle_blk_num=1, dec_blk_nums=(1,)
+            ).state_dict().items()
+        }  # fmt: skip
+    path = tmp_path / "net.pth"
+    torch.save({"params": {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}}, path)
+    assert path.stat().st_size < 100_000
+
+    with pytest.raises(CheckpointError, match=r"claims [\d,]+ bytes of weights in a file of [\d,]+ bytes"):
+        convert(path, RunFolder(tmp_path / "run"))
+
+
+def test_heads_that_no_tensor_shows_can_be_said_and_are_checked(tmp_path):
+    network = SwinIR(embed_dim=16, depths=(1, 1), num_heads=(4, 4))
+    torch.save({"params": network.state_dict()}, tmp_path / "net.pth")
+
+    with pytest.raises(CheckpointError, match="6 attention heads do not divide 16 channels"):
+        convert(tmp_path / "net.pth", RunFolder(tmp_path / "run"))
+
+    result = convert(
+        tmp_path / "net.pth", RunFolder(tmp_path / "run"), assignments=("model.num_heads=[4, 4]",)
+    )
+    assert result.model == "swinir"
+
+
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_malicious_pickle_executes_nothing(tmp_path, protocol, zipped):

@@ -182,3 +182,21 @@ def test_the_time_reaches_every_stage():
         early, late = (network(x, torch.tensor([time])) for time in (0.05, 993.6))
 
     assert not torch.allclose(early, late, atol=1e-3)
+
+
+def test_a_reference_that_lies_elsewhere_is_moved_before_anything_is_learned_from_it():
+    """Half the light, and references 1 px lower and 2 to the right: the network that knows the residual of the
+    aligned pair makes no mistake.
+    """
+    torch.manual_seed(2)
+    scene = torch.rand(2, 3, 8, 8).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    lq, moved = scene / 2, scene.roll((1, 2), dims=(2, 3))
+    residual = 2 * (lq - scene)
+
+    def mistake(shift_px: int) -> float:
+        restorer = _restorer(SMALL.model_copy(update={"shift_px": shift_px}))
+        restorer.network = Knows(residual[..., shift_px : 32 - shift_px, shift_px : 32 - shift_px])
+        return restorer.loss(_batch(lq, moved))["loss"].item()
+
+    assert mistake(3) == pytest.approx(0, abs=1e-6)
+    assert mistake(0) > 0.1

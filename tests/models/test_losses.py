@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from models.base import RestorationBatch
 from models.losses import best_shifts, pixel_loss, shift_tolerant
+from models.plain import PixelLossConfig, PlainRestorer
 
 
 def _scene(seed: int = 3, side: int = 40) -> Tensor:
@@ -73,6 +75,20 @@ def test_the_gradient_reaches_the_picture_and_not_the_search():
     border[2:-2, 2:-2] = False
     assert (scene.grad[..., border] == 0).all()
     assert (scene.grad[..., ~border] != 0).float().mean() > 0.99
+
+
+def test_every_plain_network_can_forgive_a_shift():
+    """A network that returns its input, and references one pixel lower: only the unforgiving loss sees a mistake."""
+    scene = _scene()
+    batch = RestorationBatch(
+        scene, _moved(scene, [(1, 0), (1, 0)]), None, (), scene, (), torch.zeros(len(scene), 2)
+    )
+
+    def mistake(shift_px: int) -> float:
+        return PlainRestorer(nn.Identity, PixelLossConfig(shift_px=shift_px)).loss(batch)["loss"].item()
+
+    assert mistake(2) == pytest.approx(0, abs=1e-6)
+    assert mistake(0) > 0.01
 
 
 def test_flat_pictures_have_no_shift_and_no_trouble():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from models.base import RestorationBatch
 from models.losses import pixel_loss
 from models.nafnet import LightBranch, NafnetConfig, NafnetRestorer
+from models.restore import Tiling, restore_pixels
 
 SMALL = {"width": 4, "enc_blk_nums": (1,), "middle_blk_num": 1, "dec_blk_nums": (1,)}
 
@@ -96,3 +98,23 @@ def test_losses_look_only_where_the_mask_is_set():
 
     assert pixel_loss("l1", restored, gt, mask).item() == pytest.approx(0.1)
     assert torch.isfinite(pixel_loss("psnr", restored, gt, torch.zeros_like(mask))).all()
+
+
+def test_the_light_of_a_picture_is_judged_once_for_all_its_tiles():
+    """The left half is dark and the picture is not: seen by itself, a tile of the left half would be brightened.
+
+    The last layer is zero, so what is restored is what the light branch made of it.
+    """
+    torch.manual_seed(0)
+    restorer = NafnetRestorer(NafnetConfig(**SMALL, light=True)).eval()
+    torch.nn.init.zeros_(restorer.network.ending.weight)
+    torch.nn.init.zeros_(restorer.network.ending.bias)
+    lq = np.full((64, 128, 3), 13, np.uint8)
+    lq[:, 72:] = 230
+
+    restored = restore_pixels(restorer, lq, device=torch.device("cpu"), tiling=Tiling(64, 8))
+
+    assert np.array_equal(restored, lq)
+    assert restore_pixels(restorer, lq[:, :64], device=torch.device("cpu")).mean() == pytest.approx(
+        3.5 * 13, abs=1
+    )
