@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from catalog.errors import InvalidDocumentError
 from models.config import RunConfig, load_config, override
 from models.errors import UnknownModelError
 from models.registry import ModelEntry, find_model
@@ -61,14 +64,17 @@ def plan_training(
 
     Raises:
         UnknownModelError: No such model or size, or no size given for a new run.
-        RunNotFoundError: Nothing to resume or to start from.
+        RunNotFoundError: Nothing to resume or to start from, or no such run to train an expert behind.
         InvalidDocumentError: The configuration does not fit.
     """
     entry = find_model(model)
     name = out or f"{entry.name}-{Path(config or '').stem}".rstrip("-")
     run = RunFolder.find(name, data) if resume else RunFolder(run_path(name, data))
+    resolved = _resolve_config(entry, run, config, overrides, resume=resume)
+    _require_first_pass(resolved, data)
+    _require_room_to_shift(resolved)
     return TrainingJob(
-        config=_resolve_config(entry, run, config, overrides, resume=resume),
+        config=resolved,
         export=find_export(export, data),
         run=run,
         resume=resume,
@@ -96,6 +102,35 @@ def _resolve_config(
     raise UnknownModelError(
         f"a new run of {entry.name} needs --config", next_step=f"give one of {', '.join(entry.sizes())}"
     )
+
+
+def _require_first_pass(config: RunConfig[Any], data: Path) -> None:
+    """Refuse to train an expert on degraded pictures because nobody said whose output it restores."""
+    if "generalist" not in type(config.model).model_fields:
+        return
+    if config.model.generalist is None:
+        raise InvalidDocumentError(
+            f"model.generalist is not set: {config.name} learns to restore what a generalist returns",
+            next_step="name its run with --set model.generalist=RUN; a network that restores degraded pictures "
+            "themselves is trained by its own name, see `models list`",
+        )
+    checkpoint_path(config.model.generalist, data)
+
+
+def _require_room_to_shift(config: RunConfig[Any]) -> None:
+    """Refuse crops of which a shift-tolerant loss would cut away more than half of each side."""
+    needed = 4 * _largest_shift_px(config.model)
+    if config.training.patch_px < needed:
+        raise InvalidDocumentError(
+            f"training.patch_px: crops of {config.training.patch_px} px leave too little inside a shift of "
+            f"{needed // 4} px, which is cut from every side",
+            next_step=f"set training.patch_px to {needed} or more, or lower shift_px",
+        )
+
+
+def _largest_shift_px(model: BaseModel) -> int:
+    inner = (value for _, value in model if isinstance(value, BaseModel))
+    return max(getattr(model, "shift_px", 0), *map(_largest_shift_px, inner), 0)
 
 
 def run_path(name: str, data: Path) -> Path:

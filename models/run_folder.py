@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from catalog.errors import InvalidDocumentError
 from catalog.far_store import is_url
 from catalog.session_folder import replace_file
 from catalog.yaml_document import Document, load_yaml
 from models.config import RunConfig, config_class, dump_config
-from models.errors import RunExistsError, RunNotFoundError
+from models.errors import CheckpointError, RunExistsError, RunNotFoundError
 from models.registry import find_model
 
 RUNS = "runs"
@@ -53,9 +54,13 @@ class _StoredRun(BaseModel):
 class SavedStep(Document):
     """One line of `checkpoints/index.json`."""
 
-    step: int
+    step: int = Field(ge=0)
     psnr_db: float | None
     """Mean validation PSNR at that step, None where it was not measured."""
+
+
+_INDEX = TypeAdapter(list[SavedStep])
+_STEP = re.compile(r"step-(\d+)")
 
 
 class RunFolder:
@@ -133,18 +138,34 @@ class RunFolder:
                 with suppress(json.JSONDecodeError):
                     yield json.loads(line)
 
+    def forget_after(self, step: int) -> None:
+        """Take logged lines of later steps away: a run that goes on from ``step`` makes those steps again."""
+        logged = list(self.metrics())
+        kept = [line for line in logged if line["step"] <= step]
+        if len(kept) < len(logged):
+            replace_file(self.metrics_path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
     def latest_step(self) -> int:
         """Return the step of the newest complete checkpoint.
 
         Raises:
             RunNotFoundError: Nothing was saved yet.
+            CheckpointError: The file that names it is damaged.
         """
         try:
-            return int(self._latest_path.read_text().strip().removeprefix("step-"))
-        except (FileNotFoundError, ValueError):
+            named = _STEP.fullmatch(self._latest_path.read_text(errors="replace").strip())
+        except FileNotFoundError:
             raise RunNotFoundError(
-                f"{self.path}: no complete checkpoint yet", next_step="train it first, without --resume"
+                f"{self.path}: no complete checkpoint yet",
+                next_step="let it train to its first one; if it no longer trains, remove the folder and begin again",
             ) from None
+        if named is None:
+            raise CheckpointError(
+                f"{self._latest_path}: names no checkpoint",
+                kept=f"the checkpoints in {self.checkpoints}",
+                next_step="write the name of the newest one into it, such as step-001000",
+            )
+        return int(named[1])
 
     def weights_path(self, step: int) -> Path:
         """Averaged weights of a step, the file that is used and shared."""
@@ -159,10 +180,22 @@ class RunFolder:
         return self.state / f"{step_name(step)}.pt"
 
     def saved_steps(self) -> list[SavedStep]:
-        """List the checkpoints, oldest first."""
+        """List the checkpoints, oldest first; without an index those whose files lie there, without their scores.
+
+        Raises:
+            CheckpointError: The index is damaged.
+        """
         if not self._index_path.is_file():
-            return []
-        return [SavedStep.model_validate(item) for item in json.loads(self._index_path.read_text())]
+            steps = (_STEP.match(file.name) for file in sorted(self.checkpoints.glob("step-*.safetensors")))
+            return [SavedStep(step=int(found[1]), psnr_db=None) for found in steps if found]
+        try:
+            return _INDEX.validate_json(self._index_path.read_bytes())
+        except ValidationError as error:
+            raise CheckpointError(
+                f"{self._index_path}: is damaged, so nothing says how good the checkpoints are",
+                kept=f"the checkpoints in {self.checkpoints}",
+                next_step="remove it; it is made again, without the scores so far",
+            ) from error
 
     def commit(self, saved: SavedStep, *, keep_last: int, keep_best: int) -> None:
         """Make a written checkpoint the newest one, then drop what is neither recent nor good."""

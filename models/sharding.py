@@ -63,16 +63,27 @@ def whole_state(optimiser: Optimizer) -> dict[str, Any]:
 
 
 def load_whole_state(optimiser: Optimizer, document: Mapping[str, Any]) -> None:
-    """Load what `whole_state` returned, in shares where the parameters are."""
+    """Load what `whole_state` returned, in shares where the parameters are.
+
+    Raises:
+        ValueError: A tensor of the state has neither its parameter's shape nor a single number.
+        LookupError: There is a state of a parameter that does not exist, or none at all.
+    """
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     state = {
-        i: {
-            name: spread_like(value, parameters[i]) if value.shape == parameters[i].shape else value
-            for name, value in values.items()
-        }
+        i: {name: _like_parameter(value, parameters[i]) for name, value in values.items()}
         for i, values in document["state"].items()
     }
     optimiser.load_state_dict({**document, "state": state})
+
+
+def _like_parameter(value: Tensor, parameter: Tensor) -> Tensor:
+    """Cut a moment as its parameter is cut; a counter stays as it is."""
+    if value.shape == parameter.shape:
+        return spread_like(value, parameter)
+    if value.numel() == 1:
+        return value
+    raise ValueError(f"{tuple(value.shape)} beside a parameter of {tuple(parameter.shape)}")
 
 
 def _blocks(module: nn.Module, *, least: int) -> Iterator[nn.Module]:

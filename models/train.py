@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from models.base import Restorer
 from models.checkpoint import CheckpointInfo, config_document
 from models.config import TrainingConfig
 from models.data import CropLoader, HostBatch, PairDataset, export_digest
+from models.devices import memory_told
 from models.errors import DivergedError, RunExistsError, StorageError, TrainingInterruptedError
 from models.job import TrainingJob
 from models.processes import Processes, StopRequest, gradient_kept_back
@@ -69,14 +70,12 @@ def train(job: TrainingJob, console: Console) -> TrainingResult:
         digest = export_digest(job.export)
         if job.resume:
             require_unchanged(job, digest)
-        elif processes.leads:
-            _begin(job, digest)
-        processes.wait()
         trainer = Trainer(job, dataset, processes, digest)
         if job.resume:
             trainer.load(console)
-        elif job.init is not None:
-            trainer.state.start_from(job.init)
+        else:
+            trainer.begin()
+        processes.wait()
         return trainer.run(console)
 
 
@@ -87,6 +86,9 @@ class Trainer:
         self._job, self._dataset, self._processes, self._digest = job, dataset, processes, digest
         self._settings: TrainingConfig = job.config.training
         self._validator = Validator(job.export, self._settings)
+        self._order = training_order(
+            dataset.classes, self._settings, rank=processes.rank, world=processes.world
+        )
         if self._settings.cpu_threads is not None:
             torch.set_num_threads(self._settings.cpu_threads)
         self.state = TrainingState(job.config, processes)
@@ -119,6 +121,19 @@ class Trainer:
                     raise self._interruption()
         return self._result()
 
+    def begin(self) -> None:
+        """Take the first weights, and make the run's folder once nothing else stands in the way.
+
+        Raises:
+            CheckpointError: The first weights are damaged, or those of another network.
+            RunExistsError: There is a run already.
+            StorageError: The disk refused.
+        """
+        if self._job.init is not None:
+            self.state.start_from(self._job.init)
+        if self._processes.leads:
+            _make_folder(self._job, self._digest)
+
     def save(self) -> None:
         """Write a complete checkpoint; the newest one is replaced only when all its files are on the disk.
 
@@ -143,13 +158,18 @@ class Trainer:
         Raises:
             RunNotFoundError: Nothing was saved yet.
             CheckpointError: One of its files is damaged.
+            StorageError: The disk refused.
         """
-        rest = self.state.load(self._job.run, self._job.run.latest_step())
-        self._seconds_before = float(rest["seconds"])
-        before = rest.get("processes", self._processes.world)
-        if before != self._processes.world and self._processes.leads:
+        run, world = self._job.run, self._processes.world
+        rest = self.state.load(run, run.latest_step())
+        self._seconds_before = rest.seconds
+        if not self._processes.leads:
+            return
+        with self._storing("the log"):
+            run.forget_after(self.state.step)
+        if rest.processes not in (None, world):
             console.say(
-                f"the run began with {before} processes and goes on with {self._processes.world}: "
+                f"the run began with {rest.processes} processes and goes on with {world}: "
                 "other crops follow than would have"
             )
 
@@ -157,10 +177,9 @@ class Trainer:
         settings, processes = self._settings, self._processes
         cores = len(os.sched_getaffinity(0)) // processes.world
         spare = cores if processes.device.type != "cpu" else cores - torch.get_num_threads()
-        order = training_order(self._dataset.classes, settings, rank=processes.rank, world=processes.world)
         return CropLoader(
             self._dataset,
-            order,
+            self._order,
             batch=settings.batch,
             patch_px=settings.patch_px,
             turns=settings.turns,
@@ -182,7 +201,7 @@ class Trainer:
             asked_s = time.perf_counter()
             batch = next(batches).to(self._processes.device)
             waited_s = time.perf_counter() - asked_s
-            with gradient_kept_back(self.state.objective, wanted=number < passes - 1):
+            with self._fitting(), gradient_kept_back(self.state.objective, wanted=number < passes - 1):
                 parts = self.state.objective(batch)
                 (parts["loss"] / passes).backward()
             log.count({k: v.detach() for k, v in parts.items()}, crops=len(batch.ids), waited_s=waited_s)
@@ -190,6 +209,14 @@ class Trainer:
         self._grad_norm = self.state.apply_gradient(learning_rate=rate)
         if self.state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise self._divergence()
+
+    def _fitting(self) -> AbstractContextManager[None]:
+        settings = self._settings
+        return memory_told(
+            f"a pass of {settings.batch} crops of {settings.patch_px} px",
+            kept=f"the checkpoints in {self._job.run.checkpoints}",
+            next_step="lower training.batch and raise training.accumulate as much, or lower training.patch_px",
+        )
 
     def _divergence(self) -> DivergedError:
         return DivergedError(
@@ -274,8 +301,7 @@ def learning_rate_at(progress: float, step: int, settings: TrainingConfig) -> fl
     return settings.final_learning_rate + share * (settings.learning_rate - settings.final_learning_rate)
 
 
-def _begin(job: TrainingJob, digest: str) -> None:
-    """Make the run's folder."""
+def _make_folder(job: TrainingJob, digest: str) -> None:
     try:
         job.run.create(
             job.config, RunRecord(export=str(job.export), export_digest=digest, version=product_version())

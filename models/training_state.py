@@ -10,17 +10,30 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 from torch import Tensor, nn
 
 from models.averaging import AveragedWeights
 from models.base import RestorationBatch, Restorer, Trainable
 from models.checkpoint import CheckpointInfo, load_state, load_weights, save_state, save_weights
 from models.config import RunConfig
+from models.errors import CheckpointError
 from models.precision import uses_bf16
 from models.processes import Processes
 from models.registry import find_model
 from models.run_folder import RunFolder
 from models.sharding import load_whole_state, whole, whole_state
+
+
+class SavedCounters(BaseModel):
+    """What a checkpoint holds beside weights: the optimiser, and what was counted."""
+
+    optimiser: dict[str, Any]
+    skipped_steps: int = Field(ge=0)
+    seconds: FiniteFloat = Field(ge=0)
+    """Time in the loop so far."""
+    processes: int | None = Field(default=None, ge=1)
+    """How many trained together; None in files of the time when nobody asked."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,7 @@ class Snapshot:
 
     raw: Mapping[str, Tensor]
     averaged: Mapping[str, Tensor]
-    rest: Mapping[str, Any]
+    rest: SavedCounters
 
     def write(self, run: RunFolder, step: int, info: CheckpointInfo) -> None:
         """Write the three files of a checkpoint; the one that `models.load` reads comes last.
@@ -38,7 +51,7 @@ class Snapshot:
             OSError: The disk refused.
         """
         save_weights(run.raw_weights_path(step), self.raw, info)
-        save_state(run.optimiser_path(step), self.rest)
+        save_state(run.optimiser_path(step), dict(self.rest))
         save_weights(run.weights_path(step), self.averaged, info)
 
 
@@ -105,26 +118,30 @@ class TrainingState:
 
     def snapshot(self, *, seconds: float) -> Snapshot:
         """Gather everything that a run needs to go on from here; spread weights need every process to ask."""
-        rest = {
-            "optimiser": whole_state(self.optimiser),
-            "skipped_steps": self.skipped,
-            "seconds": seconds,
-            "processes": self._processes.world,
-        }
+        rest = SavedCounters(
+            optimiser=whole_state(self.optimiser),
+            skipped_steps=self.skipped,
+            seconds=seconds,
+            processes=self._processes.world,
+        )
         raw = {name: whole(tensor) for name, tensor in self.model.state_dict().items()}
         return Snapshot(raw, self.average.state_dict(), rest)
 
-    def load(self, run: RunFolder, step: int) -> dict[str, Any]:
-        """Continue from a checkpoint of a run; returns what was saved beside weights and optimiser.
+    def load(self, run: RunFolder, step: int) -> SavedCounters:
+        """Continue from a checkpoint of a run; returns what was saved beside the weights.
 
         Raises:
-            CheckpointError: One of its files is damaged.
+            CheckpointError: One of its files is damaged, or does not fit the network.
         """
-        rest = load_state(run.optimiser_path(step))
+        path = run.optimiser_path(step)
+        rest = _read_counters(path)
         self.start_from(run.weights_path(step))
         load_weights(self.model, run.raw_weights_path(step))
-        load_whole_state(self.optimiser, rest.pop("optimiser"))
-        self.step, self.skipped = step, int(rest["skipped_steps"])
+        try:
+            load_whole_state(self.optimiser, rest.optimiser)
+        except (LookupError, AttributeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: its optimiser state does not fit the network: {error}") from error
+        self.step, self.skipped = step, rest.skipped_steps
         return rest
 
     def start_from(self, checkpoint: Path) -> None:
@@ -152,3 +169,12 @@ class Objective(nn.Module):
     def restore(self, lq: Tensor) -> Tensor:
         """Restore as the model does."""
         return cast("Restorer", self.model).restore(lq)
+
+
+def _read_counters(path: Path) -> SavedCounters:
+    try:
+        return SavedCounters.model_validate(load_state(path))
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise CheckpointError(f"{path}: is damaged: {where}: {problem['msg']}") from error

@@ -50,7 +50,7 @@ class Validator:
         scores: list[PairScore] = []
         triptychs: dict[str, tuple[Pixels, Pixels, Pixels]] = {}
         for pair in self._watched:
-            restored = restore_pixels(model, pair.lq, device)
+            restored = _restored(model, pair.lq, device)
             name = degradation_key(pair.row.degradations)
             value = psnr_db(restored, pair.gt, mask=pair.mask)
             scores.append(PairScore(pair.row.id, name, {"psnr_db": value}))
@@ -66,11 +66,11 @@ class Validator:
         return [pair for pair in centres if pair.mask is None or pair.mask.any()]
 
 
-def restore_pixels(model: Restorer, lq: Pixels, device: torch.device) -> Pixels:
-    """Restore one ``(H, W, 3)`` picture in one piece; returns uint8."""
+def _restored(model: Restorer, lq: Pixels, device: torch.device) -> Pixels:
+    """Restore in one piece, uint8. What is not finite becomes black: a look at a network must not end its training."""
     with torch.no_grad():  # weights that are gathered in inference mode could not be trained afterwards
         restored = model.restore(to_unit([lq], device))[0]
-    return (restored * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return (restored.nan_to_num(0, 1, 0) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
 def _pairs_to_watch(export: Path | str) -> PairDataset:

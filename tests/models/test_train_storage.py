@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from tiny_runs import call_at, same_bits, tiny_job, weights_at
 
 import models.training_state
-from catalog.errors import ExitCode
-from models.errors import RunExistsError, StorageError
+from catalog.errors import ExitCode, InvalidDocumentError
+from models.checkpoint import load_state, save_state
+from models.errors import CheckpointError, RunExistsError, RunNotFoundError, StorageError
 from models.run_folder import RunFolder
 from models.train import train
 
@@ -113,6 +117,120 @@ def test_a_disk_that_fills_up_costs_the_checkpoint_in_progress_alone(
     assert not list(job.run.path.rglob("*.part"))
     train(replace(job, resume=True), console)
     assert same_bits(weights_at(job.run, 3), weights_at(undisturbed.run, 3))
+
+
+def test_what_was_logged_after_the_last_checkpoint_stands_once(make_export, tmp_path, console, monkeypatch):
+    """Killed in step 6 with a checkpoint of step 4: steps 5 and 6 are made, and logged, again."""
+    job = tiny_job(
+        make_export(), tmp_path, "training.steps=8", "training.checkpoint_every=4", "training.log_every=1"
+    )
+    call_at(monkeypatch, step=6, action=_die)
+    with pytest.raises(SystemExit):
+        train(job, console)
+    monkeypatch.undo()
+    assert [line["step"] for line in job.run.metrics()] == [1, 2, 3, 4, 5]
+
+    train(replace(job, resume=True), console)
+
+    assert [line["step"] for line in job.run.metrics()] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def _die() -> None:
+    raise SystemExit
+
+
+@pytest.mark.parametrize("index", ["[{", '[{"step": "last"}]', '{"step": 3}', "\0\1"])
+def test_a_damaged_list_of_checkpoints_is_named_and_can_be_done_without(tmp_path, index):
+    run = RunFolder(tmp_path)
+    run.checkpoints.mkdir()
+    for step in (100, 2_000_000):
+        run.weights_path(step).touch()
+    (run.checkpoints / "index.json").write_text(index)
+
+    with pytest.raises(CheckpointError, match=r"index\.json: is damaged.*kept: the checkpoints.*remove it"):
+        run.saved_steps()
+    (run.checkpoints / "index.json").unlink()
+
+    assert [(saved.step, saved.psnr_db) for saved in run.saved_steps()] == [(100, None), (2_000_000, None)]
+
+
+@pytest.mark.parametrize("text", ["", "step-", "newest", "\0step-7", "step-000001\nstep-000002"])
+def test_a_name_of_no_checkpoint_is_told_from_no_checkpoint(tmp_path, text):
+    run = RunFolder(tmp_path)
+    run.checkpoints.mkdir()
+    with pytest.raises(RunNotFoundError, match="no complete checkpoint yet"):
+        run.latest_step()
+
+    (run.checkpoints / "latest").write_text(text)
+
+    with pytest.raises(CheckpointError, match="names no checkpoint; kept: the checkpoints"):
+        run.latest_step()
+
+
+def _without(name: str) -> Callable[[dict[str, Any]], None]:
+    return lambda state: state.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_without("optimiser"), "is damaged: optimiser: Field required"),
+        (_without("skipped_steps"), "is damaged: skipped_steps: Field required"),
+        (lambda state: state.update(seconds=float("nan")), "is damaged: seconds: Input should be a finite"),
+        (lambda state: state.update(optimiser={}), "its optimiser state does not fit the network"),
+        (lambda state: state["optimiser"].update(param_groups=[]), "its optimiser state does not fit the network"),
+        (
+            lambda state: state["optimiser"]["state"][0].update(exp_avg=torch.zeros(3, 3)),
+            r"does not fit the network: \(3, 3\) beside a parameter of",
+        ),
+        (
+            lambda state: state["optimiser"]["state"].update({10**6: {"exp_avg": torch.zeros(3)}}),
+            "does not fit the network",
+        ),
+    ],
+    ids=["no optimiser", "no counter", "no time", "empty", "no groups", "another shape", "too many"],
+)  # fmt: skip
+def test_a_damaged_optimiser_state_is_named(make_export, tmp_path, console, damage, message):
+    job = tiny_job(make_export(), tmp_path, "training.steps=1")
+    train(job, console)
+    path = job.run.optimiser_path(1)
+    state = load_state(path)
+    damage(state)
+    save_state(path, state)
+
+    with pytest.raises(CheckpointError, match=message) as caught:
+        train(replace(job, resume=True), console)
+    assert caught.value.exit_code == ExitCode.DAMAGED
+
+
+def test_first_weights_of_another_network_leave_no_run_behind(make_export, tmp_path, console):
+    export = make_export()
+    other = tiny_job(export, tmp_path, "training.steps=1", "model.middle_blk_num=2", out="other")
+    train(other, console)
+    job = tiny_job(export, tmp_path, "training.steps=1")
+
+    with pytest.raises(CheckpointError, match=r"middle_blks\.1\.beta is not known to it"):
+        train(replace(job, init=other.run.weights_path(1)), console)
+
+    assert not job.run.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.stages=[{name: first, classes: [snow]}]", "names snow; the export holds"),
+        ("model.enc_blk_nums=[1]", "1 encoder and 2 decoder stages"),
+    ],
+)
+def test_a_configuration_that_cannot_be_trained_leaves_no_run_behind(
+    make_export, tmp_path, console, override, message
+):
+    job = tiny_job(make_export(), tmp_path, override)
+
+    with pytest.raises(InvalidDocumentError, match=message):
+        train(job, console)
+
+    assert not job.run.path.exists()
 
 
 def test_a_torn_line_of_the_log_spoils_no_other(tmp_path):
