@@ -50,17 +50,19 @@ LARGE_BOARDS = (
     BoardSpec(columns=6, rows=5, square_mm=130, marker_mm=98, first_id=15),
 )
 """Larger squares than the shipped profile's, for measuring a rig in small pictures."""
+FAR_BOARDS_MM = (1900.0, 2700.0)
+"""Farther away than on the shipped rig, so that at 640x360 the one board is just near enough to decode."""
 BT709 = ColourTags(matrix="bt709", range="tv", transfer="bt709", primaries="bt709")
 _INSTANTS = 9
 """Poses from the first row's start to the last row's end."""
 
 
 def simulation(*, width: int = 640, height: int = 360, **changes: object) -> SimulationSpec:
-    """The shipped simulated rig with smaller pictures and other changes."""
+    """The shipped simulated rig with smaller pictures, boards farther away and other changes."""
     spec = RigProfile.load("sim").simulation
     assert spec is not None
-    size = {"width": width, "height": height, "frame_rate_hz": 20.0}
-    return SimulationSpec.model_validate(spec.model_dump() | size | changes)
+    small = {"width": width, "height": height, "frame_rate_hz": 20.0, "board_depths_mm": FAR_BOARDS_MM}
+    return SimulationSpec.model_validate(spec.model_dump() | small | changes)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rig.forecast import forecast
+from rig.forecast import board_warnings, forecast
 from rig.plan import CapturePlan
 from rig.profile import RigProfile, shipped_profiles
 
@@ -31,6 +31,12 @@ def test_every_profile_loads_under_its_own_name(path: Path):
 @pytest.mark.parametrize("path", PLANS, ids=lambda p: p.stem)
 def test_every_plan_runs_on_the_simulated_rig(path: Path):
     assert forecast(CapturePlan.load(path), RigProfile.load("sim")).violations == ()
+
+
+@pytest.mark.parametrize("path", shipped_profiles(), ids=lambda p: p.stem)
+def test_the_boards_of_simulated_rigs_stand_near_enough_to_be_read(path: Path):
+    """Otherwise every plan on them begins with a warning, and people learn to pass over warnings."""
+    assert list(board_warnings(RigProfile.load(path.stem))) == []
 
 
 @pytest.mark.parametrize("words", README_COMMANDS, ids=" ".join)
