@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from catalog.errors import CleanplateError
+from catalog.errors import CleanplateError, FileRefusedError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -168,9 +168,18 @@ def run_app(app: Callable[[], object]) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that left (`| head`) ends us quietly
     try:
         app()
-    except CleanplateError as error:
+    except (CleanplateError, OSError) as error:
         if os.environ.get("CLEANPLATE_DEBUG"):
             raise
-        line = f"error {error.code}: {error}".replace("\n", " ")
+        told = error if isinstance(error, CleanplateError) else _refused_file(error)
+        line = f"error {told.code}: {told}".replace("\n", " ")
         print(plain_text(line), file=sys.stderr)  # noqa: T201
-        raise SystemExit(int(error.exit_code)) from None
+        raise SystemExit(int(told.exit_code)) from None
+
+
+def _refused_file(error: OSError) -> CleanplateError:
+    place = "" if error.filename is None else f"{error.filename}: "
+    return FileRefusedError(
+        f"{place}{error.strerror or error}",
+        next_step="see that the place exists, may be written and has space left; --debug shows where it happened",
+    )

@@ -62,6 +62,13 @@ class MissingExtraError(CleanplateError, ImportError):
     exit_code = ExitCode.MISSING
 
 
+class FileRefusedError(CleanplateError, OSError):
+    """The system refused a file or folder that a command needs: not there, not allowed, or no space left."""
+
+    code = "CP-FIL-001"
+    exit_code = ExitCode.MISSING
+
+
 class ClusterError(CleanplateError, ConnectionError):
     """The Dask scheduler does not answer."""
 

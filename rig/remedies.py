@@ -9,6 +9,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType({
     "CP-000": "The line of the error says what to do next.",
     "CP-DOC-001": "Go to the line and column named; the message gives the nearest valid key or the values allowed.",
     "CP-ENV-001": "Install the extra that is named: pip install 'cleanplate[NAME]'.",
+    "CP-FIL-001": "Name a place that exists and may be written, with --data or -o, or free space on its disk.",
     "CP-DSK-001": "Start the scheduler, or correct --dask; without it the work is done on this machine.",
     "CP-WRK-001": "Free memory or lower --workers, then give the same command again; what was done is not done again.",
     "CAT-000": "The line of the error says what to do next.",

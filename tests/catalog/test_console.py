@@ -53,6 +53,17 @@ def test_an_error_is_one_line_with_its_code_and_what_to_do_next(monkeypatch, cap
     assert captured.err == ("error TEST-001: the shelf is on fire; kept: the camera; next: call somebody\n")
 
 
+def test_a_file_that_the_system_refuses_is_one_line_too(monkeypatch, capsys):
+    code = run(app_that_raises(PermissionError(13, "Permission denied", "/data/x.png")), monkeypatch)
+
+    assert code == 3
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "error CP-FIL-001: /data/x.png: Permission denied; next: see that the place exists"
+    )
+    assert len(error.splitlines()) == 1
+
+
 def test_debug_shows_the_traceback(monkeypatch):
     monkeypatch.setenv("CLEANPLATE_DEBUG", "1")
 
