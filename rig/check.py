@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -213,12 +213,17 @@ def _rail(rig: Rig) -> Iterator[Finding]:
         f"homed at {poll.position_mm:.2f} mm, no switch pressed",
         f"switch {', '.join(sorted(poll.limits))} is pressed after homing: move the carriage off it, check the wiring",
     )
-    yield Finding(
-        "rail limits",
-        "ok",
+    limits = (
         f"travel {settings.travel_mm[0]:g} to {settings.travel_mm[1]:g} mm, "
-        f"at most {settings.max_velocity_mm_s:g} mm/s, ramps at {settings.acceleration_mm_s2:g} mm/s²; "
-        "written and read back",
+        f"at most {settings.max_velocity_mm_s:g} mm/s, ramps at {settings.acceleration_mm_s2:g} mm/s²"
+    )
+    untold = rail.account().warnings
+    yield _judged(
+        "rail limits",
+        not untold,
+        "; ".join((limits, *untold)) if untold else f"{limits}; written and read back",
+        "compare the controller's own configuration with the profile; this program cannot",
+        otherwise="warning",
     )
 
 
@@ -356,6 +361,7 @@ def _movie(name: str, camera: Camera, rig: Rig) -> Finding:
 
 def _together(rig: Rig) -> Iterator[Finding]:
     """Ask the rail and all cameras at once, as in a take."""
+    line_before = rig.rail.account().line
     over = threading.Event()
     frames: dict[str, int] = dict.fromkeys((n for n, c in rig.cameras.items() if c.capabilities.live_view), 0)
     watchers = [threading.Thread(target=_count_previews, args=(rig, n, frames, over)) for n in frames]
@@ -378,6 +384,19 @@ def _together(rig: Rig) -> Iterator[Finding]:
         f"rail {len(polls) / _RATE_TEST_S:.0f} answers/s, slowest {slowest_ms:.0f} ms"
         + (f"; {views}" if views else ""),
         "rail and camera disturb each other: use another USB port or hub for each",
+    )
+    yield _line(line_before, rig.rail.account().line, answers=len(polls))
+
+
+def _line(before: Mapping[str, int], after: Mapping[str, int], *, answers: int) -> Finding:
+    troubles = {kind: count - before.get(kind, 0) for kind, count in after.items()}
+    told = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in troubles.items() if count)
+    return _judged(
+        "rail line",
+        not told,
+        told or f"{answers} answers without a fault",
+        "use a short shielded cable, away from the motor's; a ferrite at each end, another USB port",
+        otherwise="warning",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Literal
 
@@ -36,6 +36,7 @@ from rig.events import (
     SessionClosed,
     SessionOpened,
     TakeFinished,
+    Warned,
 )
 from rig.live_check_process import LiveCheckProcess
 from rig.passage import Passage, StopWatch, sweep_of
@@ -79,6 +80,7 @@ class SessionRunner:
         self._record = self._folder.record()
         self._plan = CapturePlan.model_validate(self._record.plan)
         self._clock = rig.clock
+        self._line_before: Mapping[str, int] = {}
         self._queue: deque[RoundRecord] = deque()
         self._failures: Counter[str] = Counter()
         self._camera: CameraThread
@@ -96,18 +98,35 @@ class SessionRunner:
         done = self._folder.valid_takes()
         self._queue.extend(r for r in self._record.rounds if r.name not in done)
         self._tell_opened()
-        self._recorder.note("run_started", rounds=[r.name for r in self._queue])
         try:
+            self._recorder.note("run_started", rounds=[r.name for r in self._queue])
+            self._note_rail()
             with ExitStack() as stack:
                 self._assemble(stack)
                 self._record_all()
         except RigError as error:
             with contextlib.suppress(StorageError):  # the next run needs no such row
-                self._recorder.note("run_interrupted", reason=error.message)
+                self._recorder.note(
+                    "run_interrupted", reason=error.message, line_troubles=self._line_troubles()
+                )
             self._tell_closed(complete=False)
             raise self._interrupted(error) from error
-        self._recorder.note("run_finished")
+        self._recorder.note("run_finished", line_troubles=self._line_troubles())
         self._tell_closed(complete=True)
+
+    def _note_rail(self) -> None:
+        """Keep what the controller is set to, and tell what it cannot be held to."""
+        account = self._rig.rail.account()
+        self._line_before = account.line
+        self._recorder.note("devices", rail=self._rig.rail.identity, settings=account.settings)
+        for text in account.warnings:
+            self._recorder.note("warned", text=text)
+            self._emit(Warned(t_host_s=self._clock.now(), round=self._record.rounds[0].name, text=text))
+
+    def _line_troubles(self) -> dict[str, int]:
+        """Count by kind what went wrong on the rail's line in this run and was repaired."""
+        line = self._rig.rail.account().line
+        return {kind: count - self._line_before.get(kind, 0) for kind, count in line.items()}
 
     def _assemble(self, stack: ExitStack) -> None:
         name, camera = next(iter(self._rig.cameras.items()))

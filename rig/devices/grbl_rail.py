@@ -8,6 +8,7 @@ the carriage with this one move to finish, inside its soft limits.
 from __future__ import annotations
 
 import threading
+from dataclasses import asdict
 
 from catalog.session_folder import SweepRecord
 from rig.clock import SessionClock
@@ -29,7 +30,7 @@ from rig.devices.grbl_link import GrblLink, GrblRefusedError, LinkStatistics
 from rig.devices.grbl_outputs import TOGGLES, GrblOutputs
 from rig.devices.grbl_protocol import StatusReport
 from rig.devices.grbl_settings import GrblSettings, MachineFrame
-from rig.devices.rail import RailCapabilities, RailPoll, RailState
+from rig.devices.rail import RailAccount, RailCapabilities, RailPoll, RailState
 from rig.devices.wire import SerialWire, Wire
 from rig.errors import (
     DeviceError,
@@ -126,6 +127,11 @@ class GrblRail:
         self._carriage.set_steps(self._readback.found.get(100))
         self._jogger = GrblJogger(self._carriage, self.settings, self.dialect)
         self._prepared = None
+
+    def account(self) -> RailAccount:
+        """Return the controller's settings, what it cannot be held to, and what went wrong on the wire."""
+        settings = {f"${number}": value for number, value in self._readback.found.items()}
+        return RailAccount(settings, self.warnings, asdict(self.statistics))
 
     def close(self) -> None:
         """Release the wire. Safe to call twice."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from catalog.session_folder import SweepRecord
@@ -27,7 +27,7 @@ from rig.devices.arrival import (
 )
 from rig.devices.envelope import CRAWL_VELOCITY_MM_S, Motion, check_motion, ramp_mm
 from rig.devices.modbus_settings import ModbusRailSettings
-from rig.devices.rail import RailCapabilities, RailPoll, RailState
+from rig.devices.rail import RailAccount, RailCapabilities, RailPoll, RailState
 from rig.errors import (
     DeviceError,
     DeviceTimeoutError,
@@ -114,6 +114,10 @@ class ModbusRail:
             self.close()
             raise
         self.identity = f"{self.settings.drive}, unit {self.settings.unit} at {self.settings.baud} baud"
+
+    def account(self) -> RailAccount:
+        """Return what went wrong on the line; its limits were written and read back, the rest is the drive's."""
+        return RailAccount({}, (), {} if self._link is None else asdict(self._link.statistics))
 
     def close(self) -> None:
         """Release the line. Safe to call twice."""

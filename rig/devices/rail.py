@@ -6,6 +6,7 @@ Units are mm, mm/s and s; drivers convert at the wire and nowhere else. Position
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -62,6 +63,18 @@ class RailCapabilities:
     """Longest wait between `Rail.stop` and its bytes on the wire; 0 where they never wait for anything."""
 
 
+@dataclass(frozen=True)
+class RailAccount:
+    """What a controller is set to and how well it is heard, for the record of a session."""
+
+    settings: Mapping[str, float]
+    """As read back at `Rail.open`, by the controller's own names (``$23``); empty where it lists none."""
+    warnings: tuple[str, ...]
+    """What it cannot be held to, in plain words."""
+    line: Mapping[str, int]
+    """How often something went wrong on the line since `Rail.open` and was repaired, by kind."""
+
+
 class Rail(Protocol):
     """A motorised slide rail. Calls block until done or their deadline has passed.
 
@@ -79,6 +92,9 @@ class Rail(Protocol):
 
     def open(self) -> None:
         """Connect, identify, assert and read back the limits. Does not move."""
+
+    def account(self) -> RailAccount:
+        """Return what is worth keeping of an open rail."""
 
     def close(self) -> None:
         """Release the wire; the carriage must be at rest. Safe to call twice."""

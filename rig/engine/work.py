@@ -179,9 +179,7 @@ class RigWork:
         rig = self.devices.set_up(order.stage)
         self._await_cameras()
         with order.open(rig, announce=self._announce) as recorder:
-            if order.resumed is None:
-                recorder.note("devices", rail=rig.rail.identity)
-                self._pass_on(order, recorder)
+            self._pass_on(order, recorder)
             self.tracker = ProgressTracker(order, recorder.folder)
             SessionRunner(rig, recorder, emit=self._observe, control=self.control, operator=self.cards).run()
             return recorder.folder

@@ -95,7 +95,8 @@ def test_grblhal_is_known_by_its_banner_and_asked_for_more():
     assert {"ENUMS", "HOME"} <= rail.dialect.new_options
     assert "M" in rail.dialect.options
     assert rail.identity == "GrblHAL 1.1f [VER:1.1f.20240817:]"
-    assert rail.warnings == ()
+    assert rail.account().warnings == ()
+    assert rail.account().settings["$27"] == 2.0
     wire.assert_exhausted()
 
 

@@ -79,6 +79,7 @@ def test_opening_writes_the_limits_and_reads_them_back(peer: DrivePeer, rail: Mo
     assert rail.identity == "leadshine-rs, unit 1 at 115200 baud"
     assert rail.capabilities.position_is_measured
     assert rail.capabilities.stop_bound_s == pytest.approx(0.42 + 2 * 0.00175 + 40 * 11 / 115200)
+    assert rail.account().line == dict.fromkeys(("silent", "garbled", "refused", "retries"), 0)
 
 
 def test_settings_that_are_right_already_are_not_written_again(peer: DrivePeer, rail: ModbusRail) -> None:
