@@ -22,8 +22,10 @@ from catalog.session_folder import ExposureSettings, replace_file
 from rig.assembly import Rig
 from rig.devices.camera import Camera
 from rig.devices.gphoto2_errors import camera_holder
-from rig.errors import DeviceError, RigError
+from rig.engine.signals import EndingSignals
+from rig.errors import DeviceError, MoveInterruptedError, RigError
 from rig.profile import RigProfile
+from rig.stoppable import stoppable
 
 MIN_FREE_GB = 10.0
 MIN_BATTERY_PERCENT = 20
@@ -42,6 +44,8 @@ _WAKE_S = 30.0
 _DISK_TEST_BYTES = 64 << 20
 _HOMING_TIMEOUT_S = 120.0
 SAFETY_FILE = "safety.json"
+WHAT = "the check"
+"""What a stop interrupts, for messages."""
 
 SAFETY_CHECKLIST = (
     "an emergency stop within reach cuts the motor driver's enable",
@@ -73,7 +77,12 @@ class Finding:
 
 
 def check(
-    profile: RigProfile, *, data: Path, photos: Path | None = None, confirm: Confirm | None = None
+    profile: RigProfile,
+    *,
+    data: Path,
+    photos: Path | None = None,
+    confirm: Confirm | None = None,
+    signals: EndingSignals | None = None,
 ) -> Iterator[Finding]:
     """Yield one finding after the other.
 
@@ -83,6 +92,10 @@ def check(
         photos: Photographs for a simulated world.
         confirm: Shows the safety check list of a real rig and returns whether the operator confirms all of it; None
             where nobody can be asked.
+        signals: What this process does with signals: they stop the rail. None to leave them alone.
+
+    Raises:
+        MoveInterruptedError: Somebody stopped it.
     """
     yield from _disk(profile, data)
     yield _clock()
@@ -90,13 +103,25 @@ def check(
         yield _safety(profile, data, confirm)
         yield from _connections(profile)
     try:
-        with Rig(profile, scene="check", data=data, photos=photos) as rig:
-            yield from _guarded("rail", lambda: _rail(rig))
-            for name in rig.cameras:
-                yield from _guarded(f"camera {name}", lambda n=name: _camera(rig, n))  # type: ignore[misc]
-            yield from _guarded("together", lambda: _together(rig))
+        with (
+            Rig(profile, scene="check", data=data, photos=photos) as rig,
+            stoppable(rig, WHAT, signals=signals) as halt,
+        ):
+            for finding in _devices(rig):
+                halt.require_free()
+                yield finding
+            halt.require_free()
+    except MoveInterruptedError:
+        raise
     except RigError as error:
         yield _failed("rig", error)
+
+
+def _devices(rig: Rig) -> Iterator[Finding]:
+    yield from _guarded("rail", lambda: _rail(rig))
+    for name in rig.cameras:
+        yield from _guarded(f"camera {name}", lambda n=name: _camera(rig, n))  # type: ignore[misc]
+    yield from _guarded("together", lambda: _together(rig))
 
 
 def _guarded(what: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

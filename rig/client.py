@@ -272,8 +272,11 @@ def stop_engine(address: EngineAddress, *, emergency: bool = False, by: str) -> 
 
 
 def find_engine(rig: str) -> EngineAddress | None:
-    """Return the engine that runs a rig, the newest of them where it is a simulated one; None where none does."""
-    found = running_engines(rig)
+    """Return the engine that runs a rig, the newest of them where it is a simulated one; None where none does.
+
+    What can be stopped and takes no clients, as a check that runs, is no engine.
+    """
+    found = [address for address in running_engines(rig) if address.socket_path.exists()]
     return max(found, key=lambda a: a.stop_path.stat().st_mtime) if found else None
 
 

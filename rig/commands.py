@@ -25,6 +25,7 @@ from rig.profile import RigProfile, shipped_profiles
 if TYPE_CHECKING:
     from alignment.calibration.store import StoredCalibration
     from rig.by_hand import HandMotion
+    from rig.check import Finding
     from rig.control import Operator
     from rig.engine.cards import Bystander
 
@@ -288,19 +289,19 @@ def list_devices(console: Console, *, timeout_s: float) -> int:
 
 def check_rig(console: Console, profile_name: str, *, arm: str | None, photos: Path | None) -> int:
     """Open everything and report each finding; returns the exit code."""
-    from rig.check import check
+    from rig.check import WHAT, check
+    from rig.engine.signals import EndingSignals
     from rig.record import require_armed
+    from rig.stoppable import interrupted
 
     profile = RigProfile.load(profile_name)
     require_armed(profile, arm, interactive=sys.stdin.isatty(), prompt=_prompt)
     confirm = _confirm_safety if sys.stdin.isatty() else None
     findings = []
-    for finding in check(profile, data=console.data, photos=photos, confirm=confirm):
-        findings.append(finding)
-        if not console.json:
-            console.put(f"{_MARKS[finding.level]} {finding.what}: {finding.text}")
-            if finding.mend:
-                console.put(f"    mend: {finding.mend}")
+    with EndingSignals(lambda by: interrupted(WHAT, by)) as signals:
+        for finding in check(profile, data=console.data, photos=photos, confirm=confirm, signals=signals):
+            findings.append(finding)
+            _show_finding(console, finding)
     fine = all(f.ok for f in findings)
     if console.json:
         console.put_json({"findings": [{**asdict(f), "ok": f.ok} for f in findings], "ok": fine})
@@ -313,6 +314,14 @@ def check_rig(console: Console, profile_name: str, *, arm: str | None, photos: P
 
 
 _MARKS = {"ok": "✓", "warning": "▲", "problem": "✕"}
+
+
+def _show_finding(console: Console, finding: Finding) -> None:
+    if console.json:
+        return
+    console.put(f"{_MARKS[finding.level]} {finding.what}: {finding.text}")
+    if finding.mend:
+        console.put(f"    mend: {finding.mend}")
 
 
 def _confirm_safety(checklist: Sequence[str]) -> bool:

@@ -137,7 +137,7 @@ class SessionInterruptedError(RigError):
 
 
 class MoveInterruptedError(RigError):
-    """A move by hand was stopped by a signal before its end."""
+    """A move by hand, or a check of the rig, was stopped before its end."""
 
     code = "RIG-HAND-001"
     exit_code = ExitCode.INTERRUPTED

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from small_rig import run_rig, write_profile
+from small_rig import rig_command, run_rig, write_profile
 
+from rig.by_hand import stop
 from rig.check import SAFETY_CHECKLIST, check
+from rig.client import find_engine
 from rig.profile import RigProfile, find_profile
+from rig.runtime import running_engines
 
 
 def findings_of(profile: Path, data: Path) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -31,10 +36,12 @@ def test_a_sound_rig_is_ready_and_everything_was_measured(tmp_path):
         "clock",
         "rail",
         "rail switches",
+        "rail line",
         "camera main battery",
         "markers",
     } <= set(findings)
     assert findings["camera main movie"]["text"].startswith("320x192 at 15.00 frames/s, h264")
+    assert findings["rail limits"]["text"].endswith("ramps at 200 mm/s²; written and read back")
 
 
 def test_without_boards_the_doctor_says_what_is_tracked_instead(tmp_path):
@@ -103,8 +110,15 @@ def test_faults_named_in_the_profile_happen(tmp_path):
 
 @pytest.mark.timeout(150)
 def test_a_camera_whose_first_frame_is_late_is_looked_at_again(tmp_path):
-    """The body is frozen for 9 s; the library gives a frame up after 7.5 s (three times 2.5 s)."""
-    profile = write_profile(tmp_path, camera_faults={"freezes_at": "preview", "freeze_s": 9})
+    """The body is frozen for 9 s; the library gives a frame up after 7.5 s (three times 2.5 s).
+
+    On the way every tenth report of the rail is torn: a warning, since each was asked for again.
+    """
+    profile = write_profile(
+        tmp_path,
+        camera_faults={"freezes_at": "preview", "freeze_s": 9},
+        rail_faults={"replies": [{"kind": "tear_report", "nth": 10, "every": 10}]},
+    )
 
     findings = {f.what: f for f in check(RigProfile.load(str(profile)), data=tmp_path)}
 
@@ -112,6 +126,30 @@ def test_a_camera_whose_first_frame_is_late_is_looked_at_again(tmp_path):
     assert "at attempt" in findings["camera main live view"].text
     assert "boards in view" in findings["markers"].text
     assert "recorded, fetched, deleted" in findings["camera main movie"].text
+    assert findings["rail line"].level == "warning"
+    assert "discarded lines" in findings["rail line"].text
+
+
+@pytest.mark.parametrize("way", ["rig stop", "SIGTERM"])
+def test_a_check_is_stopped_as_an_engine_is(tmp_path, monkeypatch, way: str):
+    """It homes, which nothing but a stop of the controller ends: until its devices are closed it can be told to."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    command = rig_command("check", write_profile(tmp_path, rate=1), "--data", tmp_path)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        while not running_engines("sim"):
+            assert child.poll() is None
+            threading.Event().wait(0.05)
+        assert find_engine("sim") is None, "nobody can attach to it"
+
+        if way == "SIGTERM":
+            child.terminate()
+        else:
+            stop(None, emergency=False)
+        found, said = child.communicate(timeout=50)
+
+    assert child.returncode == 6
+    assert said.startswith("error RIG-HAND-001: the check was stopped by")
+    assert "rail switches" not in found
 
 
 def test_a_fault_that_there_is_not_is_named(tmp_path):
