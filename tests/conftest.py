@@ -15,6 +15,8 @@ REPOSITORY = Path(__file__).parent.parent
 
 # Before numpy is loaded, here and in every child: the workers share the cores, and its idle threads spin.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Hundreds of short processes would each compile our sources anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
