@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from models.cli import main
 from models.images import plain_picture, read_pixels, write_png
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +27,21 @@ def _models(*arguments: str, data: Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "models", *arguments],
         capture_output=True, text=True, env=environment, cwd=data, timeout=50, check=False,
     )  # fmt: skip
+
+
+@pytest.fixture
+def models_here(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run `models` in this process, which has loaded torch already; answers exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLEANPLATE_DATA", str(tmp_path))
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["models", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return command
 
 
 @pytest.mark.parametrize(
@@ -117,13 +134,15 @@ def test_a_model_is_trained_scored_and_used_from_the_command_line(make_export, t
         (["restore", "gone", "x.png", "-o", "out"], 2, "x.png: no such file"),
     ],
 )
-def test_wrong_things_get_one_line_and_the_right_exit_code(make_export, tmp_path, arguments, code, message):
+def test_wrong_things_get_one_line_and_the_right_exit_code(
+    make_export, models_here, arguments, code, message
+):
     export = make_export(classes=[], test_classes=["rain"])
     arguments = [str(export) if a == "EMPTY" else a for a in arguments]
 
-    shown = _models(*arguments, data=tmp_path)
+    returned, out, error = models_here(*arguments)
 
-    assert shown.returncode == code, shown.stderr
-    assert message in shown.stderr
-    assert len(shown.stderr.strip().splitlines()) == 1
-    assert shown.stdout == ""
+    assert returned == code, error
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert out == ""
