@@ -214,6 +214,7 @@ def _card(pair: AuditPair, measured: PairMeasurement, pictures: PairPictures) ->
     facts = (
         ("shift, px", f"{number(measured.shift_px[0], 2)}, {number(measured.shift_px[1], 2)}"),
         ("p95, px", number(measured.epe_p95_px, 3)),
+        ("turn, deg", ", ".join(number(a, 3) for a in measured.rotation_deg)),
         ("leftover, px", number(measured.local_p90_px, 3)),
         ("ECC, px", f"{number(ecc[0], 2)}, {number(ecc[1], 2)}" if ecc else "failed"),
         ("parts", _PARALLAX_WORDS[measured.parallax]),

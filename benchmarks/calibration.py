@@ -30,7 +30,7 @@ from rig.sim.carriage import Carriage
 
 RESULTS = Path(__file__).parent / "results" / "calibration.json"
 K1, K2, READOUT_S, MM_PER_MM, CLOCK_OFFSET_S = -0.05, 0.04, 0.015, 1.002, 0.35
-LADDER_S = (0.000625, 0.00125, 0.0025, 0.005, 0.01, 0.02)
+LADDER_S = (0.000625, 0.001, 0.002, 0.003125, 0.005, 0.0125, 0.02)
 ISOS = (400, 1600, 6400)
 
 
@@ -47,7 +47,9 @@ def calibration_session(data: Path, truth: RigTruth, *, seed: int) -> RenderedSe
         for k, s in enumerate(LADDER_S)
     ]
     isos = [
-        planned_round(10 + k, f"iso{iso}", iso=iso, exposure_s=0.5 / iso, degradations=("noise",))
+        planned_round(
+            4 + len(LADDER_S) + k, f"iso{iso}", iso=iso, exposure_s=0.5 / iso, degradations=("noise",)
+        )
         for k, iso in enumerate(ISOS)
     ]
     rig = RenderedSession(data, [*sweeps, *ladder, *isos], truth=truth, name="calibration")

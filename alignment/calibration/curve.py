@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from statistics import NormalDist
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from alignment.photometry import ToneCurve, measured_tone_curve, standard_tone_c
 _SLOPE_STEP = 2.0
 """Codes to either side over which a slope is taken."""
 _ROUNDING_SIGMA = 12**-0.5
+_QUANTILES = 65
 
 
 @cache
@@ -41,10 +43,28 @@ def slope_of_light(tone: ToneCurve, codes: Array) -> Array:
     return np.asarray((bright - dark) / (high - low), np.float64)
 
 
-def code_sigma(noise: NoiseCalibration, tone: ToneCurve, codes: Array) -> Array:
-    """Standard deviation of one channel of a pixel in codes, rounding left out; ``codes`` of any shape, 0..255."""
-    light = tone.light(codes.astype(np.float32)).astype(np.float64)
-    return np.asarray(light_sigma(noise, light) / slope_of_light(tone, codes), np.float64)
+def recorded(noise: NoiseCalibration, tone: ToneCurve, light: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of one channel in codes, as clipped and coded, rounding left out.
+
+    Near black and under strong noise the curve is not straight over what a pixel scatters: codes below 0 do not
+    exist, and the slope of the curve at the mean would tell several times too much.
+
+    Args:
+        noise: Of the ISO setting.
+        tone: The camera's curve.
+        light: What falls on the pixels, ``(n,)``, white = 1.
+    """
+    scattered = light[:, None] + light_sigma(noise, light)[:, None] * _normal_quantiles()
+    codes = tone.codes(np.clip(scattered, 0.0, 1.0).astype(np.float32)).astype(np.float64)
+    return codes.mean(axis=1), codes.std(axis=1)
+
+
+@cache
+def _normal_quantiles() -> Array:
+    """Normal numbers of equal probability, of variance 1."""
+    shares = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    values = np.array([NormalDist().inv_cdf(float(share)) for share in shares])
+    return values / values.std()
 
 
 def pixel_noise(found: Calibration, *, iso: int, light: float) -> float | None:
@@ -53,7 +73,7 @@ def pixel_noise(found: Calibration, *, iso: int, light: float) -> float | None:
     Args:
         found: What is known of the camera.
         iso: The setting; one that was not measured has its electrons scaled from the nearest that was.
-        light: What falls on the pixel, white = 1; more than white is clipped.
+        light: What falls on the pixel, white = 1.
 
     Returns:
         Standard deviation of one channel in codes, rounding included; None where no noise was measured.
@@ -61,9 +81,8 @@ def pixel_noise(found: Calibration, *, iso: int, light: float) -> float | None:
     if not found.noise:
         return None
     tone = standard_tone_curve("bt709") if found.tone is None else tone_curve(found.tone, "measured")
-    code = tone.codes(np.array([min(light, 1.0)], np.float32)).astype(np.float64)
-    sigma = float(code_sigma(_noise_of(found.noise, iso), tone, code)[0])
-    return float(np.hypot(sigma, _ROUNDING_SIGMA))
+    _, sigma = recorded(_noise_of(found.noise, iso), tone, np.array([light]))
+    return float(np.hypot(sigma[0], _ROUNDING_SIGMA))
 
 
 def _noise_of(measured: Sequence[NoiseCalibration], iso: int) -> NoiseCalibration:

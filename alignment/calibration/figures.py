@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.calibration.curve import code_sigma, tone_curve
+from alignment.calibration.curve import recorded, tone_curve
 from alignment.calibration.document import (
     Calibration,
     LensCalibration,
@@ -82,12 +82,12 @@ def _bend_figure(
     spans = ", ".join(
         f"{q} {np.ptp(value):.4f} {unit}" for q, (value, _) in zip(quantities, curves, strict=True)
     )
-    caption = f"Largest less smallest: {spans}. Shaded: twice the standard deviation."
+    caption = f"Peak to peak: {spans}."
     drawing = Drawing(f"bend-{name}", _HEIGHT, title=title, description=caption)
     top = drawing.legend(14, [("line", f"line s{k}", q) for k, q in enumerate(quantities)], left_px=LEFT)
     reach = np.concatenate([value + times * sigma for value, sigma in curves for times in (-2, 2)])
     panel = _panel(drawing, top, x=spread(place, margin=0.02), y=spread(reach))
-    panel.axes("position in mm", unit)
+    panel.axes("position in mm", unit, y_ticks=6)
     for k, (value, sigma) in enumerate(curves):
         panel.area(place, value - 2 * sigma, value + 2 * sigma, f"sigma s{k}")
         panel.line(place, value, f"line s{k}")
@@ -125,7 +125,7 @@ def _correction_figure(tone: ToneCalibration) -> Figure:
     seen = (codes >= tone.measured_codes[0]) & (codes <= tone.measured_codes[1])
     low, value, high = (100 * np.expm1(log_light[seen] + times * sigma[seen]) for times in (-2, 0, 2))
     panel = _panel(drawing, _LABEL_PX, x=(0.0, 255.0), y=spread([0.0, *low, *high]))
-    panel.axes("code", "per cent of light")
+    panel.axes("code", "per cent of light", y_ticks=6)
     panel.area(codes[seen], low, high, "sigma")
     panel.line(codes[seen], value, "line s0")
     return Figure(title, drawing.markup(), caption)
@@ -133,14 +133,19 @@ def _correction_figure(tone: ToneCalibration) -> Figure:
 
 def _noise_figure(found: Calibration) -> Figure:
     title = "Noise of a pixel"
-    caption = "Standard deviation of one channel by photon transfer, in codes over the mean code."
+    caption = (
+        "Standard deviation of one channel as recorded; near black and white, clipping takes part of it away."
+    )
     tone = standard_tone_curve("bt709") if found.tone is None else tone_curve(found.tone, "measured")
-    curves = [code_sigma(noise, tone, _CODES) for noise in found.noise]
+    light = tone.light(_CODES.astype(np.float32)).astype(np.float64)
+    curves = [recorded(noise, tone, light) for noise in found.noise]
     drawing = Drawing("noise", _HEIGHT, title=title, description=caption)
     entries = [("line", f"line s{k % SERIES}", f"ISO {noise.iso}") for k, noise in enumerate(found.noise)]
     top = drawing.legend(14, entries, left_px=LEFT)
-    panel = _panel(drawing, top, x=(0.0, 255.0), y=(0.0, 1.08 * max(float(c.max()) for c in curves)))
+    panel = _panel(
+        drawing, top, x=(0.0, 255.0), y=(0.0, 1.08 * max(float(sigma.max()) for _, sigma in curves))
+    )
     panel.axes("mean code", "standard deviation in codes")
-    for k, curve in enumerate(curves):
-        panel.line(_CODES, curve, f"line s{k % SERIES}")
+    for k, (mean, sigma) in enumerate(curves):
+        panel.line(mean, sigma, f"line s{k % SERIES}")
     return Figure(title, drawing.markup(), caption)

@@ -19,7 +19,9 @@ from alignment.report_words import number
 class NumberRow:
     """One measured number."""
 
-    what: str
+    group: str
+    """Of what: lens, a board, rail and shutter, or an ISO setting."""
+    name: str
     value: str
     sigma: str
     unit: str
@@ -28,9 +30,8 @@ class NumberRow:
 
     @property
     def words(self) -> str:
-        """Value, sigma and unit in one text, then the note."""
-        note = f" ({self.note})" if self.note else ""
-        return f"{self.value} ± {self.sigma} {self.unit}".rstrip() + note
+        """Value, sigma and unit in one text."""
+        return f"{self.value} ± {self.sigma} {self.unit}".rstrip()
 
 
 def number_rows(found: Calibration) -> Iterator[NumberRow]:
@@ -41,40 +42,47 @@ def number_rows(found: Calibration) -> Iterator[NumberRow]:
         yield from _board_rows(board)
     if found.rail is not None and found.rail.mm_per_mm is not None:
         note = "divide the steps per mm of the controller by it"
-        yield _row("rail scale", found.rail.mm_per_mm, 5, "mm per mm", note=note)
+        yield _row("rail and shutter", "rail scale", found.rail.mm_per_mm, 5, "mm per mm", note=note)
     if found.readout is not None:
         note = "from the first to the last row"
-        yield _row("readout", found.readout.readout_s, 2, "ms", scale=1e3, note=note)
+        yield _row("rail and shutter", "readout", found.readout.readout_s, 2, "ms", scale=1e3, note=note)
     for noise in found.noise:
         yield from _noise_rows(noise)
 
 
 def _lens_rows(lens: LensCalibration) -> Iterator[NumberRow]:
-    yield _row("focal length", lens.focal_px, 1, "px", note=f"from the {lens.focal_source}")
+    yield _row("lens", "focal length", lens.focal_px, 1, "px", note=f"from the {lens.focal_source}")
     for axis, measured in zip("xy", lens.principal_px, strict=True):
-        yield _row(f"principal point, {axis}", measured, 1, "px")
+        yield _row("lens", f"principal point, {axis}", measured, 1, "px")
     note = "" if lens.distortion_k2 is not None else "k2 was not told from 0"
-    yield _row("distortion k1", lens.distortion_k1, 4, "", note=note)
+    yield _row("lens", "distortion k1", lens.distortion_k1, 4, "", note=note)
     if lens.distortion_k2 is not None:
-        yield _row("distortion k2", lens.distortion_k2, 4, "")
+        yield _row("lens", "distortion k2", lens.distortion_k2, 4, "")
 
 
 def _board_rows(board: BoardCalibration) -> Iterator[NumberRow]:
-    name = f"board from {board.first_id}"
-    yield _row(f"{name}, scale", board.px_per_mm, 5, "px/mm")
-    yield _row(f"{name}, depth", board.depth_mm, 0, "mm")
-    yield _row(f"{name}, tilt", board.tilt_deg, 2, "deg")
+    group = f"board from {board.first_id}"
+    yield _row(group, "scale", board.px_per_mm, 5, "px/mm")
+    yield _row(group, "depth", board.depth_mm, 0, "mm")
+    yield _row(group, "tilt", board.tilt_deg, 2, "deg")
 
 
 def _noise_rows(noise: NoiseCalibration) -> Iterator[NumberRow]:
     note = "" if noise.read_noise_e is not None else "read noise is below what 8 bits show"
-    yield _row(f"ISO {noise.iso}, electrons at white", noise.electrons_at_white, 0, "e", note=note)
+    yield _row(f"ISO {noise.iso}", "electrons at white", noise.electrons_at_white, 0, "e", note=note)
     if noise.read_noise_e is not None:
-        yield _row(f"ISO {noise.iso}, read noise", noise.read_noise_e, 2, "e")
+        yield _row(f"ISO {noise.iso}", "read noise", noise.read_noise_e, 2, "e")
 
 
 def _row(
-    what: str, measured: Measured, digits: int, unit: str, *, scale: float = 1.0, note: str = ""
+    group: str,
+    name: str,
+    measured: Measured,
+    digits: int,
+    unit: str,
+    *,
+    scale: float = 1.0,
+    note: str = "",
 ) -> NumberRow:
     value, sigma = (number(scale * v, digits) for v in (measured.value, measured.sigma))
-    return NumberRow(what, value, sigma, unit, measured.count, note)
+    return NumberRow(group, name, value, sigma, unit, measured.count, note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from alignment.calibration.document import Calibration, MissingMeasurement
@@ -22,7 +23,8 @@ class CalibrationPage:
     calibration: Calibration
     hash: str
     recorded: str
-    numbers: tuple[NumberRow, ...]
+    numbers: tuple[tuple[str, tuple[NumberRow, ...]], ...]
+    """By what they are of."""
     figures: tuple[Figure, ...]
     missing: tuple[MissingMeasurement, ...]
 
@@ -45,7 +47,7 @@ def render_calibration(stored: StoredCalibration) -> str:
         calibration=found,
         hash=stored.hash,
         recorded=utc_time(found.recorded_utc_us),
-        numbers=tuple(number_rows(found)),
+        numbers=tuple((g, tuple(rows)) for g, rows in groupby(number_rows(found), lambda row: row.group)),
         figures=tuple(calibration_figures(found)),
         missing=found.missing,
     )

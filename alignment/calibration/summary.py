@@ -10,7 +10,7 @@ from alignment.calibration.document import RailCalibration, ToneCalibration
 from alignment.calibration.numbers import number_rows
 from alignment.calibration.store import StoredCalibration
 
-_LABEL = 30
+_LABEL = 32
 """Width of the column that says what a line is of."""
 
 
@@ -22,7 +22,8 @@ def summary_lines(stored: StoredCalibration) -> Iterator[str]:
         f"{calibration.width} × {calibration.height} px, recorded {calibration.date} in session {calibration.session}"
     )
     for row in number_rows(calibration):
-        yield f"{row.what:<{_LABEL}}{row.words}"
+        note = f" ({row.note})" if row.note else ""
+        yield f"{f'{row.group}, {row.name}':<{_LABEL}}{row.words}{note}"
     if calibration.rail is not None and calibration.rail.bends:
         yield f"{'straightness':<{_LABEL}}{_bends(calibration.rail)}"
     if calibration.tone is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alignment.calibration.curve import light_sigma, pixel_noise
+from alignment.calibration.curve import light_sigma, pixel_noise, recorded
 from alignment.calibration.document import (
     BoardCalibration,
     Calibration,
@@ -24,6 +24,7 @@ from alignment.calibration.document import (
 from alignment.calibration.page import render_calibration, write_calibration_page
 from alignment.calibration.store import StoredCalibration, store_calibration
 from alignment.calibration.summary import summary_lines
+from alignment.photometry import standard_tone_curve
 
 
 def measured(value: float, sigma: float = 0.01) -> Measured:
@@ -95,15 +96,19 @@ def page_of(calibration: Calibration) -> str:
 
 
 def test_every_number_stands_with_its_sigma():
-    rows = re.findall(r"<th scope=\"row\">(.*?)</th><td>(.*?)</td><td>(.*?)</td>", page_of(FULL))
-    found = {re.sub("<small>.*", "", what): (value, sigma) for what, value, sigma in rows}
+    groups = re.split(r"scope=\"rowgroup\" colspan=\"3\">(.*?)</th>", page_of(FULL))
+    found = {
+        (group, re.sub("<small>.*", "", name)): words
+        for group, rows in zip(groups[1::2], groups[2::2], strict=True)
+        for name, words in re.findall(r"<th scope=\"row\">(.*?)</th><td>(.*?)</td>", rows)
+    }
 
-    assert found["distortion k1"] == ("−0.0503", "0.0012")
-    assert found["distortion k2"] == ("0.0200", "0.0050")
-    assert found["rail scale"] == ("1.00213", "0.00001")
-    assert found["readout"] == ("15.20", "0.30")
-    assert found["ISO 1600, electrons at white"] == ("500", "9")
-    assert "ISO 1600, read noise" not in found
+    assert found["lens", "distortion k1"] == "−0.0503 ± 0.0012"
+    assert found["lens", "distortion k2"] == "0.0200 ± 0.0050"
+    assert found["rail and shutter", "rail scale"] == "1.00213 ± 0.00001 mm per mm"
+    assert found["rail and shutter", "readout"] == "15.20 ± 0.30 ms"
+    assert found["ISO 1600", "electrons at white"] == "500 ± 9 e"
+    assert ("ISO 1600", "read noise") not in found
 
 
 def test_the_words_of_the_command_are_those_of_the_page():
@@ -112,7 +117,9 @@ def test_the_words_of_the_command_are_those_of_the_page():
     lines = list(summary_lines(stored))
 
     assert lines[0].startswith("calibration 0123456789ab: rig bench-a, camera main, 1920 × 1080 px")
-    assert "rail scale                    1.00213 ± 0.00001 mm per mm (divide the steps" in "\n".join(lines)
+    assert any(
+        line.startswith("rail and shutter, rail scale    1.00213 ± 0.00001 mm per mm (") for line in lines
+    )
     noise = next(line for line in lines if line.startswith("ISO 1600"))
     assert noise.endswith("500 ± 9 e (read noise is below what 8 bits show)")
 
@@ -171,7 +178,7 @@ def test_light_varies_by_its_electrons_and_by_the_reading():
 
 
 @pytest.mark.parametrize(
-    ("iso", "electrons", "read_e"), [(100, 8000, 4.0), (200, 4000, 4.0), (3200, 250, 0.0)]
+    ("iso", "electrons", "read_e"), [(100, 8000, 4.0), (200, 4000, 4.0), (800, 1000, 0.0)]
 )
 def test_the_noise_of_a_setting_is_scaled_from_the_nearest_that_was_measured(iso, electrons, read_e):
     """BT.709 has a slope of 255·1.0993·0.45·0.18^-0.55 = 323.95 codes at a light of 0.18; rounding adds 1/12."""
@@ -179,6 +186,14 @@ def test_the_noise_of_a_setting_is_scaled_from_the_nearest_that_was_measured(iso
     expected = 323.95 * np.sqrt(0.18 * electrons + read_e**2) / electrons
 
     assert pixel_noise(known, iso=iso, light=0.18) == pytest.approx(np.hypot(expected, 12**-0.5), rel=0.005)
+
+
+def test_what_is_below_black_is_not_recorded():
+    """No light at all: codes max(0, s z) with s = 1147.5·4/8000 codes have a deviation of s·√((1 - 1/π)/2)."""
+    mean, sigma = recorded(FULL.noise[0], standard_tone_curve("bt709"), np.array([0.0]))
+
+    assert sigma[0] == pytest.approx(1147.5 * 4 / 8000 * np.sqrt((1 - 1 / np.pi) / 2), rel=0.02)
+    assert mean[0] == pytest.approx(1147.5 * 4 / 8000 / np.sqrt(2 * np.pi), rel=0.02)
 
 
 def test_noise_that_was_not_measured_is_not_forecast():
