@@ -20,9 +20,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
+from recorder_nursery import Nursery, Nursling
 from session_checker import Witness, is_complete, read_rows
 from small_rig import rig_command, write_plan, write_profile
 
@@ -39,6 +40,9 @@ PATIENCE_S = 300.0
 """A run that takes longer hangs; counted as a violation."""
 SURVIVAL_S = 60.0
 """Children may outlive a killed recorder so long on a loaded machine; idle they need less than a second."""
+
+
+Child = subprocess.Popen[bytes] | Nursling
 
 
 @dataclass(frozen=True)
@@ -174,9 +178,13 @@ class Bench:
     Args:
         folder: A folder of its own.
         hardware: What they record with; by default each run begins a simulated rig of its own.
+        nursery: Where recorders are forked; by default each is an interpreter's own.
     """
 
-    def __init__(self, folder: Path, hardware: Hardware | None = None) -> None:
+    def __init__(
+        self, folder: Path, hardware: Hardware | None = None, nursery: Nursery | None = None
+    ) -> None:
+        self._nursery = nursery
         self.data, self.temporary, self.runtime = (folder / n for n in ("data", "temporary", "runtime"))
         for made in (folder, self.temporary, self.runtime):
             made.mkdir(parents=True, exist_ok=True)
@@ -189,7 +197,7 @@ class Bench:
         self._start = self._record(plan, "--profile", profile)
 
     def _record(self, *what: str | Path) -> list[str]:
-        return rig_command("record", *what, "--data", self.data, "--json", *self._armed)
+        return list(map(str, ("record", *what, "--data", self.data, "--json", *self._armed)))
 
     def forget_session(self) -> None:
         """Begin afresh; what lies in the folders for temporary files stays."""
@@ -202,8 +210,8 @@ class Bench:
         assert len(made) < 2, f"a second session appeared: {made}"
         return made[0].parent if made else None
 
-    def command(self) -> list[str]:
-        """Return the command that begins the session, or the one that resumes it."""
+    def _arguments(self) -> list[str]:
+        """Return the arguments of ``rig`` that begin the session, or resume it."""
         session = self.session
         if session is None:
             return self._start
@@ -219,13 +227,7 @@ class Bench:
             "KILL_CAMPAIGN_RUN": run.marker,
         }
         with (self.temporary.parent / "stderr.txt").open("w+b") as stderr:
-            child = subprocess.Popen(
-                self.command(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=environment,
-            )
+            child = self._begin(environment, stderr)
             hang = threading.Timer(PATIENCE_S, child.kill)
             hang.start()
             _follow(child, run, list(signals))
@@ -238,6 +240,18 @@ class Bench:
         if run.signalled_s is not None:
             run.took_s = time.monotonic() - run.signalled_s
         return run
+
+    def _begin(self, environment: dict[str, str], stderr: IO[bytes]) -> Child:
+        arguments = self._arguments()
+        if self._nursery is not None:
+            return self._nursery.start(arguments, environment, stderr)
+        return subprocess.Popen(
+            rig_command(*arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environment,
+        )
 
     def await_death_of_children(self, run: Run) -> tuple[float, list[str]]:
         """Wait until nothing of a run lives any more; returns how long that took and what did not die."""
@@ -253,7 +267,7 @@ class Bench:
         return sorted(f"left behind: {p.name}" for p in found)
 
 
-def _follow(child: subprocess.Popen[bytes], run: Run, signals: list[tuple[signal.Signals, Moment]]) -> None:
+def _follow(child: Child, run: Run, signals: list[tuple[signal.Signals, Moment]]) -> None:
     """Read what the recorder prints until it ends; a last line without an end was not said."""
     seen: Counter[str] = Counter()
     timer = _Sender(child, run, signals)
@@ -272,9 +286,7 @@ def _follow(child: subprocess.Popen[bytes], run: Run, signals: list[tuple[signal
 class _Sender:
     """Sends the signals of a run, each at its moment."""
 
-    def __init__(
-        self, child: subprocess.Popen[bytes], run: Run, signals: list[tuple[signal.Signals, Moment]]
-    ) -> None:
+    def __init__(self, child: Child, run: Run, signals: list[tuple[signal.Signals, Moment]]) -> None:
         self._child, self._run, self._signals = child, run, signals
         self._timer: threading.Timer | None = None
 
@@ -381,10 +393,13 @@ class Campaign:
         folder: A folder of its own.
         seed: Everything drawn follows from it.
         hardware: As `Bench` has it.
+        nursery: As `Bench` has it.
     """
 
-    def __init__(self, folder: Path, seed: int, hardware: Hardware | None = None) -> None:
-        self.bench = Bench(folder, hardware)
+    def __init__(
+        self, folder: Path, seed: int, hardware: Hardware | None = None, nursery: Nursery | None = None
+    ) -> None:
+        self.bench = Bench(folder, hardware, nursery)
         self.tally = Tally()
         self._draw = random.Random(seed)
         self._acknowledged: list[dict[str, Any]] = []
@@ -454,11 +469,14 @@ class Campaign:
         self.tally.violations += [f"session {self.tally.sessions}, run {self.tally.runs}: {f}" for f in found]
 
 
-def kill_lot(folder: Path, seed: int, kills: int) -> Tally:
-    """Kill so often: three seeds of four with hardware that outlives the recorders, the fourth with one rig a run."""
+def kill_lot(folder: Path, seed: int, kills: int, nursery: Nursery) -> Tally:
+    """Kill so often: three seeds of four with hardware that outlives the recorders and forks them from a nursery.
+
+    The fourth has a rig and an interpreter for each run.
+    """
     with ExitStack() as stack:
         outliving = seed % 4 != 3
-        hardware = stack.enter_context(Hardware(folder / "hardware")) if outliving else None
-        tally = Campaign(folder / "bench", seed, hardware).kill(kills)
+        shared = (stack.enter_context(Hardware(folder / "hardware")), nursery) if outliving else ()
+        tally = Campaign(folder / "bench", seed, *shared).kill(kills)
     tally.violations = [f"seed {seed}: {v}" for v in tally.violations]
     return tally

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kill_campaign import Bench, Moment, Run, draw_moment, kill_lot
+from kill_campaign import Bench, Moment, Run, Tally, draw_moment, kill_lot
+from recorder_nursery import Nursery
 from session_checker import Witness, is_complete
 
 NIGHTLY = os.environ.get("CLEANPLATE_NIGHTLY") == "1"
@@ -32,8 +33,12 @@ LONGEST_STOP_S = 30.0
 @pytest.mark.parametrize("seeds", SEEDS, ids=str)
 def test_killed_recorders_lose_nothing_acknowledged_and_resume(tmp_path, seeds: range):
     """Lots run at once: most of a recorder's time it waits for the rail and the camera."""
-    with ThreadPoolExecutor(len(seeds)) as pool:
-        tallies = list(pool.map(lambda seed: kill_lot(tmp_path / str(seed), seed, KILLS_OF_A_SEED), seeds))
+
+    def kill(seed: int) -> Tally:
+        return kill_lot(tmp_path / str(seed), seed, KILLS_OF_A_SEED, nursery)
+
+    with Nursery() as nursery, ThreadPoolExecutor(len(seeds)) as pool:
+        tallies = list(pool.map(kill, seeds))
 
     assert [v for tally in tallies for v in tally.violations] == [], (
         f"again: python -P benchmarks/kill_record.py --kills {KILLS_OF_A_SEED} --seed SEED --workers 1"
