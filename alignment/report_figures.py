@@ -59,8 +59,8 @@ def _motion_legend(motion: RoundMotion, rejected: bool) -> list[tuple[str, str, 
 def _motion_caption(motion: RoundMotion) -> str:
     parts = [f"{motion.frames_tracked} of {motion.frames} frames tracked"]
     if motion.velocity_mm_s is not None:
-        sigma = number(motion.velocity_sigma_mm_s, 3)
-        parts.append(f"{number(motion.velocity_mm_s, 3)} ± {sigma} mm/s while cruising")
+        sigma = number(motion.velocity_sigma_mm_s, 4)
+        parts.append(f"{number(motion.velocity_mm_s, 4)} ± {sigma} mm/s while cruising")
     if motion.residual_sd_px is not None:
         parts.append(f"residual σ {number(motion.residual_sd_px, 3)} px")
     return ", ".join(parts) + "."

@@ -151,7 +151,7 @@ def pair_facts(pair: PairRecord) -> tuple[tuple[str, str], ...]:
         ("blur", blur_words(pair)),
         ("GT", "warped" if pair.gt_warped else "as shot"),
         ("frames", f"{pair.gt.frame_index} → {pair.lq.frame_index}"),
-        ("by", listed(pair.evidence) or NOTHING),
+        ("rests on", listed(pair.evidence) or NOTHING),
     ]
     return tuple(facts)
 
@@ -213,4 +213,6 @@ def _group(code: str, pairs: Sequence[PairRecord], pictures: dict[str, PairPictu
 def sheet_words(parts: Sequence[SheetPart]) -> str:
     """Say how many pairs are shown out of how many."""
     shown, all_ = sum(len(p.cards) + len(p.more) for p in parts), sum(len(p.accepted) for p in parts)
-    return f"{counted(shown, 'pair')} of {counted(all_, 'accepted pair')}"
+    if shown == all_:
+        return f"All {counted(all_, 'accepted pair')}" if all_ > 1 else "The accepted pair"
+    return f"{shown} of {counted(all_, 'accepted pair')}"

@@ -10,6 +10,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal
 
+from alignment.report_words import listed, reason_words
 from catalog.evidence import AlignmentRecord, PairRecord, RoundMotion
 from catalog.journal import Journal
 from catalog.records import degradation_key
@@ -241,9 +242,13 @@ def _poor(source: ReportSource) -> list[Finding]:
 
 def _chief_reasons(round_: RoundSource) -> str:
     if round_.motion is not None and round_.motion.verdict == "rejected":
-        return ", ".join(round_.motion.reasons) or "its motion was rejected"
+        return listed([_plain(reason) for reason in round_.motion.reasons]) or "its motion was rejected"
     counts = Counter(reason for p in round_.rejected for reason in p.reasons)
-    return ", ".join(f"{reason} ({n})" for reason, n in counts.most_common(3)) or "no candidates"
+    return ", ".join(f"{_plain(reason)} ({n})" for reason, n in counts.most_common(3)) or "no candidates"
+
+
+def _plain(reason: str) -> str:
+    return reason_words(reason).title.lower()
 
 
 def _warnings(source: ReportSource) -> list[Finding]:

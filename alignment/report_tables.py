@@ -168,7 +168,7 @@ def _percent(value: float | None, reference: float | None) -> str:
 
 
 def _plus_minus(sigma: float | None) -> str:
-    return "" if sigma is None else f"± {number(sigma, 3)}"
+    return "" if sigma is None else f"± {number(sigma, 4)}"
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def test_the_verdict_counts_rounds_pairs_and_errors(draw_up: DrawUp):
             "Round gt has 3 dropped and 0 repeated frames.",
         ),
         ({"rain": {"valid": False}}, {}, "✕ Incomplete", "rig record --session bookshelf-20260102"),
-        ({"rain": {"pairs": 0}}, {}, "✕ Incomplete", "Round rain gave no pair: bad_content (1)."),
+        ({"rain": {"pairs": 0}}, {}, "✕ Incomplete", "Round rain gave no pair: content does not match (1)."),
         ({}, {"aligned": False}, "✕ Incomplete", "alignment run bookshelf-20260102"),
     ],
 )
