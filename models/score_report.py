@@ -12,17 +12,14 @@ from typing import Any
 from catalog.console import plain_text
 from catalog.session_folder import replace_file
 from models.errors import StorageError
-from models.score_sheet import ScoreSheet
+from models.score_sheet import ScoreSheet, ScoreTable
 
 JSON_NAME, MARKDOWN_NAME, SHEET_NAME = "evaluation.json", "evaluation.md", "evaluation.html"
 
 
 def table_lines(document: Mapping[str, Any]) -> list[str]:
     """Lay an evaluation out as a table: a line per class, then the two averages."""
-    measures = _measures(document)
-    lines = [f"{'class':24}{'n':>6}" + "".join(f"{_title(name):>16}" for name in measures)]
-    for name, values in _rows(document):
-        lines.append(f"{name:24}{values['n']:>6}" + "".join(f"{values[m]:>16.3f}" for m in measures))
+    lines = [_line(cells) for cells in (_columns(document), *_cells(document))]
     for name, psnr in document["gain_gamma_psnr_db"].items():
         lines.append(f"{name}: best single gain and gamma of the training pairs {psnr:.3f} dB")
     return lines
@@ -30,12 +27,10 @@ def table_lines(document: Mapping[str, Any]) -> list[str]:
 
 def markdown(document: Mapping[str, Any]) -> str:
     """Write an evaluation as Markdown; names from outside can neither break a table nor become HTML."""
-    what = "the untouched input" if document["run"] is None else f"run {_inert(document['run'])}"
     parts = [
-        f"# Scores of {what}",
-        f"{document['n']} pairs of split {document['split']} of {_inert(document['export'])}, "
-        "whole pictures, matched by the id of the pair. `lq` is the degraded input.",
-        _markdown_table(document),
+        f"# {_inert(_headline(document))}",
+        _inert(_conditions(document)),
+        _table(_columns(document), ([_inert(name), *cells] for name, *cells in _cells(document))),
         *(
             f"{_inert(name)}: the best single gain and gamma of the training pairs gives {psnr:.3f} dB."
             for name, psnr in document["gain_gamma_psnr_db"].items()
@@ -54,7 +49,9 @@ def write_report(document: Mapping[str, Any], sheet: ScoreSheet, folder: Path) -
     files = {
         JSON_NAME: json.dumps({"schema": 1, **document}, indent=1, ensure_ascii=False),
         MARKDOWN_NAME: markdown(document),
-        SHEET_NAME: sheet.render(),
+        SHEET_NAME: sheet.render(
+            ScoreTable(_headline(document), _conditions(document), _columns(document), list(_cells(document)))
+        ),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,27 +65,39 @@ def write_report(document: Mapping[str, Any], sheet: ScoreSheet, folder: Path) -
         ) from error
 
 
+def _line(cells: Sequence[str]) -> str:
+    name, count, *values = cells
+    return f"{name:24}{count:>6}" + "".join(f"{value:>16}" for value in values)
+
+
 def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield from document["per_class"].items()
     yield "mean over pairs", {"n": document["n"], **document["mean_over_pairs"]}
     yield "mean over classes", {"n": len(document["per_class"]), **document["mean_over_classes"]}
 
 
-def _measures(document: Mapping[str, Any]) -> list[str]:
-    return list(document["mean_over_pairs"])
-
-
 def _title(measure: str) -> str:
     return measure.removesuffix("_db")
 
 
-def _markdown_table(document: Mapping[str, Any]) -> str:
-    measures = _measures(document)
-    rows = (
-        [_inert(name), str(values["n"]), *(f"{values[m]:.3f}" for m in measures)]
-        for name, values in _rows(document)
+def _headline(document: Mapping[str, Any]) -> str:
+    return f"Scores of {'the untouched input' if document['run'] is None else 'run ' + document['run']}"
+
+
+def _conditions(document: Mapping[str, Any]) -> str:
+    return (
+        f"{document['n']} pairs of split {document['split']} of {document['export']}, whole pictures, matched by the "
+        "id of the pair; lq is the degraded input, PSNR is in dB."
     )
-    return _table(["class", "n", *map(_title, measures)], rows)
+
+
+def _columns(document: Mapping[str, Any]) -> list[str]:
+    return ["class", "n", *map(_title, document["mean_over_pairs"])]
+
+
+def _cells(document: Mapping[str, Any]) -> Iterator[list[str]]:
+    for name, values in _rows(document):
+        yield [name, str(values["n"]), *(f"{values[m]:.3f}" for m in document["mean_over_pairs"])]
 
 
 def _published_parts(published: Mapping[str, Any] | None) -> Iterator[str]:
@@ -104,7 +113,7 @@ def _published_parts(published: Mapping[str, Any] | None) -> Iterator[str]:
             [method, *(f"{v:.{digits}f}" for v in (*values, fmean(values)))]
             for method, values in published[measure].items()
         )
-        yield _table([measure.removesuffix("_db"), *published["classes"], "mean"], rows)
+        yield _table([_title(measure), *published["classes"], "mean"], rows)
 
 
 def _table(titles: Sequence[str], rows: Iterator[list[str]]) -> str:

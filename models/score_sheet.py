@@ -1,4 +1,4 @@
-"""A page of pictures beside an evaluation: degraded, restored and reference of a few pairs of every class.
+"""The page of an evaluation: its scores, and degraded, restored and reference of a few pairs of every class.
 
 The page needs no network and runs nothing: pictures lie in it, names are escaped, a policy forbids the rest.
 """
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from catalog.console import plain_text
 from catalog.manifest import ManifestRow
+from catalog.page_pictures import jpeg_uri, reduced
 from catalog.records import degradation_key
 from models.data import Pair, evenly
 from models.images import Pixels
@@ -27,11 +28,17 @@ WHOLE_WIDTH_PX = 420
 DETAIL_PX = 280
 """Side of the middle part that is shown pixel by pixel."""
 _JPEG_QUALITY = 88
-_STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;margin:2rem;color:#222;background:#fafaf8}
-h2{margin:2rem 0 .3rem}figure{display:inline-block;margin:0 .6rem .8rem 0;vertical-align:top}
-figcaption{font-size:13px;color:#555}img{display:block}
-"""
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """The words and numbers of the page."""
+
+    title: str = "Restored pictures"
+    lead: str = ""
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    """Cells of each line, its name first."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,8 @@ class ShownPicture:
     name: str
     psnr_db: float | None
     """Against the reference, None for the reference itself."""
+    gain_db: float | None
+    """Over the degraded input; None for that itself and for the reference."""
     whole: str
     detail: str
     """Both as data URIs."""
@@ -76,11 +85,12 @@ class ScoreSheet:
         """Take a pair in, if it is one of those to be shown."""
         if pair.row.id not in self._wanted:
             return
-        shown = [_shown(name, p, psnr_db(p, pair.gt, mask=pair.mask)) for name, p in pictures.items()]
-        shown.append(_shown("reference", pair.gt, None))
+        scores = {name: psnr_db(p, pair.gt, mask=pair.mask) for name, p in pictures.items()}
+        shown = [_shown(name, p, scores[name], _gain(scores, name)) for name, p in pictures.items()]
+        shown.append(_shown("reference", pair.gt, None, None))
         self._shown.append(ShownPair(pair.row.id, degradation_key(pair.row.degradations), tuple(shown)))
 
-    def render(self) -> str:
+    def render(self, scores: ScoreTable | None = None) -> str:
         """Return the page; equal for equal content."""
         from jinja2 import Environment, PackageLoader, StrictUndefined
         from markupsafe import Markup
@@ -94,37 +104,33 @@ class ScoreSheet:
             lstrip_blocks=True,
         )
         pairs = sorted(self._shown, key=lambda pair: (pair.degradation_class, pair.id))
-        digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+        style = environment.get_template("score_sheet.css").render()
+        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
         return environment.get_template("score_sheet.html.j2").render(
-            pairs=pairs, style=Markup(_STYLE), style_digest=digest  # noqa: S704  # a constant of this file
+            pairs=pairs, scores=scores or ScoreTable(), style=Markup(style), style_digest=digest  # noqa: S704  # our own file
         )  # fmt: skip
 
 
-def _shown(name: str, pixels: Pixels, psnr: float | None) -> ShownPicture:
+def _shown(name: str, pixels: Pixels, psnr: float | None, gain: float | None) -> ShownPicture:
     plain = to_8_bit(pixels)
-    return ShownPicture(name, psnr, _data_uri(_reduced(plain)), _data_uri(_middle(plain)))
+    whole, detail = (jpeg_uri(part, quality=_JPEG_QUALITY) for part in (_reduced(plain), _middle(plain)))
+    return ShownPicture(name, psnr, gain, whole, detail)
 
 
-def _reduced(pixels: NDArray[np.uint8]) -> NDArray[Any]:
-    import cv2
+def _gain(scores: Mapping[str, float], name: str) -> float | None:
+    return None if name == "lq" else scores[name] - scores["lq"]
 
+
+def _reduced(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = pixels.shape[:2]
     if width <= WHOLE_WIDTH_PX:
         return pixels
-    size = (WHOLE_WIDTH_PX, max(1, round(height * WHOLE_WIDTH_PX / width)))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return reduced(pixels, (WHOLE_WIDTH_PX, max(1, round(height * WHOLE_WIDTH_PX / width))))
 
 
 def _middle(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     top, left = (max(0, extent - DETAIL_PX) // 2 for extent in pixels.shape[:2])
     return pixels[top : top + DETAIL_PX, left : left + DETAIL_PX]
-
-
-def _data_uri(pixels: NDArray[Any]) -> str:
-    import cv2
-
-    _, encoded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
 
 
 def _printable(value: Any) -> Any:

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from catalog.manifest import read_manifest, write_manifest
@@ -43,6 +44,24 @@ def test_a_report_is_three_files_that_agree(make_export, tmp_path, console):
     assert page.count("<figure>") == 3 * 2
     assert page.count("data:image/jpeg;base64,") == 3 * 2 * 2
     assert f"{document['pairs'][0]['psnr_lq_db']:.2f} dB" in page
+    score = f"{document['per_class']['noise']['psnr_lq_db']:.3f}"
+    assert f'<tr><th scope="row">noise</th><td>2</td><td>{score}</td></tr>' in page
+    assert "<h1>Scores of the untouched input</h1>" in page
+
+
+def test_the_page_says_what_each_restoration_gained(make_export):
+    """Half the error is a gain of 20 log10(2) = 6.02 dB, twice the error the loss of as much, up to rounding."""
+    dataset = PairDataset(make_export(classes=[], test_classes=["noise"]), "test")
+    pair = dataset[0]
+    error = pair.lq.astype(float) - pair.gt
+    halved, doubled = (np.rint(pair.gt + share * error).clip(0, 255).astype(np.uint8) for share in (0.5, 2))
+    sheet = ScoreSheet(dataset.rows)
+
+    sheet.add(pair, {"lq": pair.lq, "better": halved, "worse": doubled})
+
+    gains = re.findall(r'class="(up|down)">([+-][\d.]+)<', sheet.render())
+    assert [way for way, _ in gains] == ["up", "down"]
+    assert [float(gain) for _, gain in gains] == pytest.approx([6.02, -6.02], abs=0.1)
 
 
 def test_names_from_outside_are_inert(make_export, tmp_path, console):
@@ -56,7 +75,9 @@ def test_names_from_outside_are_inert(make_export, tmp_path, console):
     page = (tmp_path / "report" / "evaluation.html").read_text()
     assert set(re.findall(r"<(\w+)", page)) == {
         "html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "div", "figure", "img", "figcaption",
+        "section", "table", "thead", "tbody", "tr", "th", "td", "span", "strong",
     }  # fmt: skip
+    assert "&lt;b&gt;|x" in page
     assert "\u202e" not in page
     assert "default-src 'none'" in page
     table = (tmp_path / "report" / "evaluation.md").read_text()
