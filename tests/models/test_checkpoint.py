@@ -110,7 +110,7 @@ def test_weights_that_do_not_fit_are_named(run, change, message):
     ids=["terabytes", "without end", "out of range", "contradicting"],
 )
 def test_a_small_file_that_asks_for_a_huge_network_costs_nothing(run, size, message):
-    """The first would take 12 TB, the second as good as forever."""
+    """The first would take more than 200 TB, the second as good as forever."""
     path = run / "checkpoints" / "step-000002.safetensors"
     weights, info = load_file(path), read_info(path)
     info.config["model"].update(size)
