@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -23,6 +24,11 @@ ExportOption = Annotated[
     str, typer.Option("--data", help="Export: a name in the data folder, a path, or s3://bucket/name.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+RunArgument = Annotated[
+    str, typer.Argument(help="Run: a name in the data folder, or a path; or a checkpoint.")
+]
+RunOption = Annotated[str, typer.Option("-o", "--out", help="Run: a name in the data folder, or a path.")]
+ImagesArgument = Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")]
 ExpertOption = Annotated[
     Literal["oracle", "blind", "none"] | None,
     typer.Option(help="Of an ensemble: experts by the known class, by its router, or the generalist alone."),
@@ -39,15 +45,10 @@ def list_models(
     console: Console,
 ) -> None:
     """List the models and the configurations that ship with them."""
-    if console.json:
-        rows = [
-            {"name": e.name, "kind": e.kind, "summary": e.summary, "configs": e.sizes()}
-            for e in REGISTRY.values()
-        ]
-        console.put_json({"models": rows})
-        return
-    for entry in REGISTRY.values():
-        console.put(f"{entry.name:14} {entry.kind:11} {entry.summary:56} {', '.join(entry.sizes())}")
+    entries = REGISTRY.values()
+    rows = [{"name": e.name, "kind": e.kind, "summary": e.summary, "configs": e.sizes()} for e in entries]
+    lines = (f"{e.name:14} {e.kind:11} {e.summary:56} {', '.join(e.sizes())}" for e in entries)
+    _put(console, {"models": rows}, lines=lines)
 
 
 @verb(app)
@@ -64,11 +65,7 @@ def inspect(
 
     named = Path(checkpoint)
     document = inspect_checkpoint(named if named.is_file() else checkpoint_path(checkpoint, console.data))
-    if console.json:
-        console.put_json(document)
-        return
-    for line in description_lines(document):
-        console.put(line)
+    _put(console, document, lines=description_lines(document))
 
 
 @verb(app, takes_data=False)
@@ -114,10 +111,7 @@ def train(
     result = run_training(job, _of_this_rank(console))
     if not _leads():
         return
-    if console.json:
-        console.put_json(asdict(result))
-        return
-    console.put(result.checkpoint)
+    _put(console, asdict(result), lines=[result.checkpoint])
     console.say(f"{result.steps} steps in {result.seconds:.0f} s, {result.seconds_per_step:.3f} s each")
 
 
@@ -157,18 +151,14 @@ def evaluate(
         lpips=tuple(lpips or ()), niqe=niqe, out=out, device=device,
     )  # fmt: skip
     document = evaluate_export(request, console)
-    if console.json:
-        console.put_json(document)
-        return
-    for line in table_lines(document):
-        console.put(line)
+    _put(console, document, lines=table_lines(document))
 
 
 @verb(app)
 def restore(
     console: Console,
-    run: Annotated[str, typer.Argument(help="Run: a name in the data folder, or a path; or a checkpoint.")],
-    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    run: RunArgument,
+    images: ImagesArgument,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the restored pictures (PNG).")],
     expert: ExpertOption = None,
     labels: Annotated[
@@ -208,38 +198,31 @@ def restore(
         expert=expert,
         labels=labels,
     )
-    if console.json:
-        console.put_json({"written": [str(path) for path in written]})
-        return
-    for path in written:
-        console.put(str(path))
+    _put(console, {"written": [str(path) for path in written]}, lines=map(str, written))
 
 
 @verb(app)
 def classify(
     console: Console,
-    run: Annotated[str, typer.Argument(help="Router or ensemble: a name in the data folder, or a path.")],
-    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    run: RunArgument,
+    images: ImagesArgument,
     out: Annotated[Path, typer.Option("-o", "--out", help="File for the labels (JSON lines).")],
     device: DeviceOption = "cpu",
 ) -> None:
-    """Say which degradations pictures show; `catalog label --from` takes the file in."""
+    """Say which degradations pictures show, by a router or an ensemble; `catalog label --from` takes the file in."""
     from models.classify import classify_with_run
 
     labelled = classify_with_run(run, images, out, device=device, console=console)
-    if console.json:
-        rows = [{"file": str(file), **label.model_dump(mode="json")} for file, label in labelled]
-        console.put_json({"labels": rows, "out": str(out)})
-        return
-    for file, label in labelled:
-        console.put(f"{label.confidence:.3f} {degradation_key(label.degradations):30} {file}")
+    rows = [{"file": str(file), **label.model_dump(mode="json")} for file, label in labelled]
+    lines = (f"{x.confidence:.3f} {degradation_key(x.degradations):30} {file}" for file, x in labelled)
+    _put(console, {"labels": rows, "out": str(out)}, lines=lines)
 
 
 @verb(app)
 def assemble(
     console: Console,
-    generalist: Annotated[str, typer.Argument(help="Run: a name in the data folder, or a path.")],
-    out: Annotated[str, typer.Option("-o", "--out", help="Ensemble: a name among the runs, or a path.")],
+    generalist: RunArgument,
+    out: RunOption,
     experts: Annotated[
         list[str] | None,
         typer.Option("--expert", help="illumination=RUN, weather=RUN or text=RUN; any number."),
@@ -254,17 +237,15 @@ def assemble(
     folder = run_path(out, console.data)
     runs = expert_runs(experts or ())
     record = put_together(folder, generalist, experts=runs, router=router, data=console.data)
-    if console.json:
-        console.put_json({"ensemble": str(folder), "record": record.model_dump(mode="json", by_alias=True)})
-        return
-    console.put(str(folder))
+    document = {"ensemble": str(folder), "record": record.model_dump(mode="json", by_alias=True)}
+    _put(console, document, lines=[str(folder)])
 
 
 @verb(app)
 def convert(
     console: Console,
     file: Annotated[Path, typer.Argument(help="Official released checkpoint (.pt, .pth, .safetensors).")],
-    out: Annotated[str, typer.Option("-o", "--out", help="Run: a name in the data folder, or a path.")],
+    out: RunOption,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", help="What no tensor shows, for example model.num_heads=[8,8]."),
@@ -277,11 +258,17 @@ def convert(
 
     run = RunFolder(run_path(out, console.data))
     result = convert_file(file, run, assignments=assignments or ())
-    if console.json:
-        console.put_json(asdict(result))
-        return
-    console.put(result.checkpoint)
+    _put(console, asdict(result), lines=[result.checkpoint])
     console.say(f"{result.model} with {result.parameters:,} parameters, step {result.step}")
+
+
+def _put(console: Console, document: Mapping[str, Any], *, lines: Iterable[str]) -> None:
+    """Print what a verb found, in the form that was asked for."""
+    if console.json:
+        console.put_json(document)
+        return
+    for line in lines:
+        console.put(line)
 
 
 def _leads() -> bool:
