@@ -22,6 +22,7 @@ PARTS = {
     "rig_fuzz": ["benchmarks.rig_fuzz"],
     "rig_uvc": ["benchmarks.rig_uvc"],
     "rig_session": ["benchmarks.rig_session"],
+    "rig_endurance": ["benchmarks.rig_endurance"],
     "kill_record": ["benchmarks.kill_record"],
 }
 Document = dict[str, Any]
@@ -50,6 +51,7 @@ GOALS = (
     Goal("UVC losses made on purpose and not reported in place", "rig_uvc", lambda d: _uvc_misses(d["with_faults"]), 0),
     Goal("dead time of a round, median s", "rig_session", lambda d: d["dead_s"]["median"], 1.0),
     Goal("dead time of a round, max s", "rig_session", lambda d: d["dead_s"]["max"], 1.0),
+    Goal("growth of an engine's processes over takes, %", "rig_endurance", lambda d: d["growth_percent"], 5),
     Goal("acknowledged files lost in kills", "kill_record", lambda d: len(d["violations"]), 0),
 )  # fmt: skip
 
