@@ -13,21 +13,37 @@ _PROCESSOR_IS_FULL = "DefaultCPUAllocator"
 """Torch has an error of its own for the memory of a GPU, and for the computer's only these words."""
 
 
+def named_device(name: str) -> torch.device:
+    """Return the device that a name such as ``cpu``, ``cuda`` or ``cuda:1`` stands for, here or elsewhere.
+
+    Raises:
+        DeviceMissingError: That is no name of a device.
+    """
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise _missing(name, error) from error
+
+
 def find_device(name: str) -> torch.device:
-    """Return the device of a name such as ``cpu``, ``cuda`` or ``cuda:1``.
+    """Return the device of a name, if this machine has it.
 
     Raises:
         DeviceMissingError: No such device here.
     """
+    device = named_device(name)
     try:
-        device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise DeviceMissingError(
-            f"device {name}: {str(error).splitlines()[0]}",
-            next_step=f"give --device cpu{', or cuda' if torch.cuda.is_available() else ''}",
-        ) from error
+        raise _missing(name, error) from error
     return device
+
+
+def _missing(name: str, error: Exception) -> DeviceMissingError:
+    others = ", or cuda" if torch.cuda.is_available() else ""
+    return DeviceMissingError(
+        f"device {name}: {str(error).splitlines()[0]}", next_step=f"give --device cpu{others}"
+    )
 
 
 @contextmanager

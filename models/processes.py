@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.devices import find_device
+from models.devices import find_device, named_device
 from models.sharding import shard
 
 Parallel = Literal["ddp", "fsdp"]
@@ -32,7 +32,7 @@ class Processes:
             average and of the optimiser's state, and borrows the rest while it is needed.
 
     Raises:
-        DeviceMissingError: No such device here.
+        DeviceMissingError: That is no name of a device; when entered, no such device here.
     """
 
     def __init__(self, device: str, parallel: Parallel) -> None:
@@ -40,13 +40,14 @@ class Processes:
         """Number of processes."""
         self.rank = int(os.environ.get("RANK", "0"))
         """Number of this one; 0 writes the files."""
-        self.device = find_device(_own_device(device) if self.world > 1 else device)
+        self.device = named_device(_own_device(device) if self.world > 1 else device)
         """Where this process computes."""
         self.sharded = self.world > 1 and parallel == "fsdp"
         """Whether weights are spread over the processes, so that to use or save them takes all of them."""
         self._makes_group = self.world > 1 and not dist.is_initialized()
 
     def __enter__(self) -> Self:
+        find_device(str(self.device))
         if self._makes_group:
             if self.device.type == "cuda":
                 torch.cuda.set_device(self.device)
