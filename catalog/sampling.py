@@ -6,13 +6,14 @@ there on are chosen. A pair that is added later may join a draw and push its las
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, select
+from sqlalchemy import Connection, Row, Select, and_, bindparam, select
 
 from catalog.errors import CatalogError, ExitCode
 from catalog.pair_rows import sample_key
-from catalog.selection import DRAWN_IN_ORDER, PairRow, PairSource, pairs
+from catalog.selection import DRAWN_IN_ORDER, PairRow, PairSource, collector_paused, pairs
 from catalog.statistics import pair_counts
 
 MAX_OF_EACH = 100_000
@@ -27,8 +28,8 @@ class SampleError(CatalogError, ValueError):
 
 def draw_pairs(
     connection: Connection, source: PairSource, *, where: str | None, of_each: int, seed: int
-) -> Iterator[PairRow]:
-    """Yield accepted pairs that pass a filter, at most ``of_each`` of each class; raises as `Catalog.sample`."""
+) -> list[PairRow]:
+    """Draw accepted pairs that pass a filter, at most ``of_each`` of each class; raises as `Catalog.sample`."""
     if not 1 <= of_each <= MAX_OF_EACH:
         raise SampleError(f"1 to {MAX_OF_EACH} pairs of each class can be drawn, not {of_each}")
     begin = _begin(seed)
@@ -36,12 +37,23 @@ def draw_pairs(
     accepted = and_(source.where(where), pairs.c.status == "accepted", of_class)
     drawn = source.select().order_by(*DRAWN_IN_ORDER).limit(bindparam("most"))
     laps = [drawn.where(accepted, key >= begin)] + ([drawn.where(accepted, key < begin)] if begin else [])
-    for class_name in accepted_classes(connection):
-        wanted = of_each
-        for lap in laps:
-            rows = connection.execute(lap, {"name": class_name, "most": wanted}).all()
-            wanted -= len(rows)
-            yield from map(PairRow._make, rows)
+    with collector_paused():
+        return [
+            PairRow._make(row)
+            for name in accepted_classes(connection)
+            for row in _of_class(connection, laps, name, of_each)
+        ]
+
+
+def _of_class(
+    connection: Connection, laps: Sequence[Select[Any]], name: str, wanted: int
+) -> Iterator[Row[Any]]:
+    for lap in laps:
+        rows = connection.execute(lap, {"name": name, "most": wanted}).all()
+        yield from rows
+        wanted -= len(rows)
+        if not wanted:
+            return
 
 
 def _begin(seed: int) -> int:

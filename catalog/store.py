@@ -195,7 +195,7 @@ class Catalog:
         self.database.require_current()
         with self.database.read() as connection:
             source = pair_source(connection, split=split)
-            return list(draw_pairs(connection, source, where=where, of_each=of_each, seed=seed))
+            return draw_pairs(connection, source, where=where, of_each=of_each, seed=seed)
 
     def show(self, pair: str) -> PairDetails:
         """Return all that is known of a pair, back to the shutter release.
