@@ -42,7 +42,7 @@ RESULT = Path(__file__).parent / "results" / "catalog.json"
 DATABASES = ("sqlite", "postgresql")
 SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000), (1_000, 10_000, 100_000)
 BULK_PAIRS, QUICK_BULK_PAIRS = 100_000, 10_000
-PARTS = ("bulk", "growth", "crowd", "freezing", "list", "links", "tar", "memory")
+PARTS = ("bulk", "growth", "queries", "crowd", "freezing", "list", "links", "tar", "memory")
 Note = Callable[[Mapping[str, Any]], None]
 
 
@@ -66,8 +66,8 @@ def grow(place: Place, sizes: tuple[int, ...], note: Note) -> None:
         for size in sizes:
             held = _held(catalog)
             if held < size:
-                loaded = _grow(catalog, held, size)
-                note({str(size): {"load": loaded, "queries": measure_queries(catalog, size)}})
+                note({str(size): {"load": _grow(catalog, held, size)}})
+                note({str(size): {"queries": measure_queries(catalog, size)}})
 
 
 def _held(catalog: Catalog) -> int:
@@ -156,8 +156,11 @@ def measure_database(kind: str, root: Path, options: argparse.Namespace, note: N
                 note({"bulk": measure_bulk(address, place.data, pairs)})
         if "growth" in options.only:
             grow(place, sizes, lambda found: note({"sizes": found}))
+        if "queries" in options.only and "growth" not in options.only:
+            note({"sizes": _of_grown(place, _queries_again)})
         if "crowd" in options.only:
-            note({"crowd": _of_grown(place, measure_crowd, seconds=10.0 if options.quick else 60.0)})
+            seconds = 10.0 if options.quick else 60.0
+            note({"crowd": _of_grown(place, measure_crowd, seconds=seconds)})
         if "freezing" in options.only:
             note({"freezing": _of_grown(place, measure_freezing)})
         if "list" in options.only and kind == "sqlite":
@@ -166,7 +169,11 @@ def measure_database(kind: str, root: Path, options: argparse.Namespace, note: N
 
 def _of_grown(place: Place, measure: Callable[..., dict[str, Any]], **options: float) -> dict[str, Any]:
     with Catalog(place.grown, data=place.data) as catalog:
-        return {"pairs": _held(catalog), **measure(catalog, place.grown, pairs=_held(catalog), **options)}
+        return measure(catalog, place.grown, pairs=_held(catalog), **options)
+
+
+def _queries_again(catalog: Catalog, _address: str, *, pairs: int) -> dict[str, Any]:
+    return {str(pairs): {"queries": measure_queries(catalog, pairs)}}
 
 
 def measure_exports(options: argparse.Namespace, note: Note) -> None:
@@ -192,8 +199,9 @@ class Result:
     def note(self, kind: str, found: Mapping[str, Any]) -> None:
         """Add to what is known of one kind."""
         known = self.document.setdefault(kind, {})
-        for name, value in found.items():
-            known[name] = known.get(name, {}) | value if name == "sizes" else value
+        for size, facts in found.get("sizes", {}).items():
+            known.setdefault("sizes", {}).setdefault(size, {}).update(facts)
+        known.update({name: facts for name, facts in found.items() if name != "sizes"})
         of = [kind, *found, *found.get("sizes", ())]
         pieces = self.document.setdefault("pieces", [])
         pieces.append({"of": of, "load_average_before": self._load})
@@ -219,7 +227,7 @@ def main() -> None:
         root = Path(stack.enter_context(made))
         root.mkdir(parents=True, exist_ok=True)
         root.chmod(0o755)  # PostgreSQL's server runs as another user below it
-        if set(options.only) & {"bulk", "growth", "crowd", "freezing", "list"}:
+        if set(options.only) & {"bulk", "growth", "queries", "crowd", "freezing", "list"}:
             for kind in options.databases:
                 measure_database(kind, root, options, lambda found, kind=kind: result.note(kind, found))
     if set(options.only) & {"links", "tar", "memory"}:

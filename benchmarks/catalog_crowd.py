@@ -90,6 +90,7 @@ def measure_crowd(catalog: Catalog, address: str, *, pairs: int, seconds: float)
     decisions = sum(w.decisions for w in written)
     took = sorted(second for w in written for second in w.seconds)
     return {
+        "pairs": pairs,
         "seconds": seconds,
         "transactions": len(took),
         "decisions": decisions,
@@ -109,7 +110,7 @@ def freeze_everything(address: str, data: Path) -> float:
     return time.monotonic() - began
 
 
-def measure_freezing(catalog: Catalog, address: str, *, pairs: int) -> dict[str, Any]:  # noqa: ARG001
+def measure_freezing(catalog: Catalog, address: str, *, pairs: int) -> dict[str, Any]:
     """Decide about one pair after the other while a list is frozen."""
     uid = catalog.find("status = accepted", limit=1)[0].id
     took: list[float] = []
@@ -120,11 +121,8 @@ def measure_freezing(catalog: Catalog, address: str, *, pairs: int) -> dict[str,
             catalog.accept([uid], reason="bench")
             took.append(time.monotonic() - began)
             time.sleep(0.02)
-        return {
-            "freeze_s": round(freezing.result(), 2),
-            "writes": len(took),
-            "write_s": _spread(sorted(took)),
-        }
+        freeze_s = round(freezing.result(), 2)
+    return {"pairs": pairs, "freeze_s": freeze_s, "writes": len(took), "write_s": _spread(sorted(took))}
 
 
 def _spread(took: Sequence[float]) -> dict[str, float]:
