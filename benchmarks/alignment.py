@@ -2,8 +2,8 @@
 
 Usage: make bench-alignment, or python -P -m benchmarks.alignment --pairs-per-class 3 --classes clean,haze for a look.
 Finished pairs are kept in the work folder: a run that was stopped goes on where it was, and classes or methods that
-were measured one at a time (--classes, --methods) are put together by a run of all of them. Costs are CPU time on one
-thread, colour to grey included.
+were measured one at a time (--classes, --methods) are put together by a run of all of them, or of what there is
+(--known-only). Costs are CPU time on one thread, colour to grey included.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Settings:
     jobs: int
     work: Path
     output: Path
+    known_only: bool = False
 
     @property
     def rows_path(self) -> Path:
@@ -66,11 +67,14 @@ def settings(arguments: Sequence[str]) -> Settings:
     parser.add_argument(
         "--fresh", action="store_true", help="measure the chosen classes and methods again, whatever is known"
     )
+    parser.add_argument(
+        "--known-only", action="store_true", help="measure nothing, put together what is known"
+    )
     given = parser.parse_args(arguments)
     width, height = map(int, given.size.split("x"))
     chosen = Settings(
         given.pairs_per_class, tuple(given.classes.split(",")), tuple(given.methods.split(",")), given.photo_set,
-        (width, height), given.jobs, given.work, given.output,
+        (width, height), given.jobs, given.work, given.output, given.known_only,
     )  # fmt: skip
     if unknown := {*chosen.classes} - {*CLASSES} | {*chosen.methods} - {*METHODS}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
@@ -84,8 +88,9 @@ def settings(arguments: Sequence[str]) -> Settings:
 def main(arguments: Sequence[str]) -> int:
     """Measure what is missing and put everything together."""
     chosen = settings(arguments)
-    measure_missing(chosen)
-    rows = [row for row in _known(chosen.rows_path) if _wanted(row, chosen)]
+    if not chosen.known_only:
+        measure_missing(chosen)
+    rows = _whole([row for row in _known(chosen.rows_path) if _wanted(row, chosen)], chosen.methods)
     document = summary(chosen, rows)
     chosen.output.write_text(json.dumps(document, indent=1) + "\n")
     plot(document, chosen.output.with_suffix(".svg"))
@@ -106,7 +111,8 @@ def summary(chosen: Settings, rows: list[Row]) -> dict[str, Any]:
         "scenes": {n: f"{photos} {part}" for n, (photos, part) in SCENES.items() if n.startswith(chosen.photo_set)},
         "size": chosen.size,
         "points_per_pair": GRID[0] * GRID[1],
-        "pairs_per_class": chosen.pairs_per_class,
+        "pairs_per_class_wanted": chosen.pairs_per_class,
+        "pairs_per_class": {kind: max(m["pairs"] for m in methods.values()) for kind, methods in classes.items()},
         "classes": classes,
         "goals": judge(rows, classes),
     }  # fmt: skip
@@ -152,6 +158,14 @@ def _wanted(row: Row, chosen: Settings) -> bool:
         and row["method"] in chosen.methods
         and (row["scene"], row["pair"]) in inside
     )
+
+
+def _whole(rows: list[Row], methods: tuple[str, ...]) -> list[Row]:
+    """Rows of the pairs that every method has measured: all columns of a table show the same pairs."""
+    by_pair: dict[tuple[str, str, int], set[str]] = {}
+    for row in rows:
+        by_pair.setdefault((row["class"], row["scene"], row["pair"]), set()).add(row["method"])
+    return [row for row in rows if {*methods} <= by_pair[row["class"], row["scene"], row["pair"]]]
 
 
 if __name__ == "__main__":
