@@ -14,6 +14,8 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent
 sys.path += [str(REPOSITORY), str(REPOSITORY / "tests" / "rig")]
@@ -58,6 +60,19 @@ class Campaign:
                 self._expect_found(fault, seed, self._checked(checker, name, number))
             session.close()
 
+    def summary(self, seeds: int) -> dict[str, Any]:
+        """Return the numbers after so many seeds."""
+        return {
+            "schema": 1,
+            "seeds": seeds,
+            "good_takes": self.good.total(),
+            "false_alarms": self.false_alarms,
+            "bad_takes": self.found.total() + len(self.missed),
+            "found": dict(self.found),
+            "missed": self.missed,
+            "check_cpu_s_median": round(median(self.cpu_s), 3),
+        }
+
     def _checked(self, checker: LiveChecker, name: str, number: int) -> TakeReport:
         began_s = time.process_time()
         report = checker.check(name, number)
@@ -77,26 +92,15 @@ class Campaign:
 
 
 def main() -> None:
-    """Run the seeds and write the result."""
+    """Run the seeds and write the result after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=6)
     arguments = parser.parse_args()
     campaign = Campaign()
     for seed in range(1, arguments.seeds + 1):
         campaign.run(seed)
+        RESULT.write_text(json.dumps(campaign.summary(seed), indent=1) + "\n")
         print(f"seed {seed}: {campaign.false_alarms} {campaign.missed}", flush=True)
-    result = {
-        "schema": 1,
-        "seeds": arguments.seeds,
-        "good_takes": sum(campaign.good.values()),
-        "false_alarms": campaign.false_alarms,
-        "bad_takes": sum(campaign.found.values()) + len(campaign.missed),
-        "found": dict(campaign.found),
-        "missed": campaign.missed,
-        "check_cpu_s_median": sorted(campaign.cpu_s)[len(campaign.cpu_s) // 2],
-    }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
 
 
 if __name__ == "__main__":

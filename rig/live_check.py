@@ -117,35 +117,30 @@ class LiveChecker:
                 return
 
     def _look(self, source: TakeSource, frames: FrameReader) -> LookedAt:
-        motion, stride = self._measure(source, frames)
+        stride, is_reference = _stride(source, self._record), self._reference is None
+        motion = self._motion(source, frames, stride)
+        closer = None if stride == 1 or is_reference else self._closer(source, frames, motion)
         rests = rests_of(motion)
         is_gt = source.round.role == "gt"
         rgb = frames.read(rests[0].frame or 0).rgb()
         picture = read_rest(rgb, source.tone, self._record.boards if is_gt else ())
-        looked = LookedAt(source, motion, stride, rests, picture)
+        looked = LookedAt(source, motion, stride, rests, picture, closer)
         if is_gt:
             if not self._truths:
                 self._screens = _screens(motion, frames)
             self._truths[source.round.name, source.take] = looked
         return looked
 
-    def _measure(self, source: TakeSource, frames: FrameReader) -> tuple[TakeMotion, int]:
-        """Measure the motion by some of the frames, and by all of them where it may not have been even.
+    def _closer(self, source: TakeSource, frames: FrameReader, motion: TakeMotion) -> TakeMotion | None:
+        """Measure the motion by all frames, as alignment will, where some of them show more than noise and turns.
 
-        The order of frames far apart does not tell stick-slip, and alignment will look at each of them.
+        The order of frames far apart does not tell stick-slip.
         """
-        stride, known = _stride(source, self._record), self._reference
-        motion = self._motion(source, frames, stride)
-        if stride == 1 or self._is_even(motion, is_reference=known is None):
-            return motion, stride
-        self._reference = known
-        return self._motion(source, frames, 1), 1
-
-    def _is_even(self, motion: TakeMotion, *, is_reference: bool) -> bool:
-        if is_reference or self._reference is None or motion.fit is None:
-            return not motion.record.reasons
-        px = shaken_px(motion, px_per_mm=self._reference.datum.px_per_mm, gates=self._gates)
-        return px <= self._gates.stick_slip_floor_px
+        reference = self._reference
+        if reference is None or motion.fit is None:
+            return None
+        px = shaken_px(motion, px_per_mm=reference.datum.px_per_mm, gates=self._gates)
+        return None if px <= self._gates.stick_slip_floor_px else self._motion(source, frames, 1)
 
     def _motion(self, source: TakeSource, frames: FrameReader, stride: int) -> TakeMotion:
         reference = self._reference

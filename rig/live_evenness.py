@@ -54,8 +54,8 @@ def _without_turns(time_s: Array, position_mm: Array, *, turn_mm: float, sudden_
     even_mm = line @ np.linalg.lstsq(line, position_mm, rcond=None)[0]
     apart = (even_mm[:, None] - even_mm[None, :]) / TURN_REACH_MM
     slow = turn_mm**2 * np.exp(-(apart**2) / 2) + _LINE_SIGMA**2 * line @ line.T
-    sudden = sudden_mm**2 * np.eye(len(time_s))
-    return np.asarray(sudden @ np.linalg.solve(slow + sudden, position_mm - even_mm), np.float64)
+    covariance = slow + sudden_mm**2 * np.eye(len(time_s))
+    return np.asarray(sudden_mm**2 * np.linalg.solve(covariance, position_mm - even_mm), np.float64)
 
 
 def _spread(values: Array) -> float:

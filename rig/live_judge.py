@@ -30,7 +30,7 @@ from rig.live_measure import (
     mean_of,
 )
 
-AT_START, AT_END, ON_BOTH = "before its motion", "after it", "before and after its motion"
+AT_START, AT_END, ON_BOTH = "before its motion", "after its motion", "before and after its motion"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +45,8 @@ class LookedAt:
     """Before and after the motion."""
     picture: RestPicture
     """At the rest before the motion."""
+    closer: TakeMotion | None = None
+    """The motion by all frames, where those looked at leave open whether it was even."""
 
 
 class Judge:
@@ -83,6 +85,7 @@ class Judge:
         self._scales = TargetScales.of(reference.tracks, reference.datum)
         self._travel = self._error(looked.rests[0], looked.rests[1])
         own = None if self._is_first else self._error(self._first.rests[0], self._first.rests[1])
+        self._is_compared = own is not None
         if self._travel is not None and own is not None:  # what board and bent rail are wrong by is in both
             along_mm = self._travel.along_mm - own.along_mm
             self._travel = replace(
@@ -155,10 +158,10 @@ class Judge:
     def _limit_mm(self, error: Displacement) -> float:
         limits = self._limits
         turn_px = 0.0 if error.turn_is_known else np.radians(self._gates.turn_deg) * self._focal_px
-        if self._is_first:
-            least_mm = limits.travel_mm + limits.first_sigmas * error.sigma_mm
-        else:
+        if self._is_compared or error is not self._travel:
             least_mm = max(limits.travel_mm, limits.sure_sigmas * error.sigma_mm)
+        else:
+            least_mm = limits.travel_mm + limits.alone_sigmas * error.sigma_mm
         return float(least_mm + turn_px / self._reference.datum.px_per_mm)
 
     def _turn_deg(self, error: Displacement) -> float:
@@ -166,27 +169,27 @@ class Judge:
 
     def _judge_velocity(self) -> TakeFinding:
         record = self._looked.motion.record
-        why = ", ".join(REASON_TEXTS.get(r, r) for r in record.reasons) or "uniform"
+        closer = self._looked.closer
+        reasons = dict.fromkeys((*record.reasons, *(closer.record.reasons if closer else ())))
+        why = ", ".join(REASON_TEXTS.get(r, r) for r in reasons) or "uniform"
         if record.velocity_mm_s is None:
             text = f"stills at standstill, {record.residual_sd_px or 0.0:.2f} px about their places"
             return finding("places", "spoiled" if record.reasons else "ok", text, record.residual_sd_px)
         speed = abs(record.velocity_mm_s)
         asked = record.commanded_velocity_mm_s
         against = "" if asked is None else f" against {asked:.3f} mm/s commanded"
-        verdict: Verdict = "spoiled" if record.reasons else "ok"
-        if not self._believable(set(record.reasons)):
-            verdict = "doubtful" if record.reasons else "ok"
+        verdict: Verdict = "doubtful" if reasons else "ok"
+        if self._believable(set(reasons)):
+            verdict = "spoiled"
         return finding("velocity", verdict, f"{speed:.3f} mm/s{against}: {why}", speed)
 
     def _believable(self, reasons: set[str]) -> bool:
         """Tell whether alignment will refuse the take for what a retake would mend, as stick-slip: its pairs are lost.
 
-        Of every take but the first, which all are held against, alignment first takes out what the camera turned;
-        noise and turns can look like an uneven motion. That the carriage arrived says nothing of how it went there.
+        Noise and turns of the camera can look alike, and alignment takes turns out. That the carriage arrived says
+        nothing of how it went there.
         """
-        if self._is_first:
-            return bool(reasons)
-        motion, gates = self._looked.motion, self._gates
+        motion, gates = self._looked.closer or self._looked.motion, self._gates
         if self._travel_is_right():  # it went as far as it should, so its mean speed was right
             reasons = reasons - {"wrong_speed"}
         px = shaken_px(motion, px_per_mm=self._reference.datum.px_per_mm, gates=gates)

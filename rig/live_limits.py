@@ -35,8 +35,8 @@ class LiveLimits(Document):
 
     travel_mm: float = 0.5
     """Least loss of way that matters, mm. It is also what the first ground truth's travel may be wrong by beside its
-    uncertainty, which every take shares with it: the boards' print and the rail's own scale."""
-    first_sigmas: float = 3.0
+    uncertainty, and shares with every take held against it: the boards' print and the rail's own scale."""
+    alone_sigmas: float = 3.0
     """Standard deviations added to it there."""
     sure_sigmas: float = 4.0
     """Standard deviations by which a loss must stand out against the first ground truth. A take is held against it in
