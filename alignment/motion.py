@@ -191,8 +191,8 @@ def measure_motion(
         frame_s=source.frame_s,
     )
     clock = _clock(source, fit, scale_mm) if tie_clock else None
-    record = _record(source, track, fit, cruise, clock=clock, datum=datum, kind=kind, thresholds=thresholds)
-    record = record.model_copy(update={"datum_shift_mm": shift_mm})
+    record = _record(source, track, fit, cruise, datum=datum, kind=kind, thresholds=thresholds)
+    record = _with_clock(record, clock, source).model_copy(update={"datum_shift_mm": shift_mm})
     return TakeMotion(source, record, tuple(tracks), track, fit, cruise)
 
 
@@ -220,11 +220,11 @@ def _record(
     fit: MotionFit,
     cruise: CruisePositions,
     *,
-    clock: ClockMatch | None,
     datum: Datum,
     kind: Kind,
     thresholds: GateThresholds,
 ) -> RoundMotion:
+    """Report a motion as the tracks alone tell it."""
     k = fit.kinematics
     residual_sd_px = cruise.residual_sd_mm * datum.px_per_mm
     reasons = _reasons(source, track, fit, cruise, datum=datum, kind=kind, thresholds=thresholds)
@@ -235,7 +235,7 @@ def _record(
         camera=source.camera_name,
         verdict="rejected" if reasons else "used",
         reasons=reasons,
-        evidence=(kind, "telemetry") if clock else (kind,),
+        evidence=(kind,),
         profile=k.profile,
         phases=MotionPhases(start_s=k.start_s, cruise_start_s=begin, cruise_end_s=end, stop_s=k.stop_s),
         velocity_mm_s=k.velocity_mm_s,
@@ -246,14 +246,26 @@ def _record(
         autocorrelation=cruise.autocorrelation,
         sigma_measurement_mm=cruise.sigma_measurement_mm,
         sigma_jitter_mm=cruise.sigma_jitter_mm,
-        clock_offset_s=clock.offset_s + source.start_t_host_s if clock else None,
+        clock_offset_s=None,
         frames=len(source.time_s),
         frames_tracked=len(track.time_s),
         time_s=_rounded(track.time_s),
         position_mm=_rounded(track.position_mm),
         residual_px=_rounded(fit.residual_mm * datum.px_per_mm),
-        telemetry_time_s=_rounded(clock.time_s) if clock else (),
-        telemetry_position_mm=_rounded(clock.position_mm) if clock else (),
+    )
+
+
+def _with_clock(record: RoundMotion, clock: ClockMatch | None, source: TakeSource) -> RoundMotion:
+    """Add what telemetry tells, where it could be tied to the motion."""
+    if clock is None:
+        return record
+    return record.model_copy(
+        update={
+            "evidence": (*record.evidence, "telemetry"),
+            "clock_offset_s": clock.offset_s + source.start_t_host_s,
+            "telemetry_time_s": _rounded(clock.time_s),
+            "telemetry_position_mm": _rounded(clock.position_mm),
+        }
     )
 
 

@@ -72,6 +72,12 @@ class GainStatistics:
     high: float
     """90th percentile."""
 
+    @classmethod
+    def of(cls, gain: Array) -> GainStatistics:
+        """Summarise the gains of tiles, ``(n,)``."""
+        low, median, high = np.percentile(gain, (10, 50, 90))
+        return cls(float(median), float(low), float(high))
+
 
 @dataclass(frozen=True, eq=False)
 class Registration:
@@ -271,8 +277,6 @@ def _describe(
     leftover = local_map(grid, tiles, fit, tone=lq.tone)
     covariance = parameter_covariance(fit, grid)
     points = grid_points(0, 0, *lq.size)
-    corners = grid_points(0, 0, *lq.size, columns=2, rows=2)
-    there_and_back = map_points(inverted(backward) @ forward.homography, corners)
     angles_deg, scale = angles_and_scale(forward.homography, camera)
     white, black = _clipped_shares(truth.gt, lq, forward.homography)
     halves_px, halves_sigma_px = _split_half(forward, covariance, camera, points)
@@ -293,10 +297,10 @@ def _describe(
         focal_px=camera.focal_px,
         split_half_px=halves_px,
         split_half_sigma_px=halves_sigma_px,
-        forward_backward_px=float(np.hypot(*(there_and_back - corners).T).max()),
+        forward_backward_px=_there_and_back_px(forward.homography, backward, lq.size),
         ncc=float(np.median(tiles.correlation[good])),
         gradient_ncc=_gradient_correlation(truth, lq, forward.homography, good),
-        gain=GainStatistics(*(float(np.percentile(tiles.gain[good], p)) for p in (50, 10, 90))),
+        gain=GainStatistics.of(tiles.gain[good]),
         clipped_white_share=white,
         clipped_black_share=black,
         leftover=leftover,
@@ -304,6 +308,12 @@ def _describe(
         converged=forward.converged,
         size=lq.size,
     )
+
+
+def _there_and_back_px(there: Array, back: Array, size: tuple[int, int]) -> float:
+    """Largest distance of a corner from where two homographies that should be alike bring it back to."""
+    corners = grid_points(0, 0, *size, columns=2, rows=2)
+    return float(np.hypot(*(map_points(inverted(back) @ there, corners) - corners).T).max())
 
 
 def _split_half(
