@@ -12,14 +12,15 @@ What is ours:
 
 - the start noise of the sampler is part of one plane of noise, so that tiles of a picture agree (`models.noise_field`);
 - the loss leaves out pixels that a pair's mask does not trust, and can forgive a reference its shift;
-- ``unshuffle: 2`` runs the network on 2x2 blocks of pixels as channels, for training in minutes on a CPU.
+- for training in minutes on a CPU: ``unshuffle: 2`` runs the network on 2x2 blocks of pixels as channels, and loss,
+  noise and times of the training, its start and the attention's heads can be other than the published ones.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +28,8 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from catalog.yaml_document import Document
-from models.foundir_unet import GROUPS, FoundirUnet
-from models.losses import pixel_loss, shift_tolerant
+from models.foundir_unet import GROUPS, FoundirUnet, Heads
+from models.losses import PixelLoss, pixel_loss, shift_tolerant
 from models.noise_field import NoiseField
 
 if TYPE_CHECKING:
@@ -51,6 +52,19 @@ class FoundirConfig(Document):
     """Network calls per picture: officially 4 for real pictures, 3 for synthetic ones."""
     unshuffle: int = Field(default=1, ge=1, le=4)
     """Side of the blocks of pixels that the network sees as one position."""
+    heads: int = Field(default=4, ge=1, le=64)
+    """Heads of every attention layer."""
+    head_width: int = Field(default=32, ge=1, le=1024)
+    """Channels of each head."""
+    loss: PixelLoss = "l1"
+    """How the residual is compared; officially l1. ``psnr`` weighs faint residuals and strong ones alike, which is
+    what a short training of mixed degradations needs."""
+    starts_at_input: bool = False
+    """Begin with a residual of nothing, so that a training starts from the picture as it is."""
+    training_noise: float = Field(default=1.0, ge=0)
+    """The noise of training beside the published one. The sampler meets ``start_noise_std`` and no more."""
+    training_times: Literal["all", "sampled"] = "all"
+    """Train at any time, or only at those that the sampler asks about: a short training learns these sooner."""
     shift_px: int = Field(default=0, ge=0, le=8)
     """Train on references moved by up to so many pixels to where the degraded crop lies, for pairs that are not
     aligned."""
@@ -128,7 +142,11 @@ class FoundirRestorer(nn.Module):
             out_channels=3 * config.unshuffle**2,
             dim=config.dim,
             dim_mults=config.dim_mults,
+            heads=Heads(config.heads, config.head_width),
         )
+        if config.starts_at_input:
+            for weights in self.network.final_conv.parameters():
+                nn.init.zeros_(weights)
 
     def forward(self, state: Tensor, lq: Tensor, t: Tensor) -> Tensor:
         """Predict the residual of pictures in [-1, 1] at times ``(B,)``; ``(B, 3, H, W)`` float32, not clamped."""
@@ -142,18 +160,18 @@ class FoundirRestorer(nn.Module):
         return F.pixel_shuffle(blocks, side)[..., :height, :width]
 
     def loss(self, batch: RestorationBatch) -> dict[str, Tensor]:
-        """Mean distance between the predicted and the true residual, at a random time for each picture."""
+        """Distance of the predicted from the true residual, at a random time for each picture."""
         # Moved before there is a state: one made of a shifted reference would tell the network the shift.
         lq, gt, mask = shift_tolerant(batch.lq, batch.gt, batch.mask, radius_px=self.config.shift_px)
-        t = torch.randint(len(self.diffusion), (len(lq),), device=lq.device)
+        noise = self.config.training_noise * torch.randn_like(lq)
         aligned = replace(batch, lq=lq, gt=gt, mask=mask)
-        return {"loss": self.residual_loss(aligned, t, torch.randn_like(lq))}
+        return {"loss": self.residual_loss(aligned, self._training_times(len(lq), lq.device), noise)}
 
     def residual_loss(self, batch: RestorationBatch, t: Tensor, noise: Tensor) -> Tensor:
         """Return the loss for given times ``(B,)`` and noise ``(B, 3, H, W)``."""
         lq, gt = 2 * batch.lq - 1, 2 * batch.gt - 1
         predicted = self(self.diffusion.state(gt, lq, noise, t), lq, t)
-        return pixel_loss("l1", predicted, lq - gt, batch.mask).mean()
+        return pixel_loss(self.config.loss, predicted, lq - gt, batch.mask).mean()
 
     def restore(self, lq: Tensor) -> Tensor:
         """Restore ``(B, 3, H, W)`` float32 RGB in [0, 1]; the same picture gives the same result every time."""
@@ -174,6 +192,12 @@ class FoundirRestorer(nn.Module):
             x = self.diffusion.step(x, self._residual(x, c, at), c, at=at, to=to)
         clean = (c - self._residual(x, c, times[-1])).clamp(-1, 1)
         return (clean + 1) / 2
+
+    def _training_times(self, count: int, device: torch.device) -> Tensor:
+        if self.config.training_times == "all":
+            return torch.randint(len(self.diffusion), (count,), device=device)
+        asked = torch.tensor(self.diffusion.sampling_times(self.config.sampling_steps)[:-1], device=device)
+        return asked[torch.randint(len(asked), (count,), device=device)]
 
     def _residual(self, x: Tensor, c: Tensor, at: int) -> Tensor:
         predicted: Tensor = self(x, c, torch.full((len(c),), at, device=c.device))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from models.base import RestorationBatch, Restorer, StartsFromNoise
 from models.foundir import FoundirConfig, FoundirRestorer, ResidualDiffusion
-from models.foundir_unet import FoundirUnet, LinearAttention
+from models.foundir_unet import FoundirUnet, Heads, LinearAttention
 from models.noise_field import NoiseField
 from models.precision import make_fast
 
@@ -96,6 +96,50 @@ def test_loss_is_the_distance_from_the_residual_where_the_pair_is_trusted():
     assert whole == pytest.approx((1 + 6) / 2)
 
 
+def test_a_loss_in_decibels_weighs_by_the_ratio_of_errors():
+    """Residual 1 everywhere, said to be 0.9: a mean square error of 0.01, whose logarithm is -2."""
+    gt, lq = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5)
+    restorer = _restorer(SMALL.model_copy(update={"loss": "psnr"}))
+    restorer.network = Knows(torch.full((1, 3, 8, 8), 0.9))
+
+    assert restorer.loss(_batch(lq, gt))["loss"].item() == pytest.approx(-2, abs=1e-3)
+
+
+def test_a_training_that_starts_at_the_input_returns_it_at_first():
+    restorer = _restorer(SMALL.model_copy(update={"starts_at_input": True}))
+    lq = torch.rand(1, 3, 16, 24)
+
+    with torch.inference_mode():
+        assert torch.allclose(restorer.restore(lq), lq, atol=1e-6)
+
+
+def test_training_can_keep_to_the_times_that_the_sampler_asks_about():
+    """999 and 499 of 1000, which the network hears as 1000 A_t: see the table above."""
+    restorer = _restorer(SMALL.model_copy(update={"training_times": "sampled", "sampling_steps": 2}))
+    restorer.network = network = Knows(torch.zeros(1, 3, 8, 8))
+    torch.manual_seed(1)
+
+    for _ in range(20):
+        restorer.loss(_batch(*torch.rand(2, 1, 3, 8, 8)))
+
+    assert sorted(set(network.times)) == pytest.approx([719.67, 993.65], abs=0.01)
+
+
+def test_training_noise_is_scaled():
+    """Of a grey pair nothing but noise varies over the state, and at the last time it has a deviation of 1."""
+    config = SMALL.model_copy(
+        update={"training_noise": 0.1, "training_times": "sampled", "sampling_steps": 1}
+    )
+    restorer, seen = _restorer(config), []
+    restorer.network.register_forward_pre_hook(lambda _module, given: seen.append(given[0]))
+    grey = torch.full((1, 3, 64, 64), 0.5)
+
+    restorer.loss(_batch(grey, grey))
+
+    assert seen[0][:, :3].std().item() == pytest.approx(0.1, rel=0.05)
+    assert seen[0][:, 3:].std().item() == 0
+
+
 @pytest.mark.parametrize("unshuffle", [1, 2])
 @pytest.mark.parametrize("size", [(16, 16), (37, 50), (5, 3)])
 def test_any_size_comes_back_in_range_and_every_weight_learns(unshuffle: int, size: tuple[int, int]):
@@ -127,13 +171,14 @@ def test_a_picture_gives_the_same_result_every_time_and_in_any_batch():
     assert not torch.allclose(alone, other, atol=1e-5)
 
 
-def test_linear_attention_is_its_definition_with_and_without_gradients():
+@pytest.mark.parametrize(("heads", "width"), [(4, 32), (2, 5)])
+def test_linear_attention_is_its_definition_with_and_without_gradients(heads: int, width: int):
     """softmax(q) over channels, softmax(k) over pixels, v over the number of pixels; one head at a time by hand."""
     torch.manual_seed(2)
-    layer, x = LinearAttention(8), torch.randn(1, 8, 6, 5)
-    q, k, v = layer.to_qkv(x).view(3, 4, 32, 30)
-    by_hand = [v[h] / 30 @ k[h].softmax(dim=1).T @ q[h].softmax(dim=0) * 32**-0.5 for h in range(4)]
-    expected = layer.to_out(torch.cat(by_hand).view(1, 128, 6, 5))
+    layer, x = LinearAttention(8, Heads(heads, width)), torch.randn(1, 8, 6, 5)
+    q, k, v = layer.to_qkv(x).view(3, heads, width, 30)
+    by_hand = [v[h] / 30 @ k[h].softmax(dim=1).T @ q[h].softmax(dim=0) * width**-0.5 for h in range(heads)]
+    expected = layer.to_out(torch.cat(by_hand).view(1, heads * width, 6, 5))
 
     with_gradients = layer(x)
     with torch.inference_mode():
