@@ -64,7 +64,7 @@ def _normal_quantiles() -> Array:
     """Normal numbers of equal probability, of variance 1."""
     shares = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
     values = np.array([NormalDist().inv_cdf(float(share)) for share in shares])
-    return values / values.std()
+    return np.asarray(values / values.std(), np.float64)
 
 
 def pixel_noise(found: Calibration, *, iso: int, light: float) -> float | None:
