@@ -4,6 +4,8 @@ BIN := .venv/bin
 SCENE ?=
 TESTS ?= tests
 export PYTHONUNBUFFERED := 1
+# Hundreds of short processes start in the tests; each would compile all sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all lint bench bench-alignment bench-catalog bench-models bench-rig bench-render bench-kill setup clean
 
