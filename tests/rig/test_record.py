@@ -52,7 +52,9 @@ def test_a_session_is_recorded_round_by_round_with_evidence(rig_files):
     assert max(speeds) == 60
     rows = SessionFolder(session).journal().rows
     devices = next(row for row in rows if row.kind == "devices")
-    assert devices.get("settings")["$23"] == 1, "homing direction: with it the controller's coordinates are read"
+    assert devices.get("settings")["$23"] == 1, (
+        "homing direction: with it the controller's coordinates are read"
+    )
     assert rows[-1].kind == "run_finished"
     assert rows[-1].get("line_troubles").keys() >= {"discarded_lines", "lost_answers", "silences"}
 
