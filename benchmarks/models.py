@@ -31,7 +31,7 @@ from benchmarks.stopwatch import Stopwatch, timed
 from catalog.console import Console
 from catalog.manifest import read_manifest
 from catalog.records import degradation_key
-from models.base import RestorationBatch, Restorer
+from models.base import Classifier, RestorationBatch, Restorer
 from models.config import load_config
 from models.data import CropLoader, Pair, PairDataset, to_unit
 from models.ensemble import Ensemble, assemble
@@ -45,6 +45,7 @@ from models.printed_text import print_on
 from models.processes import Processes
 from models.registry import find_model
 from models.restore import Tiling, restore_tiled, tile_spans
+from models.router import seen_in
 from models.run_folder import RunFolder
 from models.train import train
 from models.training_state import TrainingState
@@ -95,6 +96,10 @@ class Bench:
         with self._clocked(folder):
             train(job, self.console)
         return out
+
+    def in_full(self) -> Bench:
+        """The same with trainings of the shipped length, for those that are short anyway."""
+        return Bench(self.data, share=1.0, per_class=self.per_class)
 
     def name(self, run: str) -> str:
         """Name a run so that runs of different lengths lie apart."""
@@ -183,7 +188,7 @@ def router(bench: Bench) -> dict[str, Any]:
             kind: bench.run("expert", f"{kind}-tiny", kind, changes=behind)
             for kind in ("weather", "illumination")
         }
-        made = bench.run("router", "tiny", "router")
+        made = bench.in_full().run("router", "tiny", "router")
         assemble(
             bench.data / "runs" / name, bench.generalist(), experts=experts, router=made, data=bench.data
         )
@@ -197,6 +202,21 @@ def router(bench: Bench) -> dict[str, Any]:
         "blind_above_generalist": blind > none,
         "chosen": _choices(bench, name),
     }
+
+
+def classify(bench: Bench) -> dict[str, Any]:
+    """Train the router alone; count the held-out pictures whose degradations it names, all and no others."""
+    run = bench.in_full().run("router", "tiny", "router")
+    router, dataset = load(run, data=bench.data), PairDataset(bench.export, "test")
+    assert isinstance(router, Classifier)
+    right: dict[str, list[bool]] = {}
+    for index in dataset.spread(bench.per_class * len(set(dataset.classes))):
+        key = dataset.classes[index]
+        with torch.inference_mode():
+            seen = seen_in(router.classify(to_unit([dataset[index].lq], CPU)))
+        right.setdefault(key, []).append(seen == set(key.split("+")))
+    found = {key: f"{sum(hits)} of {len(hits)}" for key, hits in right.items()}
+    return {"named_rightly": found, "training": bench.clock(run)}
 
 
 def _choices(bench: Bench, name: str) -> dict[str, dict[str, int]]:
@@ -345,6 +365,7 @@ PARTS: Mapping[str, Callable[[Bench], dict[str, Any]]] = {
     "goldens": goldens,
     "record": record,
     "train": generalist,
+    "classify": classify,
     "router": router,
     "text": text,
     "speed": speed,
