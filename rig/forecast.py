@@ -12,7 +12,7 @@ from catalog.records import Degradation
 from catalog.session_folder import ExposureSettings, RoundRecord, SweepRecord
 from rig.calibrated import calibrated_lens, mid_tone_noise, readout_s
 from rig.devices.condition import OFF
-from rig.devices.envelope import check_sweep, sweep_motion, trapezoid_duration_s
+from rig.devices.envelope import sweep_motion, trapezoid_duration_s
 from rig.errors import EnvelopeError, PlanError, RigError
 from rig.plan import BaseSettings, CapturePlan, RoundPlan
 from rig.profile import RigProfile
@@ -120,7 +120,10 @@ def forecast(
     if known is not None:
         profile = profile.model_copy(update={"lens": calibrated_lens(profile.lens, known)})
     limit_mm = parallax_limit_mm(profile)
-    records = plan.round_records(acceleration_mm_s2=profile.rail.acceleration_mm_s2)
+    records = plan.round_records(
+        acceleration_mm_s2=profile.rail.acceleration_mm_s2,
+        realised_mm_s=profile.rail.realised_velocity_mm_s,
+    )
     bench = _Bench(plan, profile, limit_mm, tuple(r for r in records if r.role == "gt"), known)
     rounds = [_forecast_round(r, bench) for r in records]
     violations = [v for r, record in zip(plan, records, strict=True) for v in _violations(r, record, profile)]
@@ -344,7 +347,7 @@ def _operator_steps(rounds: Sequence[RoundRecord], profile: RigProfile) -> Itera
 def _violations(plan: RoundPlan, round_: RoundRecord, profile: RigProfile) -> list[RigError]:
     found: list[RigError] = []
     try:
-        check_sweep(_sweep(round_), profile.rail.envelope)
+        profile.rail.sweep_motion(_sweep(round_))
     except EnvelopeError as error:
         found.append(
             EnvelopeError(f"round {round_.name}: {error.message}", kept=error.kept, next_step=error.next_step)

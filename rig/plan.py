@@ -7,7 +7,7 @@ A plan is one camera move repeated in rounds: a clean ground truth (`gt`), round
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -196,8 +196,15 @@ class CapturePlan(Document):
         changes = round_.set.model_dump(exclude_none=True)
         return ExposureSettings.model_validate({**self.base.model_dump(), **changes})
 
-    def round_records(self, *, acceleration_mm_s2: float) -> tuple[RoundRecord, ...]:
-        """Resolve the plan into the records that `session.json` keeps."""
+    def round_records(
+        self, *, acceleration_mm_s2: float, realised_mm_s: Callable[[float], float] = float
+    ) -> tuple[RoundRecord, ...]:
+        """Resolve the plan into the records that `session.json` keeps.
+
+        Args:
+            acceleration_mm_s2: Of the rail's ramps.
+            realised_mm_s: Tells the speed that the rail makes of the one asked for.
+        """
         return tuple(
             RoundRecord(
                 number=number,
@@ -209,7 +216,7 @@ class CapturePlan(Document):
                 sweep=SweepRecord(
                     start_mm=self.sweep.start_mm,
                     end_mm=self.sweep.end_mm,
-                    velocity_mm_s=self.velocity_mm_s(r),
+                    velocity_mm_s=realised_mm_s(self.velocity_mm_s(r)),
                     acceleration_mm_s2=acceleration_mm_s2,
                 ),
                 stops_mm=self.stops_mm(r),

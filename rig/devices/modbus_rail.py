@@ -25,13 +25,12 @@ from rig.devices.arrival import (
     require_state,
     wait_until,
 )
-from rig.devices.envelope import CRAWL_VELOCITY_MM_S, Motion, check_motion, ramp_mm
+from rig.devices.envelope import CRAWL_VELOCITY_MM_S, Motion, check_motion
 from rig.devices.modbus_settings import ModbusRailSettings
 from rig.devices.rail import RailAccount, RailCapabilities, RailPoll, RailState
 from rig.errors import (
     DeviceError,
     DeviceTimeoutError,
-    EnvelopeError,
     MotionStoppedError,
     RailLockedError,
 )
@@ -48,7 +47,6 @@ _NOT_ENABLED = (
 )
 _ARRIVED_MM = 0.05
 _JUMP_MM = 1.0
-_LARGEST_SPEED_ERROR = 0.05
 
 
 class ModbusRail:
@@ -170,7 +168,7 @@ class ModbusRail:
 
     def prepare(self, sweep: SweepRecord) -> None:
         """Go to the start of the run-up and return at standstill; a drive has no overrides to reset."""
-        motion = self._sweep_motion(sweep)
+        motion = self.settings.sweep_motion(sweep)
         self.move_to(motion.start_mm)
         self._prepared = sweep
 
@@ -181,7 +179,7 @@ class ModbusRail:
             DeviceError: `prepare` was not called for this very sweep.
         """
         require_prepared(self._prepared, sweep, name=self.settings.port)
-        motion = self._sweep_motion(sweep)
+        motion = self.settings.sweep_motion(sweep)
         return self._start(self._passed(self._ready_mm(), motion.end_mm, motion.velocity_mm_s))
 
     def complete(self, *, timeout_s: float) -> None:
@@ -297,30 +295,6 @@ class ModbusRail:
         motion = Motion(start_mm, end_mm, velocity_mm_s, self.settings.acceleration_mm_s2)
         check_motion(motion, self._envelope, homed=self.homed, fault=self._trouble())
         return motion
-
-    def _sweep_motion(self, sweep: SweepRecord) -> Motion:
-        motion = self.settings.sweep_motion(sweep)
-        self._require_uniform(sweep, motion)
-        return motion
-
-    def _require_uniform(self, sweep: SweepRecord, motion: Motion) -> None:
-        """See that the ramps as the registers hold them still end before the uniform part begins."""
-        real = self._realised(motion)
-        if abs(real.velocity_mm_s / motion.velocity_mm_s - 1) > _LARGEST_SPEED_ERROR:
-            raise EnvelopeError(
-                f"the drive would do the sweep at {real.velocity_mm_s:.4g} mm/s instead of "
-                f"{motion.velocity_mm_s:.4g} mm/s: its speeds are whole rpm",
-                kept="nothing moved",
-                next_step=f"ask for a multiple of {self.settings.scale.velocity_step_mm_s:.4g} mm/s",
-            )
-        room_mm = abs(sweep.start_mm - motion.start_mm)
-        needed_mm = ramp_mm(real.velocity_mm_s, real.acceleration_mm_s2)
-        if needed_mm > room_mm:
-            raise EnvelopeError(
-                f"the drive's whole rpm and ms make the ramp {needed_mm:.2f} mm long, the run-up has {room_mm:.2f} mm",
-                kept="nothing moved",
-                next_step="raise run_up_margin_mm in the profile, or choose a slower sweep",
-            )
 
     @property
     def _cap_mm_s(self) -> float:

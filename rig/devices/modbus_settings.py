@@ -8,8 +8,9 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from catalog.session_folder import SweepRecord
 from catalog.yaml_document import Document
-from rig.devices.envelope import Motion
+from rig.devices.envelope import Motion, ramp_mm
 from rig.devices.modbus_drives import DRIVES, DriveFamily, HomeDirection
 from rig.devices.travel import TravelSettings
 from rig.errors import EnvelopeError
@@ -18,6 +19,8 @@ LONGEST_EXCHANGE_BYTES = 40
 """Request and reply of the longest exchange: the motion's block write (25 + 8) or four registers read (8 + 13)."""
 HOST_DELAY_S = 0.02
 """Allowance for waking two threads on a busy host; 7 ms were seen with all cores saturated."""
+_LARGEST_SPEED_ERROR = 0.05
+"""Share by which whole rpm may miss the speed that a plan asks for; the session's record has the real one."""
 _BITS_PER_BYTE = 11
 _MAX_RAMP_MS = 32767
 _MAX_RPM = 3000
@@ -85,6 +88,37 @@ class ModbusRailSettings(ModbusLineSettings, TravelSettings):
         if self.scale.ramp_ms(self.acceleration_mm_s2) > _MAX_RAMP_MS:
             raise ValueError("acceleration_mm_s2 is too small for the drive at this lead_mm")
         return self
+
+    def realised_velocity_mm_s(self, velocity_mm_s: float) -> float:
+        """Return the nearest speed of whole rpm; one too far off stays as it is, for `sweep_motion` to refuse."""
+        rpm = self.scale.rpm(velocity_mm_s, cap_mm_s=self.max_velocity_mm_s)
+        real_mm_s = rpm * self.scale.velocity_step_mm_s
+        return real_mm_s if abs(real_mm_s / velocity_mm_s - 1) <= _LARGEST_SPEED_ERROR else velocity_mm_s
+
+    def sweep_motion(self, sweep: SweepRecord) -> Motion:
+        """Return the one motion that a sweep is, run-up and run-down included.
+
+        Raises:
+            EnvelopeError: It leaves the envelope, or the drive's whole rpm and ms make another sweep of it.
+        """
+        motion = super().sweep_motion(sweep)
+        real = self.scale.realised(motion, cap_mm_s=self.max_velocity_mm_s)
+        if abs(real.velocity_mm_s / motion.velocity_mm_s - 1) > _LARGEST_SPEED_ERROR:
+            raise EnvelopeError(
+                f"the drive would do the sweep at {real.velocity_mm_s:.4g} mm/s instead of "
+                f"{motion.velocity_mm_s:.4g} mm/s: its speeds are whole rpm",
+                kept="nothing moved",
+                next_step=f"ask for a multiple of {self.scale.velocity_step_mm_s:.4g} mm/s",
+            )
+        room_mm = abs(sweep.start_mm - motion.start_mm)
+        needed_mm = ramp_mm(real.velocity_mm_s, real.acceleration_mm_s2)
+        if needed_mm > room_mm:
+            raise EnvelopeError(
+                f"the drive's whole rpm and ms make the ramp {needed_mm:.2f} mm long, the run-up has {room_mm:.2f} mm",
+                kept="nothing moved",
+                next_step="raise run_up_margin_mm in the profile, or choose a slower sweep",
+            )
+        return motion
 
     @property
     def family(self) -> DriveFamily:

@@ -55,6 +55,10 @@ class TravelSettings(Document):
         """Longest time to come to rest from the highest speed, with what controller and line take, s."""
         return self.max_velocity_mm_s / self.acceleration_mm_s2 + SLACK_S
 
+    def realised_velocity_mm_s(self, velocity_mm_s: float) -> float:
+        """Return the speed at which the rail will do a sweep that is asked for at another; steppers do any."""
+        return velocity_mm_s
+
     def sweep_motion(self, sweep: SweepRecord) -> Motion:
         """Return the one motion that a sweep is, run-up and run-down included.
 

@@ -174,7 +174,10 @@ def _session_record(order: SessionOrder, name: str) -> SessionRecord:
         boards=profile.boards,
         lens=profile.lens,
         calibration=order.calibration,
-        rounds=plan.round_records(acceleration_mm_s2=profile.rail.acceleration_mm_s2),
+        rounds=plan.round_records(
+            acceleration_mm_s2=profile.rail.acceleration_mm_s2,
+            realised_mm_s=profile.rail.realised_velocity_mm_s,
+        ),
         photos=None if order.photos is None else str(order.photos.absolute()),
         plan=plan.model_dump(mode="json", by_alias=True),
         profile=profile.model_dump(mode="json", by_alias=True),

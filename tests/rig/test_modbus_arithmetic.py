@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from catalog.session_folder import SweepRecord
 from catalog.yaml_document import parse_yaml
 from rig.devices.envelope import Motion
 from rig.devices.modbus_drives import DRIVES, LEADSHINE_RS, join_words, split_words
@@ -22,6 +23,9 @@ from rig.profile import RigProfile, find_profile
 
 SPINDLE = DriveScale(lead_mm=10, pulses_per_rev=10_000, lower_mm=0, upper_mm=400, direction=1)
 """10 mm per revolution of 10 000 counts: 1000 counts per mm, 1 rpm is 1/6 mm/s."""
+
+
+SWEEP = SweepRecord(start_mm=100, end_mm=200, velocity_mm_s=40, acceleration_mm_s2=200)
 
 
 def profile_rail(**changes: Any) -> ModbusRailSettings:
@@ -195,3 +199,26 @@ def test_the_ramp_that_rounding_lengthens_still_fits_the_run_up() -> None:
     ramp_mm = real.velocity_mm_s**2 / (2 * real.acceleration_mm_s2)
 
     assert math.isclose(ramp_mm, 4.0032, abs_tol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("asked_mm_s", "real_mm_s"),
+    [
+        (40.0, 40.0),
+        (33.3, 200 / 6),  # 199.8 rpm
+        (10.1, 61 / 6),  # 60.6 rpm
+        (120.0, 120.0),
+        (0.77, 0.77),  # 4.62 rpm: 5 are 8 % too fast, which the sweep is refused for
+    ],
+)
+def test_a_plans_speed_becomes_whole_rpm(asked_mm_s: float, real_mm_s: float) -> None:
+    assert profile_rail().realised_velocity_mm_s(asked_mm_s) == pytest.approx(real_mm_s, rel=1e-12)
+
+
+def test_a_speed_that_whole_rpm_miss_by_far_is_refused_before_anything_moves() -> None:
+    slow = SWEEP.model_copy(update={"velocity_mm_s": 0.77})
+
+    with pytest.raises(EnvelopeError, match=r"at 0\.8333 mm/s instead of 0\.77 mm/s") as caught:
+        profile_rail().sweep_motion(slow)
+
+    assert "a multiple of 0.1667 mm/s" in caught.value.next_step

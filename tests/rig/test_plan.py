@@ -13,6 +13,8 @@ from alignment.calibration.store import StoredCalibration, store_calibration
 from catalog.errors import InvalidDocumentError
 from catalog.yaml_document import parse_yaml
 from rig.cli import app
+from rig.devices.modbus_settings import ModbusRailSettings
+from rig.devices.travel import TravelSettings
 from rig.errors import EnvelopeError, PlanError
 from rig.forecast import board_warnings, forecast, require_runnable
 from rig.plan import CapturePlan
@@ -157,6 +159,31 @@ def test_passes_become_rounds_of_their_own_and_a_closing_gt_the_last():
 
     assert [r.name for r in plan] == ["gt", "gt-2", "gt-3", "iso6400", "rain", "gt-close"]
     assert [r.number for r in plan.round_records(acceleration_mm_s2=200)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_session_keeps_the_speed_that_the_rail_makes_of_the_one_asked_for():
+    """10 and 30 mm/s on a rail that does multiples of 7 mm/s."""
+    records = plan_with().round_records(acceleration_mm_s2=200, realised_mm_s=lambda v: 7.0 * round(v / 7))
+
+    assert [r.sweep.velocity_mm_s for r in records if r.sweep] == [7, 28, 28]
+
+
+def test_a_sweep_that_the_drive_would_do_otherwise_violates_the_plan():
+    """240 mm a revolution are 4 mm/s a rpm: 30 mm/s become 32, 6.7 % more."""
+    profile = RigProfile.load("sim")
+    rail = ModbusRailSettings.model_validate(
+        {
+            "kind": "modbus",
+            "drive": "leadshine-rs",
+            "port": "/dev/null",
+            "lead_mm": 240,
+            **profile.rail.model_dump(include=set(TravelSettings.model_fields)),
+        }
+    )
+
+    violations = forecast(plan_with(), profile.model_copy(update={"rail": rail})).violations
+
+    assert any("its speeds are whole rpm" in v.message for v in violations)
 
 
 def test_the_gap_between_the_frames_of_a_pair_follows_from_speed_and_rate():
