@@ -27,8 +27,9 @@ JUMPS_S = (HOUR_S, -HOUR_S, -1.0, 1.0, SUSPEND_S, -30 * 24 * HOUR_S, 0.3, 0.0)
 ROUNDS = tuple(RoundRecord(number=k, name=f"r{k}", role="gt") for k in (1, 2))
 ANNOTATIONS = {
     "catalog/events.py": "when a decision was taken, and a batch's name, unique without it",
-    "catalog/export_list.py": "when an export was made",
+    "catalog/export_freeze.py": "when an export was made",
     "catalog/import_pairs.py": "when a dataset was imported",
+    "catalog/near_cache.py": "beside the times of files, so that copies in use are spared",
     "catalog/store.py": "names a backup",
     "catalog/verify.py": "when a file was verified",
     "alignment/calibration/document.py": "when a calibration was made",

@@ -255,10 +255,14 @@ def test_the_program_that_holds_the_camera_is_named_with_what_frees_it(tmp_path:
 def test_a_claimed_camera_is_told_with_the_command_that_frees_it(tmp_path: Path):
     """A program by the name of one that is known to hold cameras; the code is the library's -53."""
     program = tmp_path / "entangle"
-    program.symlink_to("/bin/sleep")
-    with subprocess.Popen([program, "30"]) as holder:
+    program.symlink_to("/bin/cat")
+    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as holder:
+        assert holder.stdin
+        assert holder.stdout
+        holder.stdin.write(b"!")
+        holder.stdout.read(1)  # it bears its name only once it runs
         error = translated("Nikon Z 6", "connecting", -53)
-        holder.kill()
+        holder.stdin.close()
 
     assert isinstance(error, DeviceBusyError)
     assert "entangle holds the camera" in error.message
