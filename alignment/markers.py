@@ -98,6 +98,11 @@ class MarkerBoard:
         self._ids = np.arange(spec.first_id, last)
 
     @property
+    def corner_count(self) -> int:
+        """Chessboard corners of the whole board."""
+        return (self.spec.columns - 1) * (self.spec.rows - 1)
+
+    @property
     def centre_mm(self) -> tuple[float, float]:
         """Middle of the board in its own plane."""
         return self.spec.columns * self.spec.square_mm / 2, self.spec.rows * self.spec.square_mm / 2

@@ -36,6 +36,8 @@ _AVERAGING_STEP_PX = 0.2  # frames at rest repeat one error
 _MIN_NCC = 0.25
 _MIN_INLIER_SHARE = 0.3
 _MAX_SIGMA_PX = 0.5
+_TOLD_SHARE = 0.65
+"""Of a board's corners that tell its scale: from half of them it is extrapolated, and percents off at 2 px a module."""
 _RETRY_FRAMES = 8
 _LOST_AFTER = 3
 
@@ -88,7 +90,7 @@ class Target:
     kind: Kind
     keys: list[KeyWindow] = field(default_factory=list)
     px_per_mm: list[float] = field(default_factory=list)
-    """Scale of every sighting; empty for the picture."""
+    """Scale of every sighting of most of a board; empty for the picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +184,8 @@ class _BoardSeeker:
 
     def _keep_key(self, grey: Grey, sighting: BoardSighting) -> None:
         self.sightings += 1
-        self._target.px_per_mm.append(sighting.px_per_mm)
+        if sighting.corners >= _TOLD_SHARE * self._board.corner_count:
+            self._target.px_per_mm.append(sighting.px_per_mm)
         keys = self._target.keys
         if not keys or np.linalg.norm(self._anchor - keys[-1].anchor_px) >= KEY_STEP_PX:
             window = _limited(sighting.window, BOARD_WINDOW_PX).clipped((grey.shape[1], grey.shape[0]))

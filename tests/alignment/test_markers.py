@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from alignment.decode import Frame
 from alignment.markers import MarkerBoard, Window
+from alignment.photometry import standard_tone_curve
+from alignment.tracking import decode_boards
 from catalog.session_folder import BoardSpec
 
 SPEC = BoardSpec(columns=7, rows=5, square_mm=40, marker_mm=30)
@@ -176,3 +179,15 @@ def test_a_window_limits_the_search():
 def test_an_impossible_board_is_refused(change: dict[str, object], message: str):
     with pytest.raises(ValueError, match=message):
         MarkerBoard(SPEC.model_copy(update=change))
+
+
+@pytest.mark.parametrize(("x_px", "told"), [(240.0, True), (470.0, False)])
+def test_a_board_tells_its_scale_only_where_most_of_it_is_in_view(x_px: float, told: bool):
+    """Half a board is followed all the same: where it goes is seen, how large it is would be extrapolated."""
+    looks = [codes(view(SPEC, looking(x_px - k, 180, 0.8))) for k in range(4)]
+    frames = [Frame(k, k, lambda c=c: np.dstack([c] * 3), lambda c=c: c) for k, c in enumerate(looks)]
+
+    found = decode_boards(frames, count=4, boards=[SPEC], tone=standard_tone_curve("bt709"))
+
+    assert found.tracks[0].found.all()
+    assert found.targets[0].px_per_mm == pytest.approx([0.8] * 4 if told else [], rel=0.002)
