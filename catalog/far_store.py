@@ -226,10 +226,8 @@ class FarStore:
         try:
             yield
         except _failures() as error:
-            raise StoreError(
-                f"{self.url}/{name}: {type(error).__name__}: {error}",
-                kept="every local file, and what has arrived there",
-                next_step="check the address, the credentials and the network, then give the same command again",
+            raise _out_of_reach(
+                f"{self.url}/{name}", error, kept="every local file, and what has arrived there"
             ) from error
 
 
@@ -249,12 +247,16 @@ def _open(url: str) -> tuple[AbstractFileSystem, str]:
             f"{url}: {error}", next_step="give a path or a URL like s3://bucket/prefix"
         ) from error
     except _failures() as error:
-        raise StoreError(
-            f"{url}: {type(error).__name__}: {error}",
-            kept="every local file",
-            next_step="check the address, the credentials and the network, then give the same command again",
-        ) from error
+        raise _out_of_reach(url, error, kept="every local file") from error
     return files, str(root).rstrip("/")
+
+
+def _out_of_reach(url: str, error: Exception, *, kept: str) -> StoreError:
+    return StoreError(
+        f"{url}: {type(error).__name__}: {error}",
+        kept=kept,
+        next_step="check the address, the credentials and the network, then give the same command again",
+    )
 
 
 def _failures() -> tuple[type[Exception], ...]:
