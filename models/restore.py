@@ -76,23 +76,27 @@ def restore_pixels(
     """
     full_scale = np.iinfo(lq.dtype).max
     pixels, top = np.empty_like(lq), 0
-    for band in _bands(model, lq, device=device, tiling=tiling or Tiling(), seed=seed):
+    for band in restored_bands(model, lq, device=device, tiling=tiling or Tiling(), seed=seed):
         pixels[top : top + len(band)] = np.rint(band * full_scale)
         top += len(band)
     return pixels
 
 
-def restore_tiled(
-    model: Restorer, lq: Pixels, *, device: torch.device, tiling: Tiling, seed: int = 0
-) -> NDArray[np.float32]:
-    """Restore a picture into ``(H, W, 3)`` float32 in [0, 1]; arguments as for `restore_pixels`."""
-    return np.concatenate(list(_bands(model, lq, device=device, tiling=tiling, seed=seed)))
-
-
-def _bands(
+def restored_bands(
     model: Restorer, lq: Pixels, *, device: torch.device, tiling: Tiling, seed: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the restored picture from top to bottom, as far as each row of tiles completes it."""
+    """Yield the restored picture from top to bottom, as far as each row of tiles completes it.
+
+    Args:
+        model: What restores it.
+        lq: The picture, ``(H, W, 3)`` uint8 or uint16.
+        device: Where the model is.
+        tiling: How it is cut.
+        seed: Of the noise that some models start from.
+
+    Yields:
+        ``(rows, W, 3)`` float32 in [0, 1].
+    """
     model, noise = _chosen(model, lq), NoiseField(seed)
     rows, columns = (list(tile_spans(extent, tiling)) for extent in lq.shape[:2])
     unfinished = np.zeros((0, *lq.shape[1:]), np.float32)

@@ -22,7 +22,7 @@ from models.restore import (
     make_tiling,
     restore_files,
     restore_pixels,
-    restore_tiled,
+    restored_bands,
     tile_spans,
 )
 
@@ -109,9 +109,9 @@ def test_tiles_agree_with_the_whole_picture_away_from_their_seams():
     lq = RNG.integers(0, 256, (150, 170, 3), dtype=np.uint8)
     model, tiling = NoisyConvolutions(), Tiling(80, 16)
 
-    whole = restore_tiled(model, lq, device=CPU, tiling=Tiling(512, 16), seed=3)
-    tiled = restore_tiled(model, lq, device=CPU, tiling=tiling, seed=3)
-    other = restore_tiled(model, lq, device=CPU, tiling=tiling, seed=4)
+    whole = np.concatenate(list(restored_bands(model, lq, device=CPU, tiling=Tiling(512, 16), seed=3)))
+    tiled = np.concatenate(list(restored_bands(model, lq, device=CPU, tiling=tiling, seed=3)))
+    other = np.concatenate(list(restored_bands(model, lq, device=CPU, tiling=tiling, seed=4)))
 
     alone = np.ix_(*(_alone(extent, tiling) for extent in lq.shape[:2]))
     assert np.abs(tiled - whole)[alone].max() <= 1e-5
