@@ -30,10 +30,10 @@ from scipy.ndimage import fourier_shift
 from catalog.console import Console
 from catalog.manifest import ManifestRow, write_manifest
 from models.base import Restorer
-from models.checkpoint import load
 from models.data import PairDataset
-from models.evaluate import evaluate, with_model
+from models.evaluate import evaluate, restored_by
 from models.job import plan_training
+from models.loading import load
 from models.measures import fidelity
 from models.train import train
 
@@ -129,7 +129,7 @@ def score(data: Path, arm: Arm, *, seed: int, steps: int) -> float:
     result = train(job, Console(data, quiet=True))
     model = load(result.checkpoint)
     assert isinstance(model, Restorer)
-    restoration = {"restored": with_model(model, device=torch.device("cpu"))}
+    restoration = {"restored": restored_by(lambda _known: model, torch.device("cpu"))}
     found = evaluate(PairDataset(export, "test"), restoration, measures=fidelity(with_ssim=False))
     return found.document()["mean_over_pairs"]["psnr_restored_db"]
 

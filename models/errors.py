@@ -67,6 +67,13 @@ class CheckpointError(ModelError, ValueError):
     exit_code = ExitCode.DAMAGED
 
 
+class NoValueError(ModelError, ValueError):
+    """A picture gives a measure nothing to judge; the evaluation goes on and says so."""
+
+    code = "MOD-EVL-001"
+    exit_code = ExitCode.INVALID_INPUT
+
+
 class DivergedError(ModelError, ArithmeticError):
     """Training produced no finite gradient for many steps in a row."""
 

@@ -12,17 +12,16 @@ import torch
 from catalog.errors import InvalidDocumentError
 from catalog.manifest import Split
 from catalog.records import degradation_key
-from models.base import Restorer
 from models.brightness import score_gain_gamma
 from models.data import Pair, PairDataset
 from models.devices import find_device
-from models.errors import NoPairsError, UnfitPairError
+from models.errors import NoPairsError, NoValueError, UnfitPairError
 from models.images import Pixels
 from models.loading import load
 from models.measures import Measures, fidelity, learned, measured_as
 from models.metrics import PairScore, average_by_class, average_over_classes, average_over_pairs
 from models.published import beside_published
-from models.restore import Tiling, restore_pixels
+from models.restore import restore_pixels
 from models.routing import Chooser, choosers
 from models.run_folder import find_export
 from models.score_report import write_report
@@ -70,7 +69,7 @@ class Evaluation:
     scores: tuple[PairScore, ...]
 
     @property
-    def per_class(self) -> dict[str, dict[str, float]]:
+    def per_class(self) -> dict[str, dict[str, float | None]]:
         """Averages within each class, with the number of pairs as ``n``."""
         return average_by_class(self.scores)
 
@@ -81,8 +80,17 @@ class Evaluation:
             "per_class": self.per_class,
             "mean_over_pairs": average_over_pairs(self.scores),
             "mean_over_classes": average_over_classes(self.per_class),
+            "no_value": self._without_value(),
             "pairs": [{"id": s.id, "class": s.degradation_class, **s.values} for s in self.scores],
         }
+
+    def _without_value(self) -> dict[str, dict[str, Any]]:
+        """Return, by measure, how many pairs have no value of it, and why the first of them has none."""
+        reasons: dict[str, list[str]] = {}
+        for score in self.scores:
+            for name, reason in score.reasons.items():
+                reasons.setdefault(name, []).append(reason)
+        return {name: {"n": len(given), "reason": given[0]} for name, given in reasons.items()}
 
 
 def evaluate_export(request: EvaluationRequest, console: Console) -> dict[str, Any]:
@@ -154,9 +162,9 @@ def evaluate(
     return Evaluation(tuple(scores))
 
 
-def with_model(model: Restorer, *, device: torch.device, tiling: Tiling | None = None) -> Restoration:
-    """Restore pairs with one model, whatever they are."""
-    return lambda pair: restore_pixels(model, pair.lq, device=device, tiling=tiling)
+def restored_by(choose: Chooser, device: torch.device) -> Restoration:
+    """Restore pairs with what is chosen for their classes."""
+    return lambda pair: restore_pixels(choose(pair.row.degradations), pair.lq, device=device)
 
 
 def choose_pairs(dataset: PairDataset, per_class: int | None) -> list[int]:
@@ -182,23 +190,21 @@ def _restorations(request: EvaluationRequest, data: Path) -> dict[str, Restorati
     model = load(request.run, device=request.device, data=data)
     device = torch.device(request.device)
     ways = choosers(model, request.expert, run=request.run)
-    return {name: _as_chosen(choose, device) for name, choose in ways.items()}
-
-
-def _as_chosen(choose: Chooser, device: torch.device) -> Restoration:
-    return lambda pair: restore_pixels(choose(pair.row.degradations), pair.lq, device=device)
+    return {name: restored_by(choose, device) for name, choose in ways.items()}
 
 
 def _score(pair: Pair, pictures: Mapping[str, Pixels], measures: Measures) -> PairScore:
-    values: dict[str, float] = {}
+    found: dict[str, float | NoValueError] = {}
     try:
         for name, picture in pictures.items():
-            values |= measured_as(measures, name, picture, pair)
+            found |= measured_as(measures, name, picture, pair)
     except ValueError as error:
         raise UnfitPairError(
             f"pair {pair.row.id} cannot be scored: {error}", next_step="export without it, or ask for less"
         ) from error
-    return PairScore(pair.row.id, degradation_key(pair.row.degradations), values)
+    reasons = {name: str(value) for name, value in found.items() if isinstance(value, NoValueError)}
+    values = {name: None if isinstance(value, NoValueError) else value for name, value in found.items()}
+    return PairScore(pair.row.id, degradation_key(pair.row.degradations), values, reasons)
 
 
 def _gain_gamma_of_export(dataset: PairDataset, indices: Sequence[int]) -> dict[str, float]:

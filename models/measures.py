@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.data import Pair
+from models.errors import NoValueError
 from models.images import Pixels
 from models.metrics import psnr_db, psnr_y_db, ssim, ssim_y
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 Measure = Callable[[Pixels, Pair], float]
+"""May raise `NoValueError` where a picture gives it nothing to judge."""
 Measures = Mapping[str, Measure]
 """By name, with ``{}`` for the picture that is judged: ``psnr_{}_db`` gives ``psnr_lq_db``."""
 
@@ -30,9 +32,18 @@ def fidelity(*, with_ssim: bool) -> dict[str, Measure]:
     return measures
 
 
-def measured_as(measures: Measures, name: str, picture: Pixels, pair: Pair) -> dict[str, float]:
-    """Take every measure of one picture of a pair, under the picture's name."""
-    return {key.format(name): measure(picture, pair) for key, measure in measures.items()}
+def measured_as(
+    measures: Measures, name: str, picture: Pixels, pair: Pair
+) -> dict[str, float | NoValueError]:
+    """Take every measure of one picture of a pair, under the picture's name; where there is no value, why not."""
+    return {key.format(name): _taken(measure, picture, pair) for key, measure in measures.items()}
+
+
+def _taken(measure: Measure, picture: Pixels, pair: Pair) -> float | NoValueError:
+    try:
+        return measure(picture, pair)
+    except NoValueError as reason:
+        return reason
 
 
 def learned(lpips: Sequence[Path], niqe: Path | None, device: torch.device) -> dict[str, Measure]:

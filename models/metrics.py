@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -121,32 +121,39 @@ class PairScore:
 
     id: str
     degradation_class: str
-    values: Mapping[str, float]
-    """Measures by name, for example ``psnr_lq_db``."""
+    values: Mapping[str, float | None]
+    """Measures by name, for example ``psnr_lq_db``; None where a picture gives a measure nothing to judge."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why there is no value, by the name of the measure."""
 
 
-def average_by_class(scores: Iterable[PairScore]) -> dict[str, dict[str, float]]:
-    """Average every measure within each class; ``n`` is the number of pairs."""
+def average_by_class(scores: Iterable[PairScore]) -> dict[str, dict[str, float | None]]:
+    """Average every measure within each class, over the pairs that have it; ``n`` is the number of all of them."""
     groups: dict[str, list[PairScore]] = {}
     for score in scores:
         groups.setdefault(score.degradation_class, []).append(score)
     return {name: {"n": len(group), **_averages(group)} for name, group in sorted(groups.items())}
 
 
-def average_over_pairs(scores: Sequence[PairScore]) -> dict[str, float]:
-    """Average every measure over all pairs: large classes weigh more."""
+def average_over_pairs(scores: Sequence[PairScore]) -> dict[str, float | None]:
+    """Average every measure over all pairs that have it: large classes weigh more."""
     return _averages(scores)
 
 
-def average_over_classes(per_class: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Average the classes' averages: every class weighs the same."""
+def average_over_classes(per_class: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Average the classes' averages: every class that has one weighs the same."""
     names = [name for name in next(iter(per_class.values()), {}) if name != "n"]
-    return {name: fmean(averages[name] for averages in per_class.values()) for name in names}
+    return {name: _mean(averages[name] for averages in per_class.values()) for name in names}
 
 
-def _averages(scores: Sequence[PairScore]) -> dict[str, float]:
+def _averages(scores: Sequence[PairScore]) -> dict[str, float | None]:
     names = scores[0].values if scores else ()
-    return {name: fmean(score.values[name] for score in scores) for name in names}
+    return {name: _mean(score.values[name] for score in scores) for name in names}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def _check(restored: Pixels, gt: Pixels, mask: NDArray[np.bool_] | None) -> None:

@@ -27,7 +27,7 @@ from scipy.io.matlab import MatReadError
 from scipy.ndimage import gaussian_filter
 from scipy.special import gamma
 
-from models.errors import CheckpointError, NoPairsError
+from models.errors import CheckpointError, NoPairsError, NoValueError
 from models.images import Pixels, read_pixels
 from models.metrics import to_8_bit
 from models.restore import IMAGE_SUFFIXES
@@ -106,11 +106,11 @@ class NaturalPictures:
         """Return the NIQE of a picture (equation 10), smaller for better ones.
 
         Raises:
-            ValueError: The picture is smaller than two blocks, or has too little texture to judge.
+            NoValueError: The picture is smaller than two blocks, or has too little texture to judge.
         """
         features = block_features(pixels)
         if len(features) < 2:
-            raise ValueError(f"NIQE needs at least two textured blocks of {BLOCK_PX} px")
+            raise NoValueError(f"NIQE needs at least two textured blocks of {BLOCK_PX} px")
         gap = self.mean - features.mean(axis=0)
         pooled = (self.covariance + np.cov(features, rowvar=False)) / 2
         return float(np.sqrt(gap @ np.linalg.pinv(pooled) @ gap))

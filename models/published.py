@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from catalog.manifest import ManifestRow
 from catalog.yaml_document import Document, load_yaml
-from models.metrics import PairScore
+from models.metrics import PairScore, average_over_pairs
 
 FOUNDIR_TABLE = Path(__file__).parent / "published" / "foundir.yaml"
 
@@ -60,10 +59,10 @@ def beside_published(
     Returns:
         Plain values for JSON, None where the pairs are other ones.
     """
-    ours: dict[str, list[Mapping[str, float]]] = defaultdict(list)
+    ours: dict[str, list[PairScore]] = defaultdict(list)
     for row, score in zip(rows, scores, strict=True):
         if row.foundir_class is not None and row.source == "imported":
-            ours[row.foundir_class].append(score.values)
+            ours[row.foundir_class].append(score)
     if not ours:
         return None
     printed = table or foundir_table()
@@ -84,17 +83,16 @@ def _rows(printed: Mapping[str, Sequence[float]], columns: Sequence[int]) -> dic
 
 
 def _our_rows(
-    ours: Mapping[str, Sequence[Mapping[str, float]]], classes: Sequence[str], prefix: str, suffix: str
-) -> dict[str, list[float]]:
+    ours: Mapping[str, Sequence[PairScore]], classes: Sequence[str], prefix: str, suffix: str
+) -> dict[str, list[float | None]]:
     """Average the measures in RGB: ``psnr_<picture>_db`` becomes the row ``<picture> (ours)``."""
     names = [
         name
-        for name in ours[classes[0]][0]
+        for name in ours[classes[0]][0].values
         if name.startswith(prefix) and name.endswith(suffix) and not name.startswith(f"{prefix}y_")
     ]
+    averages = [average_over_pairs(ours[folder]) for folder in classes]
     return {
-        f"{name.removeprefix(prefix).removesuffix(suffix)} (ours)": [
-            fmean(values[name] for values in ours[folder]) for folder in classes
-        ]
+        f"{name.removeprefix(prefix).removesuffix(suffix)} (ours)": [of_class[name] for of_class in averages]
         for name in names
     }

@@ -19,10 +19,7 @@ JSON_NAME, MARKDOWN_NAME, SHEET_NAME = "evaluation.json", "evaluation.md", "eval
 
 def table_lines(document: Mapping[str, Any]) -> list[str]:
     """Lay an evaluation out as a table: a line per class, then the two averages."""
-    lines = [_line(cells) for cells in (_columns(document), *_cells(document))]
-    for name, psnr in document["gain_gamma_psnr_db"].items():
-        lines.append(f"{name}: best single gain and gamma of the training pairs {psnr:.3f} dB")
-    return lines
+    return [*(_line(cells) for cells in (_columns(document), *_cells(document))), *_remarks(document)]
 
 
 def markdown(document: Mapping[str, Any]) -> str:
@@ -31,10 +28,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         f"# {_inert(_headline(document))}",
         _inert(_conditions(document)),
         _table(_columns(document), ([_inert(name), *cells] for name, *cells in _cells(document))),
-        *(
-            f"{_inert(name)}: the best single gain and gamma of the training pairs gives {psnr:.3f} dB."
-            for name, psnr in document["gain_gamma_psnr_db"].items()
-        ),
+        *map(_inert, _remarks(document)),
         *_published_parts(document["published"]),
     ]
     return "\n\n".join(parts) + "\n"
@@ -97,7 +91,22 @@ def _columns(document: Mapping[str, Any]) -> list[str]:
 
 def _cells(document: Mapping[str, Any]) -> Iterator[list[str]]:
     for name, values in _rows(document):
-        yield [name, str(values["n"]), *(f"{values[m]:.3f}" for m in document["mean_over_pairs"])]
+        yield [name, str(values["n"]), *(_number(values[m]) for m in document["mean_over_pairs"])]
+
+
+def _number(value: float | None) -> str:
+    return "no value" if value is None else f"{value:.3f}"
+
+
+def _remarks(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the table cannot say."""
+    for name, psnr in document["gain_gamma_psnr_db"].items():
+        yield f"{name}: the best single gain and gamma of the training pairs gives {psnr:.3f} dB"
+    for name, without in document["no_value"].items():
+        yield (
+            f"{_title(name)}: no value for {without['n']} of {document['n']} pairs, {without['reason']}; "
+            "its averages are those of the others"
+        )
 
 
 def _published_parts(published: Mapping[str, Any] | None) -> Iterator[str]:

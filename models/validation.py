@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from models.config import TrainingConfig
 from models.data import Pair, PairDataset, to_unit
 from models.errors import NoPairsError
 from models.images import Pixels
-from models.metrics import PairScore, average_by_class, psnr_db, to_8_bit
+from models.metrics import psnr_db, to_8_bit
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,14 @@ class Validator:
         """Restore the pairs with the model as it is; None where there are none to look at."""
         if not self._watched:
             return None
-        scores: list[PairScore] = []
+        found: dict[str, list[float]] = defaultdict(list)
         triptychs: dict[str, tuple[Pixels, Pixels, Pixels]] = {}
         for pair in self._watched:
             restored = _restored(model, pair.lq, device)
             name = degradation_key(pair.row.degradations)
-            value = psnr_db(restored, pair.gt, mask=pair.mask)
-            scores.append(PairScore(pair.row.id, name, {"psnr_db": value}))
+            found[name].append(psnr_db(restored, pair.gt, mask=pair.mask))
             triptychs.setdefault(name, (to_8_bit(pair.lq), restored, to_8_bit(pair.gt)))
-        by_class = {name: values["psnr_db"] for name, values in average_by_class(scores).items()}
+        by_class = {name: fmean(values) for name, values in sorted(found.items())}
         return ValidationResult(fmean(by_class.values()), by_class, triptychs)
 
     @cached_property

@@ -74,6 +74,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType({
     "MOD-RUN-002": "Look at the names in the folder runs of the data folder, or train one: `models train`.",
     "MOD-RUN-003": "Resume with the configuration and the export it began with, or begin another run: --init RUN.",
     "MOD-CKP-001": "Copy or download the file again; `models inspect` says what a file holds.",
+    "MOD-EVL-001": "Leave flat and small pictures out, or the measure: --niqe.",
     "MOD-TRN-001": "Lower training.learning_rate, or look for damaged pairs with `catalog verify`.",
     "MOD-TRN-002": "Free space on the disk, then go on with --resume.",
     "MOD-TRN-003": "Give the command that was printed.",

@@ -8,11 +8,12 @@ from torch import Tensor
 from catalog.console import Console
 from catalog.errors import InvalidDocumentError
 from models.brightness import fit_gain_gamma, score_gain_gamma
-from models.data import PairDataset
-from models.evaluate import EvaluationRequest, choose_pairs, evaluate, evaluate_export, with_model
+from models.data import Pair, PairDataset
+from models.errors import NoValueError
+from models.evaluate import EvaluationRequest, choose_pairs, evaluate, evaluate_export, restored_by
 from models.measures import fidelity
 from models.metrics import psnr_db
-from models.score_report import table_lines
+from models.score_report import markdown, table_lines
 
 EXPORT = {"classes": ["noise", "low_light"], "test_classes": ["noise", "noise", "rain", "low_light"]}
 CPU = torch.device("cpu")
@@ -31,7 +32,7 @@ def test_pairs_are_scored_before_and_after(make_export):
     pair = dataset[0]
 
     evaluation = evaluate(
-        dataset, {"restored": with_model(Brighter(), device=CPU)}, measures=fidelity(with_ssim=True)
+        dataset, {"restored": restored_by(lambda _: Brighter(), CPU)}, measures=fidelity(with_ssim=True)
     )
 
     first = evaluation.scores[0]
@@ -109,6 +110,32 @@ def test_contradictory_questions_are_refused(make_export, tmp_path, run, changes
         )
 
 
+def test_a_picture_without_a_value_is_said_and_the_others_are_averaged(make_export, console):
+    """One of two rain pairs and the only one of noise give nothing to judge: rain averages 7, noise nothing."""
+
+    def judged(_: object, pair: Pair) -> float:
+        if pair.row.id in silent:
+            raise NoValueError("nothing but sky")
+        return 7.0
+
+    dataset = PairDataset(make_export(test_classes=["rain", "rain", "noise"]), "test")
+    silent = {dataset.rows[0].id, dataset.rows[2].id}
+
+    evaluation = evaluate(dataset, {}, measures={"judged_{}": judged})
+
+    document = evaluation.document() | {
+        "run": None, "export": "e", "split": "test", "gain_gamma_psnr_db": {}, "published": None,
+    }  # fmt: skip
+    assert [pair["judged_lq"] for pair in document["pairs"]] == [None, 7.0, None]
+    assert document["per_class"] == {"noise": {"n": 1, "judged_lq": None}, "rain": {"n": 2, "judged_lq": 7.0}}
+    assert document["mean_over_pairs"] == document["mean_over_classes"] == {"judged_lq": 7.0}
+    assert document["no_value"] == {"judged_lq": {"n": 2, "reason": "nothing but sky"}}
+    lines = table_lines(document)
+    assert lines[1].split() == ["noise", "1", "no", "value"]
+    assert lines[-1].startswith("judged_lq: no value for 2 of 3 pairs, nothing but sky")
+    assert "| noise | 1 | no value |" in markdown(document)
+
+
 def test_masked_pixels_do_not_count(make_export):
     """The right half of each pair is masked out: a restorer that ruins only that half loses nothing."""
 
@@ -120,6 +147,6 @@ def test_masked_pixels_do_not_count(make_export):
 
     dataset = PairDataset(make_export(**EXPORT, masked=True), "test")
 
-    evaluation = evaluate(dataset, {"restored": with_model(RuinsTheRight(), device=CPU)}, measures=PSNR)
+    evaluation = evaluate(dataset, {"restored": restored_by(lambda _: RuinsTheRight(), CPU)}, measures=PSNR)
 
     assert all(s.values["psnr_lq_db"] == s.values["psnr_restored_db"] for s in evaluation.scores)

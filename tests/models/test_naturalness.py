@@ -6,7 +6,7 @@ from scipy.io import savemat
 from scipy.ndimage import gaussian_filter
 from scipy.stats import gennorm
 
-from models.errors import CheckpointError, NoPairsError
+from models.errors import CheckpointError, NoPairsError, NoValueError
 from models.images import plain_picture, write_png
 from models.naturalness import BLOCK_PX, FEATURES, NaturalPictures, _fit_asymmetric, block_features
 
@@ -136,7 +136,7 @@ def test_too_little_to_judge_is_said(natural):
     flat = np.full((300, 300, 3), 90, np.uint8)
 
     for pixels in (flat, _picture(1)[:90]):
-        with pytest.raises(ValueError, match="at least two textured blocks"):
+        with pytest.raises(NoValueError, match="at least two textured blocks"):
             natural.distance(pixels)
     with pytest.raises(NoPairsError, match="0 sharp blocks"):
         NaturalPictures.fit([])

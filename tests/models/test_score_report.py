@@ -101,7 +101,7 @@ def test_the_published_table_is_part_of_the_report():
     document = {
         "run": "mine", "export": "theirs", "split": "test", "n": 2,
         "per_class": {"noise": {"n": 2, "psnr_lq_db": 20.0}}, "mean_over_pairs": {"psnr_lq_db": 20.0},
-        "mean_over_classes": {"psnr_lq_db": 20.0}, "gain_gamma_psnr_db": {"low_light": 12.5},
+        "mean_over_classes": {"psnr_lq_db": 20.0}, "gain_gamma_psnr_db": {"low_light": 12.5}, "no_value": {},
         "published": {
             "source": "a paper", "classes": ["05Noise", "10Rain"],
             "psnr_db": {"theirs": [30.0, 20.0], "restored (ours)": [31.0, 22.0]}, "ssim": {"theirs": [0.9, 0.8]},
@@ -120,7 +120,7 @@ def test_a_report_that_cannot_be_written_says_what_is_left(tmp_path):
     (tmp_path / "taken").write_text("a file")
     document = {
         "run": None, "export": "e", "split": "test", "n": 0, "per_class": {}, "mean_over_pairs": {},
-        "mean_over_classes": {}, "gain_gamma_psnr_db": {}, "published": None,
+        "mean_over_classes": {}, "gain_gamma_psnr_db": {}, "no_value": {}, "published": None,
     }  # fmt: skip
 
     with pytest.raises(StorageError, match="the report could not be written"):
