@@ -90,10 +90,18 @@ def open_console(
     return Console(folder.absolute(), json_output, quiet, debug)
 
 
+def default_data_folder() -> Path:
+    """Return the data folder of whoever names none: ``$CLEANPLATE_DATA``, else ``./cleanplate-data``."""
+    return _data_from_environment() or _DEFAULT_DATA
+
+
 def data_option(folder: Path) -> str:
     """Return what a command line needs to mean this data folder: nothing, or `` --data FOLDER`` for a shell."""
-    default = _data_from_environment() or _DEFAULT_DATA
-    return "" if folder.absolute() == default.absolute() else f" --data {shlex.quote(str(folder.absolute()))}"
+    return (
+        ""
+        if folder.absolute() == default_data_folder().absolute()
+        else f" --data {shlex.quote(str(folder.absolute()))}"
+    )
 
 
 def verb(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
 import re
 import struct
@@ -25,13 +24,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from catalog.console import default_data_folder
 from catalog.errors import InvalidDocumentError
 from catalog.session_folder import replace_file
 from models.base import Classifier, Degrader, Restorer
 from models.config import RunConfig, build_config
 from models.devices import find_device
 from models.errors import CheckpointError
-from models.precision import Precision, make_fast
+from models.precision import REFERENCE, Usage, make_fast
 from models.registry import find_model
 from models.run_folder import checkpoint_path
 from models.sharding import spread_like
@@ -68,33 +68,25 @@ class CheckpointInfo(BaseModel):
 
 
 def load(
-    run: str | Path,
-    *,
-    device: str = "cpu",
-    data: Path | None = None,
-    precision: Precision = "fp32",
-    compiled: bool = False,
+    run: str | Path, usage: Usage = REFERENCE, *, data: Path | None = None
 ) -> Restorer | Degrader | Classifier:
-    """Load a trained model, ready to use: evaluation mode, averaged weights.
+    """Load one trained model, ready to use: evaluation mode, averaged weights.
 
     Args:
         run: A run's folder or name (its newest checkpoint is taken), or one ``.safetensors`` file.
-        device: Where to put it.
+        usage: Where and how fast it is to run.
         data: Data folder in which names are looked up; default as for the commands.
-        precision: ``fp32`` is the reference; ``bf16`` runs the networks in bfloat16, ``auto`` where the device has it.
-        compiled: Compile the networks at their first use.
 
     Raises:
         RunNotFoundError: No such run, or nothing saved in it yet.
         CheckpointError: The file is damaged, foreign, or does not fit the network it names.
         DeviceMissingError: No such device here.
     """
-    path = checkpoint_path(run, data or Path(os.environ.get("CLEANPLATE_DATA", "cleanplate-data")))
-    place = find_device(device)
-    model = build(read_info(path), path)
-    usable = model.to(place).eval()
-    if precision != "fp32" or compiled:
-        make_fast(usable, place, precision=precision, compiled=compiled)
+    path = checkpoint_path(run, data or default_data_folder())
+    place = find_device(usage.device)
+    usable = build(read_info(path), path).to(place).eval()
+    if usage.precision != "fp32" or usage.compiled:
+        make_fast(usable, place, precision=usage.precision, compiled=usage.compiled)
     if not isinstance(usable, Restorer | Degrader | Classifier):
         raise TypeError(f"{type(usable).__name__} neither restores, degrades nor classifies")
     return usable

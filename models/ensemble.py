@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -30,11 +30,9 @@ from models.base import Classifier, Restorer
 from models.checkpoint import load
 from models.errors import RunExistsError, StorageError
 from models.experts import first_pass, refined
+from models.precision import REFERENCE, Usage
 from models.router import SIGHTS, TEXT, seen_in
 from models.run_folder import RUNS, checkpoint_path
-
-if TYPE_CHECKING:
-    from models.precision import Precision
 
 RECORD_NAME = "ensemble.yaml"
 ExpertChoice = Literal["oracle", "blind", "none"]
@@ -149,10 +147,8 @@ def find_ensemble(run: str | Path, data: Path) -> Path | None:
     return next((p for p in (Path(run), data / RUNS / run) if (p / RECORD_NAME).is_file()), None)
 
 
-def load_ensemble(
-    folder: Path, *, device: str = "cpu", precision: Precision = "fp32", compiled: bool = False
-) -> Ensemble:
-    """Load an ensemble; options as for `models.load`.
+def load_ensemble(folder: Path, usage: Usage = REFERENCE) -> Ensemble:
+    """Load an ensemble; every member is used in the same way.
 
     Raises:
         InvalidDocumentError: Its record is damaged, or a member is of the wrong kind.
@@ -162,7 +158,7 @@ def load_ensemble(
     record = load_yaml(folder / RECORD_NAME, EnsembleRecord)
 
     def member(name: str, kind: type) -> Any:
-        model = load(folder / name, device=device, precision=precision, compiled=compiled)
+        model = load(folder / name, usage)
         if not isinstance(model, kind):
             raise InvalidDocumentError(f"{folder / name}: is no {kind.__name__.lower()}")
         return model

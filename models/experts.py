@@ -22,6 +22,7 @@ from catalog.errors import InvalidDocumentError
 from catalog.yaml_document import Document
 from models.base import Refiner, Restorer, StartsFromNoise
 from models.checkpoint import load
+from models.precision import Usage
 from models.registry import find_model
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class SecondPass(nn.Module):
 
     def _first_restorer(self, run: str, device: torch.device) -> Restorer:
         if not self._loaded:
-            model = load(run, device=str(device))
+            model = load(run, Usage(str(device)))
             if not isinstance(model, Restorer):
                 raise InvalidDocumentError(f"model.generalist: {run} restores nothing")
             self._loaded = (model,)

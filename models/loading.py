@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from catalog.console import default_data_folder
 from models.base import Classifier, Degrader, Restorer
 from models.checkpoint import load as load_checkpoint
 from models.ensemble import find_ensemble, load_ensemble
-from models.precision import Precision
+from models.precision import Precision, Usage
 
 
 def load(
@@ -34,8 +34,6 @@ def load(
         CheckpointError: A file is damaged, foreign, or does not fit the network it names.
         InvalidDocumentError: An ensemble's record is damaged.
     """
-    folder = data or Path(os.environ.get("CLEANPLATE_DATA", "cleanplate-data"))
+    folder, usage = data or default_data_folder(), Usage(device, precision, compiled)
     ensemble = find_ensemble(run, folder)
-    if ensemble is not None:
-        return load_ensemble(ensemble, device=device, precision=precision, compiled=compiled)
-    return load_checkpoint(run, device=device, data=folder, precision=precision, compiled=compiled)
+    return load_checkpoint(run, usage, data=folder) if ensemble is None else load_ensemble(ensemble, usage)

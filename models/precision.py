@@ -6,12 +6,28 @@ weights, the loss and a sampler's arithmetic stay float32.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 
 Precision = Literal["fp32", "bf16", "auto"]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Where and how fast a loaded model is to run."""
+
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    """``fp32`` is the reference; ``bf16`` runs the networks in bfloat16, ``auto`` where the device has it."""
+    compiled: bool = False
+    """Compile the networks at their first use."""
+
+
+REFERENCE = Usage()
+"""On the processor, in float32."""
 
 
 def make_fast(model: nn.Module, device: torch.device, *, precision: Precision, compiled: bool) -> None:

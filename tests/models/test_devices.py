@@ -7,9 +7,9 @@ from tiny_runs import call_at, tiny_job
 from torch import Tensor
 
 from catalog.errors import ExitCode
-from models.checkpoint import load
 from models.devices import find_device, memory_told
 from models.errors import DeviceMemoryError, DeviceMissingError
+from models.loading import load
 from models.restore import restore_pixels
 from models.train import train
 
