@@ -93,24 +93,32 @@ def stream_tags(stream: Any) -> ColourTags:
 
 def to_rgb(frame: VideoFrame, tags: ColourTags) -> Image:
     """Convert a decoded frame to ``(H, W, 3)`` uint8 RGB, not yet rotated."""
+    from alignment.kernels.colour import rgb_of_planes
+
     layout = _layout_of(frame, tags)
     if layout is None:
         return _by_scaler(frame, tags)
-    return _planes_to_rgb(_planes(frame, layout), layout)
+    luma, blue, red = (_samples(frame, index, layout) for index in range(3))
+    return rgb_of_planes(
+        (luma, blue, red),
+        ((frame.width, frame.height), (frame.planes[1].width, frame.planes[1].height)),
+        layout.chroma_step,
+        layout.chroma_offset,
+        _to_rgb_matrix(layout),
+    )
 
 
 def to_grey(frame: VideoFrame, tags: ColourTags) -> Image:
     """Return the luma of a frame as ``(H, W)`` uint8 over the full range 0..255, not yet rotated."""
+    import cv2
+
     layout = _layout_of(frame, tags)
     if layout is None:
-        import cv2
-
         return np.asarray(cv2.cvtColor(_by_scaler(frame, tags), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-    luma = _plane(frame, 0, layout)
-    if layout.full_range and layout.bits == 8:
-        return luma.astype(np.uint8)
-    table = _luma_table(layout)
-    return np.asarray(table[luma], dtype=np.uint8)
+    luma = _samples(frame, 0, layout)[: frame.height, : frame.width]
+    if layout.bits > 8:
+        return np.take(_luma_table(layout), luma)
+    return luma.copy() if layout.full_range else np.asarray(cv2.LUT(luma, _luma_table(layout)), np.uint8)
 
 
 def _layout_of(frame: VideoFrame, tags: ColourTags) -> SampleLayout | None:
@@ -138,47 +146,16 @@ def _is_full_range(tags: ColourTags, frame: VideoFrame) -> bool:
     return tags.range == "pc" or (tags.range == "unknown" and frame.format.name.startswith("yuvj"))
 
 
-def _plane(frame: VideoFrame, index: int, layout: SampleLayout) -> NDArray[Any]:
+def _samples(frame: VideoFrame, index: int, layout: SampleLayout) -> NDArray[Any]:
+    """Lay out the samples of a plane; rows are as long as they are stored, which may be longer than they are wide."""
     plane = frame.planes[index]
     dtype = np.dtype(np.uint8) if layout.bits == 8 else np.dtype("<u2")
     samples: NDArray[Any] = np.frombuffer(memoryview(plane), dtype=dtype)
-    rows = samples.reshape(-1, plane.line_size // dtype.itemsize)
-    return rows[: plane.height, : plane.width]
-
-
-def _planes(frame: VideoFrame, layout: SampleLayout) -> list[NDArray[Any]]:
-    luma = _plane(frame, 0, layout)
-    return [luma, *(_full_size(_plane(frame, i, layout), luma.shape, layout) for i in (1, 2))]
-
-
-def _full_size(chroma: NDArray[Any], shape: tuple[int, ...], layout: SampleLayout) -> NDArray[Any]:
-    import cv2
-
-    if layout.chroma_step == (1, 1):
-        return chroma
-    (sx, sy), (ox, oy) = layout.chroma_step, layout.chroma_offset
-    to_chroma = np.array([[1 / sx, 0, -ox / sx], [0, 1 / sy, -oy / sy]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    size = (shape[1], shape[0])
-    warped = cv2.warpAffine(
-        np.ascontiguousarray(chroma), to_chroma, size, flags=flags, borderMode=cv2.BORDER_REPLICATE
-    )
-    return np.asarray(warped)
-
-
-def _planes_to_rgb(planes: list[NDArray[Any]], layout: SampleLayout) -> Image:
-    import cv2
-
-    yuv = cv2.merge([np.ascontiguousarray(p) for p in planes])
-    matrix = _to_rgb_matrix(layout)
-    if layout.bits == 8:
-        return np.asarray(cv2.transform(yuv, matrix), dtype=np.uint8)
-    rgb = cv2.transform(yuv.astype(np.float32), matrix)
-    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+    return samples.reshape(-1, plane.line_size // dtype.itemsize)
 
 
 @cache
-def _to_rgb_matrix(layout: SampleLayout) -> NDArray[np.float64]:
+def _to_rgb_matrix(layout: SampleLayout) -> NDArray[np.float32]:
     """Return the 3x4 matrix from code values to RGB in 0..255 (ITU-T H.273, equations 30 to 40)."""
     kr, kb = _LUMA_WEIGHTS[layout.matrix]
     kg = 1 - kr - kb
@@ -192,7 +169,7 @@ def _to_rgb_matrix(layout: SampleLayout) -> NDArray[np.float64]:
     )
     scaled = 255 * to_rgb / np.array([luma_span, chroma_span, chroma_span])
     offset = -scaled @ np.array([black, middle, middle])
-    return np.hstack([scaled, offset[:, None]])
+    return np.hstack([scaled, offset[:, None]]).astype(np.float32)
 
 
 def _spans(layout: SampleLayout) -> tuple[float, float, float, float]:

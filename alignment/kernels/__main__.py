@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from alignment.kernels import quintic, reweighting, tables, tile_products
+from alignment.kernels import colour, quintic, reweighting, tables, tile_products
 
-__all__ = ["quintic", "reweighting", "tables", "tile_products"]
+__all__ = ["colour", "quintic", "reweighting", "tables", "tile_products"]

@@ -16,14 +16,14 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-def compiled(signature: str) -> Callable[[Kernel], Kernel]:
-    """Compile for one signature, at import; a second process finds the machine code in the cache."""
+def compiled(*signatures: str) -> Callable[[Kernel], Kernel]:
+    """Compile for every signature, at import; a second process finds the machine code in the cache."""
 
     def compile_kernel(function: Kernel) -> Kernel:
         try:
-            return cast("Kernel", numba.jit(signature, cache=True, **_OPTIONS)(function))
+            return cast("Kernel", numba.jit(list(signatures), cache=True, **_OPTIONS)(function))
         except (RuntimeError, OSError):  # nowhere to keep it: no folder can be written, or the disk is full
-            return cast("Kernel", numba.jit(signature, **_OPTIONS)(function))
+            return cast("Kernel", numba.jit(list(signatures), **_OPTIONS)(function))
 
     return compile_kernel
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import convolve1d, map_coordinates
 
 from alignment.camera_motion import Pinhole, jacobian, map_points, motion_matrix
+from alignment.kernels.colour import rgb_of_planes
 from alignment.kernels.compiling import compiled
 from alignment.kernels.reweighting import reweighted
 from alignment.kernels.tables import looked_up, looked_up_by_root
@@ -217,3 +218,40 @@ def test_codes_that_are_no_numbers_read_nothing_outside_of_the_table():
 
     assert looked_up(codes, table).tolist() == [0.0, 0.0, 1.0, 0.0]
     assert looked_up_by_root(codes, np.float32(1.0), table).tolist() == [0.0, 0.0, 1.0, 0.0]
+
+
+def interpolated(
+    plane: NDArray[np.integer], size: tuple[int, int], step: tuple[int, int], offset: tuple[float, float]
+) -> Array:
+    """Samples of a plane under every pixel, bilinear, the last ones going on beyond the border."""
+    y, x = np.mgrid[: size[1], : size[0]].astype(float)
+    at = [(y - offset[1]) / step[1], (x - offset[0]) / step[0]]
+    return map_coordinates(plane.astype(float), at, order=1, mode="nearest")
+
+
+@pytest.mark.parametrize(
+    ("bits", "step", "offset"),
+    [(8, (2, 2), (0.0, 0.5)), (8, (2, 2), (0.5, 0.5)), (10, (2, 1), (0.0, 0.0)), (12, (1, 1), (0.0, 0.0))],
+    ids=str,
+)
+def test_pixels_are_the_nearest_to_what_the_planes_say(
+    bits: int, step: tuple[int, int], offset: tuple[float, float]
+) -> None:
+    """Any three samples and any matrix: half a code off at most, and cut off at black and at white."""
+    rng = np.random.default_rng(bits)
+    size, dtype = (37, 23), np.uint8 if bits == 8 else np.uint16
+    chroma_size = -(-size[0] // step[0]), -(-size[1] // step[1])
+    planes = tuple(
+        rng.integers(0, 2**bits, (height, width + 11)).astype(dtype)
+        for width, height in (size, chroma_size, chroma_size)
+    )
+    matrix = np.array([[1.2, 0.3, -0.9, 40], [1, -0.2, 0.5, -30], [1.1, 1.9, 0, -90]]) / 2 ** (bits - 8)
+
+    found = rgb_of_planes(planes, (size, chroma_size), step, offset, matrix.astype(np.float32))
+
+    full = [planes[0][:, : size[0]].astype(float)]
+    full += [interpolated(p[:, : chroma_size[0]], size, step, offset) for p in planes[1:]]
+    expected = np.clip(np.stack(full, axis=-1) @ matrix[:, :3].T + matrix[:, 3], 0, 255)
+    assert np.abs(found - expected).max() <= 0.5 + 1e-3
+    assert found.min() == 0
+    assert found.max() == 255
