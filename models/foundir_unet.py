@@ -130,7 +130,8 @@ class LinearAttention(nn.Module):
 
     def _all_heads(self, x: Tensor) -> Tensor:
         q, k, v = self.to_qkv(x).flatten(2).unflatten(1, self._split).unbind(dim=1)
-        return _linear_attention(q, k, v).flatten(1, 2).unflatten(-1, x.shape[-2:])
+        out: Tensor = _linear_attention(q, k, v).flatten(1, 2).unflatten(-1, x.shape[-2:])
+        return out
 
     def _head_by_head(self, x: Tensor) -> Tensor:
         weights = self.to_qkv.weight.unflatten(0, self._split).unbind(dim=1)
@@ -138,7 +139,8 @@ class LinearAttention(nn.Module):
         for weight in weights:
             q, k, v = F.conv2d(x, weight.flatten(0, 1)).flatten(2).chunk(3, dim=1)
             heads.append(_linear_attention(q, k, v))
-        return torch.cat(heads, dim=1).unflatten(-1, x.shape[-2:])
+        out: Tensor = torch.cat(heads, dim=1).unflatten(-1, x.shape[-2:])
+        return out
 
     @property
     def _split(self) -> tuple[int, int, int]:
@@ -147,7 +149,7 @@ class LinearAttention(nn.Module):
 
 def _linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend with channels-by-pixels matrices ``(..., C, N)``; same shape."""
-    context = k.softmax(dim=-1) @ v.transpose(-2, -1) * (q.shape[-2] ** -0.5 / v.shape[-1])
+    context: Tensor = k.softmax(dim=-1) @ v.transpose(-2, -1) * (q.shape[-2] ** -0.5 / v.shape[-1])
     return context.transpose(-2, -1).to(q.dtype) @ q.softmax(dim=-2).to(q.dtype)
 
 
@@ -175,18 +177,18 @@ class NormedResidual(nn.Module):
 
     def __init__(self, channels: int, layer: nn.Module) -> None:
         super().__init__()
-        self.fn = nn.Module()
-        self.fn.fn = layer
-        self.fn.norm = ChannelNorm(channels)
+        self.fn = nn.ModuleDict({"fn": layer, "norm": ChannelNorm(channels)})
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform; same shape."""
-        out: Tensor = x + self.fn.fn(self.fn.norm(x))
+        out: Tensor = x + self.fn["fn"](self.fn["norm"](x))
         return out
 
 
 class TimeEmbedding(nn.Module):
     """Sines, then cosines of a number at frequencies from 1 down to 1/10000."""
+
+    frequencies: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -257,7 +259,8 @@ class FoundirUnet(nn.Module):
         embedded = self.time_mlp(time)
         x, skips = self._encode(stem, embedded)
         x = self.mid_block2(self.mid_attn(self.mid_block1(x, embedded)), embedded)
-        for first, second, attention, resize in self.ups:
+        for stage in self.ups:
+            first, second, attention, resize = stage.children()
             x = first(torch.cat([x, skips.pop()], dim=1), embedded)
             x = resize(attention(second(torch.cat([x, skips.pop()], dim=1), embedded)))
         x = self.final_res_block(torch.cat([x, stem], dim=1), embedded)
@@ -266,7 +269,8 @@ class FoundirUnet(nn.Module):
 
     def _encode(self, x: Tensor, embedded: Tensor) -> tuple[Tensor, list[Tensor]]:
         skips = []
-        for first, second, attention, resize in self.downs:
+        for stage in self.downs:
+            first, second, attention, resize = stage.children()
             x = first(x, embedded)
             skips.append(x)
             x = attention(second(x, embedded))

@@ -27,14 +27,21 @@ NormKind = Literal["WithBias", "BiasFree"]
 NORM_EPS = 1e-5
 
 
+class NormBody(nn.Module):
+    """What a norm learns, under the official name."""
+
+    def __init__(self, channels: int, kind: NormKind) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels)) if kind == "WithBias" else None
+
+
 class ChannelNorm(nn.Module):
     """Layer normalisation over the channels of each pixel; bias-free, the mean is not taken away either."""
 
     def __init__(self, channels: int, kind: NormKind) -> None:
         super().__init__()
-        self.body = nn.Module()
-        self.body.weight = nn.Parameter(torch.ones(channels))
-        self.body.bias = nn.Parameter(torch.zeros(channels)) if kind == "WithBias" else None
+        self.body = NormBody(channels, kind)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(B, C, H, W)``."""

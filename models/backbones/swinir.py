@@ -86,24 +86,34 @@ class SwinBlock(nn.Module):
         return x.roll((self.shift, self.shift), dims=(1, 2)) if self.shift else x
 
 
+class SwinBlocks(nn.Module):
+    """Blocks one after the other; every second one shifts its windows."""
+
+    def __init__(self, channels: int, depth: int, heads: int, window: int, ratio: float) -> None:
+        super().__init__()
+        shifts = (0 if i % 2 == 0 else window // 2 for i in range(depth))
+        self.blocks = nn.ModuleList(SwinBlock(channels, heads, window, s, ratio) for s in shifts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform ``(B, H, W, C)``; same shape."""
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
 class SwinGroup(nn.Module):
     """Residual Swin transformer block: blocks, a 3x3 convolution, and the way past them."""
 
     def __init__(self, channels: int, depth: int, heads: int, window: int, ratio: float) -> None:
         super().__init__()
-        shifts = (0 if i % 2 == 0 else window // 2 for i in range(depth))
-        self.residual_group = nn.Module()
-        self.residual_group.blocks = nn.ModuleList(
-            SwinBlock(channels, heads, window, s, ratio) for s in shifts
-        )
+        self.residual_group = SwinBlocks(channels, depth, heads, window, ratio)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``(B, H, W, C)``; same shape."""
-        y = x
-        for block in self.residual_group.blocks:
-            y = block(y)
-        return x + self.conv(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        y = self.residual_group(x)
+        out: Tensor = x + self.conv(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return out
 
 
 class SwinIR(nn.Module):
@@ -117,6 +127,8 @@ class SwinIR(nn.Module):
         window_size: Side of a window, px.
         mlp_ratio: Width of the feed-forward layers.
     """
+
+    mean: Tensor
 
     def __init__(
         self,
@@ -138,8 +150,7 @@ class SwinIR(nn.Module):
         self.window_size = window_size
         self.register_buffer("mean", torch.tensor(MEAN_RGB).view(1, 3, 1, 1), persistent=False)
         self.conv_first = nn.Conv2d(in_chans, embed_dim, 3, padding=1)
-        self.patch_embed = nn.Module()
-        self.patch_embed.norm = nn.LayerNorm(embed_dim)
+        self.patch_embed = nn.ModuleDict({"norm": nn.LayerNorm(embed_dim)})
         half = len(groups) // 2
         self.encode_layers = nn.ModuleList(groups[:half])
         self._decoders = len(groups) - half
@@ -154,7 +165,7 @@ class SwinIR(nn.Module):
         height, width = image.shape[-2:]
         centred = padded_to(image, self.window_size) - self.mean
         shallow = self.conv_first(centred)
-        x = self.patch_embed.norm(shallow.permute(0, 2, 3, 1))
+        x = self.patch_embed["norm"](shallow.permute(0, 2, 3, 1))
         for group in self._groups():
             x = group(x)
         deep = self.conv_after_body(self.norm(x).permute(0, 3, 1, 2)) + shallow

@@ -93,7 +93,8 @@ def _in_chunks(x: Tensor) -> Tensor:
     """Cut ``(B, L, …)`` into ``(B, chunks, Q, …)``; what is missing is zero: it neither decays nor writes."""
     side = min(CHUNK, x.shape[1])
     padded = F.pad(x, (0, 0) * (x.dim() - 2) + (0, -x.shape[1] % side))
-    return padded.unflatten(1, (-1, side))
+    chunks: Tensor = padded.unflatten(1, (-1, side))
+    return chunks
 
 
 def _fading(since: Tensor) -> Tensor:
@@ -186,10 +187,9 @@ def _laid_back(sequence: Tensor, way: int, size: tuple[int, int]) -> Tensor:
     """Undo `_laid_out`."""
     height, width = size
     forward = sequence.flip(1) if way % 2 else sequence
-    planes = forward.transpose(1, 2)
-    if way >= 2:
-        return planes.unflatten(-1, (width, height)).transpose(-2, -1)
-    return planes.unflatten(-1, (height, width))
+    extents = (width, height) if way >= 2 else (height, width)
+    planes: Tensor = forward.transpose(1, 2).unflatten(-1, extents)
+    return planes.transpose(-2, -1) if way >= 2 else planes
 
 
 class LowBlock(nn.Module):
@@ -309,5 +309,5 @@ class WaveletScan(nn.Module):
         height, width = image.shape[-2:]
         padded = padded_to(image, self._multiple)
         log_gain, added = self.ending(self.levels(self.intro(padded))).float().chunk(2, dim=1)
-        restored = padded * log_gain.clamp(max=_LARGEST_LOG_GAIN).exp() + added
+        restored: Tensor = padded * log_gain.clamp(max=_LARGEST_LOG_GAIN).exp() + added
         return restored[..., :height, :width]
