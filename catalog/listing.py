@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -96,6 +97,9 @@ def statistics_lines(statistics: Statistics) -> Iterator[str]:
     if statistics.reasons:
         yield ""
         yield from columns(("rejected because of", "pairs"), statistics.reasons.items())
+    if statistics.planned_by_utc_us is not None:
+        yield ""
+        yield f"queries are planned by statistics of {_utc(statistics.planned_by_utc_us)}"
 
 
 def coverage_lines(coverage: Coverage) -> Iterator[str]:
@@ -172,6 +176,10 @@ def rebuild_lines(report: RebuildReport) -> Iterator[str]:
     if report.backup is not None:
         yield f"old catalog: {report.backup}"
     yield from (f"problem: {problem}" for problem in report.problems)
+
+
+def _utc(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, FromClause, RowMapping, func, select
 
 from catalog.selection import PairSource, pairs, rounds, scenes, sessions
-from catalog.tables import Asset, FileCount, PairCount, table_of
+from catalog.tables import Asset, Event, FileCount, PairCount, table_of
 
 assets, pair_counts, file_counts = table_of(Asset), table_of(PairCount), table_of(FileCount)
+events = table_of(Event)
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Statistics:
     """Rejected pairs by reason; a pair may have several."""
     files: dict[str, int]
     """Files by state."""
+    planned_by_utc_us: int | None
+    """How old the database's own statistics are, by which it plans queries: they are refreshed whenever a session is
+    added or changes. None before the first one. The counts above are kept with every change and never old."""
 
 
 def collect_statistics(connection: Connection, source: PairSource, *, where: str | None = None) -> Statistics:
@@ -53,6 +57,7 @@ def collect_statistics(connection: Connection, source: PairSource, *, where: str
         scenes=_scenes({s.name: s.part for s in every if counts is pair_counts or s.name in own}, cells),
         reasons=_reasons(connection, counts),
         files=_files(connection, source, where),
+        planned_by_utc_us=_last_analyzed(connection),
     )
 
 
@@ -103,6 +108,11 @@ def _reasons(connection: Connection, counts: FromClause) -> dict[str, int]:
         for reason in filter(None, cell["reasons"].split(",")):
             reasons[reason] += cell["n"]
     return dict(reasons.most_common())
+
+
+def _last_analyzed(connection: Connection) -> int | None:
+    changed = events.c.kind.in_(("added", "updated"))
+    return connection.execute(select(func.max(events.c.t_utc_us)).where(changed)).scalar()
 
 
 def _files(connection: Connection, source: PairSource, where: str | None) -> dict[str, int]:

@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from catalog.database import CatalogNotFoundError
 from catalog.decisions import NoImagesError, NothingToUndoError, PairNotFoundError
 from catalog.errors import CatalogError, DamagedDataError, SessionFolderError, SessionNotFoundError
 from catalog.ingest import SessionConflictError
+from catalog.listing import statistics_lines
 from catalog.selection import OrderError
 from catalog.tables import Base, Event, table_of
 
@@ -136,6 +139,26 @@ def test_the_counts_follow_every_change(catalog, make_session):
     }
     assert catalog.stats().scenes["shelf"]["accepted"] == 4
     assert catalog.stats().reasons == {"parallax": 2, "residual": 2}
+
+
+def test_the_age_of_the_planners_statistics_is_that_of_the_last_session_that_changed(catalog, make_session):
+    """They are refreshed with every session that is added or changes, and by nothing else."""
+    writer = make_session()
+    never = catalog.stats().planned_by_utc_us
+    began_us = time.time_ns() // 1000
+
+    catalog.add("s1")
+    added_us = catalog.stats().planned_by_utc_us
+    catalog.reject(["s1/rain-000000"])
+    catalog.add("s1")
+    unchanged_us = catalog.stats().planned_by_utc_us
+    writer.align({"iso6400": 2, "rain": 2})
+    catalog.add("s1")
+
+    assert never is None
+    assert began_us <= added_us == unchanged_us < catalog.stats().planned_by_utc_us
+    told = list(statistics_lines(replace(catalog.stats(), planned_by_utc_us=86_400_000_000)))
+    assert told[-1] == "queries are planned by statistics of 1970-01-02 00:00:00Z"
 
 
 def test_a_decision_is_taken_back_step_by_step(catalog, make_session):
