@@ -69,13 +69,13 @@ class GateThresholds(Document):
     """How far the camera may turn between the ends of a sweep, deg: over a short sweep that alone changes the
     speed of the picture by more than ``speed_error``."""
     cruise_residual_px: float = Field(default=0.3, gt=0)
-    """Largest standard deviation of the track about uniform motion, px."""
+    """Largest standard deviation of the track about uniform motion, without noise and slow turns of the camera, px."""
     stick_slip: float = Field(default=0.5, gt=0, lt=1)
-    """Largest lag-one autocorrelation of that residual."""
+    """Largest lag-one autocorrelation of what is left so."""
     closing_light: float = Field(default=0.05, gt=0)
     """Largest relative difference in light between ground-truth rounds that serve together."""
     stick_slip_floor_px: float = Field(default=0.2, gt=0)
-    """Residuals below this are no stick-slip, however they hang together: rails are not perfectly straight."""
+    """Standard deviations below this are no stick-slip, however the positions hang together, px."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def judge_motion(
     *,
     velocity_mm_s: float,
     commanded_mm_s: float | None,
-    residual_sd_px: float,
+    shaken_sd_px: float,
     autocorrelation: float,
     thresholds: GateThresholds,
     angle_error: float = 0.0,
@@ -247,8 +247,8 @@ def judge_motion(
     Args:
         velocity_mm_s: As fitted.
         commanded_mm_s: As commanded, None where nothing is known.
-        residual_sd_px: Standard deviation about uniform motion.
-        autocorrelation: Lag one, of the same residuals.
+        shaken_sd_px: Standard deviation about uniform motion that neither noise nor slow turns explain.
+        autocorrelation: Lag one, of the same positions.
         thresholds: The limits.
         angle_error: Relative error of the speed that a permitted turn of the camera makes.
     """
@@ -256,9 +256,9 @@ def judge_motion(
     allowed = max(thresholds.speed_error, angle_error)
     if commanded_mm_s and abs(abs(velocity_mm_s) / commanded_mm_s - 1) > allowed:
         reasons.append("wrong_speed")
-    if residual_sd_px > thresholds.cruise_residual_px:
+    if shaken_sd_px > thresholds.cruise_residual_px:
         reasons.append("not_uniform")
-    if autocorrelation > thresholds.stick_slip and residual_sd_px > thresholds.stick_slip_floor_px:
+    if autocorrelation > thresholds.stick_slip and shaken_sd_px > thresholds.stick_slip_floor_px:
         reasons.append("stick_slip")
     return tuple(reasons)
 

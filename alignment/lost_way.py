@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment.evenness import TURN_REACH_MM
 from alignment.takes import TakeSource
 from alignment.velocity import Kinematics, Track
 
@@ -25,8 +26,6 @@ LEAST_LOST_MM = 0.5
 SURE_SIGMAS = 4.5
 """A loss must stand out by so much. Noise has the pick of a take's moments, some hundred independent ones: that is 7
 false alarms in 10,000 good takes."""
-TURN_REACH_MM = 16.0
-"""Way over which the camera's turns hang together: bends of rails are some 60 mm long and longer."""
 _SCALE_SHARE = 0.01
 _RAMP_SHARE = 0.2
 """Standard deviations of board against rail, and of a ramp against the commanded one."""

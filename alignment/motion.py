@@ -12,6 +12,7 @@ from alignment.camera_motion import TYPICAL_FOCAL_WIDTHS
 from alignment.correction import PositionCorrection
 from alignment.datum import Datum, visible
 from alignment.errors import NoMotionError
+from alignment.evenness import Shaking, shaking
 from alignment.gates import GateThresholds, RoundReason, judge_motion
 from alignment.lost_way import Commanded, find_lost_way
 from alignment.matching import PlacedFrame
@@ -226,8 +227,8 @@ def _record(
 ) -> RoundMotion:
     """Report a motion as the tracks alone tell it."""
     k = fit.kinematics
-    residual_sd_px = cruise.residual_sd_mm * datum.px_per_mm
-    reasons = _reasons(source, track, fit, cruise, datum=datum, kind=kind, thresholds=thresholds)
+    shaken = _shaking(source, track, cruise, datum=datum, thresholds=thresholds)
+    reasons = _reasons(source, track, fit, shaken, datum=datum, kind=kind, thresholds=thresholds)
     begin, end = fit.cruise(source.frame_s)
     return RoundMotion(
         round=source.round.name,
@@ -242,8 +243,9 @@ def _record(
         velocity_sigma_mm_s=fit.velocity_sigma_mm_s,
         acceleration_mm_s2=k.acceleration_mm_s2,
         commanded_velocity_mm_s=source.round.sweep.velocity_mm_s if source.round.sweep else None,
-        residual_sd_px=residual_sd_px,
-        autocorrelation=cruise.autocorrelation,
+        residual_sd_px=cruise.residual_sd_mm * datum.px_per_mm,
+        shaken_sd_px=shaken.sd_mm * datum.px_per_mm,
+        autocorrelation=shaken.autocorrelation,
         sigma_measurement_mm=cruise.sigma_measurement_mm,
         sigma_jitter_mm=cruise.sigma_jitter_mm,
         clock_offset_s=None,
@@ -273,7 +275,7 @@ def _reasons(
     source: TakeSource,
     track: Track,
     fit: MotionFit,
-    cruise: CruisePositions,
+    shaken: Shaking,
     *,
     datum: Datum,
     kind: Kind,
@@ -286,14 +288,31 @@ def _reasons(
     reasons = judge_motion(
         velocity_mm_s=k.velocity_mm_s,
         commanded_mm_s=None if sweep is None else sweep.velocity_mm_s,
-        residual_sd_px=cruise.residual_sd_mm * datum.px_per_mm,
-        autocorrelation=cruise.autocorrelation,
+        shaken_sd_px=shaken.sd_mm * datum.px_per_mm,
+        autocorrelation=shaken.autocorrelation,
         angle_error=_TURN_SIGMAS * turn_mm / max(abs(k.velocity_mm_s) * k.cruise_s, 1e-9),
         thresholds=thresholds,
     )
     told = Commanded.of(source) if by_boards else None
     lost = None if told is None else find_lost_way(track, k, told, turn_mm=turn_mm)
     return (*reasons, "lost_way") if lost is not None and lost.is_sure else reasons
+
+
+def _shaking(
+    source: TakeSource,
+    track: Track,
+    cruise: CruisePositions,
+    *,
+    datum: Datum,
+    thresholds: GateThresholds,
+) -> Shaking:
+    return shaking(
+        track,
+        cruise,
+        source.time_s if source.stops_mm is None else source.stops_mm,
+        turn_mm=turn_sigma_px(source.camera.width, thresholds) / datum.px_per_mm,
+        least_mm=thresholds.stick_slip_floor_px / datum.px_per_mm,
+    )
 
 
 def _record_of_stops(
@@ -306,12 +325,12 @@ def _record_of_stops(
     thresholds: GateThresholds,
 ) -> RoundMotion:
     """Report stills taken at standstill: there is no speed, but a place that may be wrong."""
-    residual_sd_px = cruise.residual_sd_mm * datum.px_per_mm
+    shaken = _shaking(source, track, cruise, datum=datum, thresholds=thresholds)
     reasons = judge_motion(
         velocity_mm_s=0.0,
         commanded_mm_s=None,
-        residual_sd_px=residual_sd_px,
-        autocorrelation=cruise.autocorrelation,
+        shaken_sd_px=shaken.sd_mm * datum.px_per_mm,
+        autocorrelation=shaken.autocorrelation,
         thresholds=thresholds,
     )
     placed = cruise.position_mm[track.frame_index]
@@ -323,8 +342,9 @@ def _record_of_stops(
             "verdict": "rejected" if reasons else "used",
             "reasons": reasons,
             "evidence": (kind, "telemetry"),
-            "residual_sd_px": residual_sd_px,
-            "autocorrelation": cruise.autocorrelation,
+            "residual_sd_px": cruise.residual_sd_mm * datum.px_per_mm,
+            "shaken_sd_px": shaken.sd_mm * datum.px_per_mm,
+            "autocorrelation": shaken.autocorrelation,
             "sigma_measurement_mm": cruise.sigma_measurement_mm,
             "sigma_jitter_mm": cruise.sigma_jitter_mm,
             "frames_tracked": len(track.time_s),

@@ -268,8 +268,6 @@ class CruisePositions:
     sigma_jitter_mm: float
     residual_sd_mm: float
     """Standard deviation of measured positions about the line."""
-    autocorrelation: float
-    """Lag one, of the same residuals."""
 
 
 def cruise_positions(
@@ -311,7 +309,6 @@ def cruise_positions(
         sigma_measurement_mm=measurement,
         sigma_jitter_mm=jitter,
         residual_sd_mm=line.sigma,
-        autocorrelation=_lag_one(line.residual),
     )
 
 
@@ -344,7 +341,6 @@ def stop_positions(track: Track, *, stops_mm: Array, time_s: Array) -> CruisePos
         sigma_measurement_mm=measurement,
         sigma_jitter_mm=jitter,
         residual_sd_mm=line.sigma,
-        autocorrelation=_lag_one(line.residual),
     )
 
 
@@ -417,12 +413,6 @@ class _RobustLine:
         since = time - self.middle_s
         sigma = self.sigma * np.sqrt(1 / self.weight_sum + since**2 / max(self.time_moment, 1e-12))
         return self.middle_mm + self.slope * since, sigma
-
-
-def _lag_one(residual: Array) -> float:
-    centred = residual - residual.mean()
-    power = float(np.sum(centred**2))
-    return float(np.sum(centred[1:] * centred[:-1]) / power) if power > 0 else 0.0
 
 
 _TELEMETRY_SIGMA_MM = 1e-3

@@ -119,8 +119,10 @@ class RoundMotion(Document):
     commanded_velocity_mm_s: float | None
     residual_sd_px: float | None
     """Standard deviation of the track about the fit during the cruise."""
+    shaken_sd_px: float | None = None
+    """The part of it that neither noise nor slow turns of the camera explain; None in records that are older."""
     autocorrelation: float | None
-    """Lag-one autocorrelation of that residual; high means stick-slip."""
+    """Lag one, of the positions without slow turns; high means stick-slip."""
     sigma_measurement_mm: float | None
     sigma_jitter_mm: float | None
     clock_offset_s: float | None

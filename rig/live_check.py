@@ -26,7 +26,6 @@ from alignment.takes import TakeSource
 from catalog.session_folder import SessionFolder, SessionRecord, Take
 from rig.events import TakeFinding
 from rig.guards import TakeNumbers, TakeReport
-from rig.live_evenness import shaken_px
 from rig.live_judge import Judge, LookedAt, finding, focal_px
 from rig.live_limits import LIVE_LIMITS, Verdict
 from rig.live_measure import read_rest, rests_of
@@ -139,8 +138,8 @@ class LiveChecker:
         reference = self._reference
         if reference is None or motion.fit is None:
             return None
-        px = shaken_px(motion, px_per_mm=reference.datum.px_per_mm, gates=self._gates)
-        return None if px <= self._gates.stick_slip_floor_px else self._motion(source, frames, 1)
+        is_even = (motion.record.shaken_sd_px or 0.0) <= self._gates.stick_slip_floor_px
+        return None if is_even else self._motion(source, frames, 1)
 
     def _motion(self, source: TakeSource, frames: FrameReader, stride: int) -> TakeMotion:
         reference = self._reference

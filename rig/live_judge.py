@@ -19,7 +19,6 @@ from alignment.velocity import MotionFit
 from catalog.session_folder import SessionRecord
 from rig.events import TakeFinding
 from rig.guards import TakeNumbers
-from rig.live_evenness import ripple_percent, shaken_px
 from rig.live_limits import LIVE_LIMITS, Grades, LiveLimits, Verdict
 from rig.live_measure import (
     Displacement,
@@ -29,6 +28,7 @@ from rig.live_measure import (
     exposure_ev,
     mean_of,
 )
+from rig.live_ripple import ripple_percent
 
 AT_START, AT_END, ON_BOTH = "before its motion", "after its motion", "before and after its motion"
 
@@ -168,35 +168,27 @@ class Judge:
         return float(np.degrees(error.common_px / self._focal_px))
 
     def _judge_velocity(self) -> TakeFinding:
-        record = self._looked.motion.record
-        closer = self._looked.closer
-        reasons = dict.fromkeys((*record.reasons, *(closer.record.reasons if closer else ())))
-        why = ", ".join(REASON_TEXTS.get(r, r) for r in reasons) or "uniform"
+        record = (self._looked.closer or self._looked.motion).record
+        why = ", ".join(REASON_TEXTS.get(r, r) for r in record.reasons) or "uniform"
         if record.velocity_mm_s is None:
             text = f"stills at standstill, {record.residual_sd_px or 0.0:.2f} px about their places"
             return finding("places", "spoiled" if record.reasons else "ok", text, record.residual_sd_px)
         speed = abs(record.velocity_mm_s)
         asked = record.commanded_velocity_mm_s
         against = "" if asked is None else f" against {asked:.3f} mm/s commanded"
-        verdict: Verdict = "doubtful" if reasons else "ok"
-        if self._believable(set(reasons)):
+        verdict: Verdict = "doubtful" if record.reasons else "ok"
+        if self._believable(set(record.reasons)):
             verdict = "spoiled"
         return finding("velocity", verdict, f"{speed:.3f} mm/s{against}: {why}", speed)
 
     def _believable(self, reasons: set[str]) -> bool:
         """Tell whether alignment will refuse the take for what a retake would mend, as stick-slip: its pairs are lost.
 
-        Noise and turns of the camera can look alike, and alignment takes turns out. That the carriage arrived says
-        nothing of how it went there.
+        That the carriage arrived says nothing of how it went there.
         """
-        motion, gates = self._looked.closer or self._looked.motion, self._gates
+        motion = self._looked.closer or self._looked.motion
         if self._travel_is_right():  # it went as far as it should, so its mean speed was right
             reasons = reasons - {"wrong_speed"}
-        px = shaken_px(motion, px_per_mm=self._reference.datum.px_per_mm, gates=gates)
-        if px <= gates.cruise_residual_px:
-            reasons = reasons - {"not_uniform"}
-        if px <= gates.stick_slip_floor_px:
-            reasons = reasons - {"stick_slip"}
         if np.isin(motion.track.frame_index, motion.cruise.frame_index).sum() < self._limits.least_told:
             reasons = reasons - ({"stick_slip", "not_uniform"} if self._travel_is_right() else {"stick_slip"})
         return bool(reasons)

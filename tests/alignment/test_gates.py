@@ -125,15 +125,15 @@ def test_norms_are_medians_over_what_could_be_measured():
         ({"velocity_mm_s": -40.2}, ()),
         ({"velocity_mm_s": 80.0, "commanded_mm_s": None}, ()),
         ({"velocity_mm_s": 40.5, "angle_error": 0.02}, ()),
-        ({"residual_sd_px": 0.31}, ("not_uniform",)),
-        ({"residual_sd_px": 0.25, "autocorrelation": 0.6}, ("stick_slip",)),
-        ({"residual_sd_px": 0.05, "autocorrelation": 0.9}, ()),
+        ({"shaken_sd_px": 0.31}, ("not_uniform",)),
+        ({"shaken_sd_px": 0.25, "autocorrelation": 0.6}, ("stick_slip",)),
+        ({"shaken_sd_px": 0.05, "autocorrelation": 0.9}, ()),
     ],
 )
 def test_a_round_is_held_against_its_command_and_its_residual(
     change: dict[str, float | None], expected: tuple[str, ...]
 ):
-    motion = {"velocity_mm_s": 40.1, "commanded_mm_s": 40.0, "residual_sd_px": 0.05, "autocorrelation": 0.1}
+    motion = {"velocity_mm_s": 40.1, "commanded_mm_s": 40.0, "shaken_sd_px": 0.05, "autocorrelation": 0.1}
 
     assert judge_motion(**(motion | change), thresholds=LIMITS) == expected
 
