@@ -25,7 +25,7 @@ _WRITE_BITS = 0o222
 
 
 class ExportBusyError(CatalogError, TimeoutError):
-    """Another process writes this export."""
+    """Another process writes this export or import."""
 
     code = "CAT-EXP-002"
 
@@ -84,10 +84,14 @@ def bare_content(source: Path, sha256: str) -> bytes:
 
 
 @contextmanager
-def private_folder(path: Path) -> Iterator[None]:
+def private_folder(path: Path, *, writes: str = "export") -> Iterator[None]:
     """Make a folder that only we can enter, or go on with ours, and hold it against other processes.
 
     An empty one is gone afterwards.
+
+    Args:
+        path: The folder.
+        writes: What is written there, for messages.
 
     Raises:
         ExportBusyError: Another process holds it.
@@ -103,7 +107,7 @@ def private_folder(path: Path) -> Iterator[None]:
         yield
     except BlockingIOError:
         raise ExportBusyError(
-            f"{path}: another process writes this export", next_step="wait for it"
+            f"{path}: another process writes this {writes}", next_step="wait for it"
         ) from None
     finally:
         os.close(handle)

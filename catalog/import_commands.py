@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from catalog.cli_options import CatalogOption, DaskOption, UsageError, WorkersOption, open_catalog
+from catalog.cli_options import (
+    CatalogOption,
+    DaskOption,
+    UsageError,
+    WorkersOption,
+    open_catalog,
+    resumable,
+)
 from catalog.console import Console
 
 if TYPE_CHECKING:
     from catalog.import_pairs import ImportOptions, ImportReport
-    from catalog.pair_folders import PairListing
 
 
 def import_pairs(
@@ -37,6 +43,7 @@ def import_pairs(
     audit: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What `alignment audit` wrote about the same folder.")
     ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away an interrupted import.")] = False,
     workers: WorkersOption = None,
     dask: DaskOption = None,
     catalog: CatalogOption = None,
@@ -44,17 +51,30 @@ def import_pairs(
     """Take over an existing paired dataset: sessions of source `imported`, added to the catalog.
 
     Pictures become PNG without text and EXIF, pixels unchanged. With --audit every pair carries its measured
-    misalignment, and what is misaligned is rejected.
+    misalignment, and what is misaligned is rejected. Interrupted, it goes on when given again.
     """
+    from catalog import import_pairs as imports
+    from catalog.executors import open_executor
     from catalog.pair_folders import list_pairs
 
     listing = list_pairs(folder, gt=gt, lq=lq, pairs_list=pairs_list)
     options = _options(name or listing.root.name, degradations, audit)
-    report = _take_over(console, listing, options, workers=workers, dask=dask)
-    with open_catalog(console, catalog) as opened:
+    with (
+        resumable(kept="what was imported so far"),
+        open_catalog(console, catalog) as opened,
+        open_executor(workers=workers, dask=dask) as executor,
+        console.progress("importing", len(listing.pairs)) as advance,
+    ):
         opened.init()
-        for session in report.sessions:
-            opened.add(session)
+        report = imports.import_pairs(
+            listing,
+            console.data,
+            options,
+            executor=executor,
+            restart=restart,
+            add=opened.add,
+            progress=advance,
+        )
     _put_report(console, report)
 
 
@@ -68,19 +88,6 @@ def _options(name: str, degradations: str | None, audit: Path | None) -> ImportO
     except ValueError as error:
         raise UsageError(f"--degradations {degradations}: {error}; known: {', '.join(Degradation)}") from None
     return ImportOptions(plain_name(name), worse, read_audit(audit) if audit else None)
-
-
-def _take_over(
-    console: Console, listing: PairListing, options: ImportOptions, *, workers: int | None, dask: str | None
-) -> ImportReport:
-    from catalog import import_pairs as imports
-    from catalog.executors import open_executor
-
-    with (
-        open_executor(workers=workers, dask=dask) as executor,
-        console.progress("importing", len(listing.pairs)) as advance,
-    ):
-        return imports.import_pairs(listing, console.data, options, executor=executor, progress=advance)
 
 
 def _put_report(console: Console, report: ImportReport) -> None:

@@ -1,36 +1,34 @@
 """`catalog import-pairs`: existing paired datasets enter as session folders, one for each of their classes.
 
-The pictures are taken over as PNG: a PNG keeps its bytes but for text, EXIF and times, everything else is stored anew
-without loss, whatever its suffix says it is. From there on an imported pair is a pair as any other: it is verified,
-judged, split and exported in the same way, and a rebuilt catalog has it too. Where each picture came from stands in
-`imported.jsonl`.
+From there on an imported pair is a pair as any other: it is verified, judged, split and exported in the same way, and
+a rebuilt catalog has it too. Where each picture came from stands in `imported.jsonl`.
+
+An import that is not finished has a hidden folder, in which its next session grows and what became of every pair is
+noted. The same request goes on with it; as long as it is there, sessions of its names are its own.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from catalog.audit import AuditPair, AuditRecord
-from catalog.bare_png import bare_png
 from catalog.errors import CatalogError, ExitCode
-from catalog.evidence import BlurRecord, PairFrame, PairHashes, PairRecord
 from catalog.executors import ordered
-from catalog.export_files import new_file
-from catalog.intensity import intensity
+from catalog.export_files import clear_folder, private_folder
 from catalog.journal import seal_journal_row
 from catalog.pair_folders import PairFiles, PairListing
 from catalog.records import Degradation, degradations_in
@@ -50,12 +48,13 @@ from catalog.session_folder import (
     take_folder_name,
     write_pairs,
 )
-from catalog.stored_files import PNG_SIGNATURE
+from catalog.taken_pairs import LeftOut, PairJob, Taken, below, take_over
 from catalog.yaml_document import Document
 
 ORIGINS_FILE = "imported.jsonl"
 """In the session folder: where each picture came from."""
-_IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+_REQUEST_FILE = "request.json"
+"""In the hidden folder: which request it belongs to."""
 
 Advance = Callable[[float], object]
 
@@ -74,24 +73,11 @@ class NothingToImportError(CatalogError, ValueError):
     exit_code = ExitCode.INVALID_INPUT
 
 
-class Origin(Document):
-    """One line of `imported.jsonl`: a pair and the files it was made of."""
+class ImportInterruptedError(CatalogError, FileExistsError):
+    """An interrupted import of that name is there, and it was asked for something else."""
 
-    pair: str
-    gt: str
-    """Path below the imported folder."""
-    lq: str
-    sha256_gt: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Of the file as it was found."""
-    sha256_lq: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A pair that could not be taken over."""
-
-    pair: str
-    why: str
+    code = "CAT-IMP-003"
+    exit_code = ExitCode.INVALID_INPUT
 
 
 @dataclass(frozen=True)
@@ -117,22 +103,46 @@ class ImportOptions:
     degradations: tuple[Degradation, ...] | None = None
     audit: AuditRecord | None = None
 
+    @cached_property
+    def audited(self) -> Mapping[str, AuditPair]:
+        """What was found of each pair, by class and name."""
+        return {} if self.audit is None else {pair.pair: pair for pair in self.audit.pairs}
+
+
+class _Request(Document):
+    """What the hidden folder of an import belongs to."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    sha256: str
+    """Of the pairs' names and the options."""
+
+    @classmethod
+    def of(cls, listing: PairListing, options: ImportOptions) -> _Request:
+        digest = hashlib.sha256(json.dumps([options.name, options.degradations]).encode())
+        digest.update(b"" if options.audit is None else options.audit.model_dump_json().encode())
+        for pair in sorted(listing.pairs):
+            places = (below(listing.root, pair.gt), below(listing.root, pair.lq))
+            digest.update(json.dumps([pair.group, pair.name, *places]).encode())
+        return cls(sha256=digest.hexdigest())
+
+    @classmethod
+    def read(cls, folder: Path) -> _Request | None:
+        """Read the request of an interrupted import; None where none is noted."""
+        try:
+            return cls.model_validate_json((folder / _REQUEST_FILE).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
 
 @dataclass(frozen=True)
-class _Job:
+class _Noted:
+    """One line of an import's notes."""
+
     number: int
-    files: PairFiles
-    name: str
-    round: str
-    target: Path
-    audited: AuditPair | None
-    root: Path
+    outcome: Taken | LeftOut
 
 
-@dataclass(frozen=True)
-class _Taken:
-    record: PairRecord
-    origin: Origin
+_NOTE = TypeAdapter(_Noted)
 
 
 def import_pairs(
@@ -141,35 +151,49 @@ def import_pairs(
     options: ImportOptions,
     *,
     executor: Executor,
+    restart: bool = False,
+    add: Callable[[str], object] = lambda _: None,
     progress: Advance = lambda _: None,
 ) -> ImportReport:
-    """Make one session folder per class of a dataset; a class that is there already is refused before anything is done.
+    """Make one session folder per class of a dataset, or finish an interrupted import of the same request.
+
+    A class that is there already is refused before anything is done.
 
     Args:
         listing: The dataset's pairs.
         data: The data folder.
         options: Name, degradations, audit.
         executor: Where pictures are read and written.
+        restart: Throw away what an interrupted import of that name left; sessions that it finished stay.
+        add: Called with the name of each session when it is whole, and again when an import is resumed.
         progress: Told the number of pairs done since the last call.
 
     Raises:
         ImportedPairsExistError: A session of one of the names is there.
+        ImportInterruptedError: An interrupted import of another request has that name.
+        ExportBusyError: Another process imports under that name.
         NothingToImportError: No pair could be read.
+        OSError: The disk did not take it; the same request goes on.
     """
     groups = {g: list(files) for g, files in groupby(sorted(listing.pairs), key=lambda pair: pair.group)}
     names = _session_names(options.name, list(groups))
-    for name in names.values():
-        _require_new(data / SESSIONS_FOLDER / name)
-    found = {pair.pair: pair for pair in options.audit.pairs} if options.audit else {}
     left_out = [LeftOut(f"{odd.group}/{odd.name}".strip("/"), odd.why) for odd in listing.odd]
     sessions, count = [], 0
-    for group, files in groups.items():
-        session = _Import(listing.root, group, names[group], data, options)
-        taken, problems = session.run(files, found, executor, progress)
-        left_out += problems
-        if taken:
-            sessions.append(names[group])
+    part = data / SESSIONS_FOLDER / f".{options.name}.importing"
+    if not part.exists():  # a refusal leaves no trace
+        _require_new(part, names.values())
+    with private_folder(part, writes="import"):
+        _claim(part, names.values(), _Request.of(listing, options), restart=restart)
+        for group, files in groups.items():
+            session = _Import(listing.root, group, names[group], part, options)
+            taken, problems = session.run(files, executor, progress)
+            left_out += problems
             count += taken
+            if taken:
+                sessions.append(names[group])
+                add(names[group])
+        (part / _REQUEST_FILE).unlink()  # before the notes, which tell what its sessions hold
+        clear_folder(part)
     if not sessions:
         raise NothingToImportError(
             f"{listing.root}: none of {len(listing.pairs)} pairs could be taken over, the first because "
@@ -179,13 +203,29 @@ def import_pairs(
     return ImportReport(tuple(sessions), count, tuple(left_out))
 
 
-class _Import:
-    """Makes one session folder, under a hidden name until it is whole."""
+def _claim(part: Path, names: Iterable[str], request: _Request, *, restart: bool) -> None:
+    """Let the hidden folder be this request's: go on with it, or begin."""
+    interrupted = None if restart else _Request.read(part)
+    if interrupted == request:
+        return
+    if interrupted is not None:
+        raise ImportInterruptedError(
+            f"{part}: an interrupted import of another request has that name",
+            kept="it, untouched",
+            next_step="repeat its own command to finish it, add --restart to throw it away, or give another --name",
+        )
+    _require_new(part, names)
+    clear_folder(part)
+    replace_file(part / _REQUEST_FILE, request.model_dump_json(by_alias=True).encode())
 
-    def __init__(self, root: Path, group: str, name: str, data: Path, options: ImportOptions) -> None:
+
+class _Import:
+    """Makes one session folder, in the import's hidden one until it is whole."""
+
+    def __init__(self, root: Path, group: str, name: str, part: Path, options: ImportOptions) -> None:
         self._root, self._group, self._name, self._options = root, group, name, options
-        self._final = data / SESSIONS_FOLDER / name
-        self._part = self._final.with_name(f".{name}.importing")
+        self._final, self._part = part.with_name(name), part / name
+        self._notes = part / f"{name}.jsonl"
         worse = degradations_in(group or root.name) if options.degradations is None else options.degradations
         self._rounds = (
             RoundRecord(number=1, name="gt", role="gt"),
@@ -193,34 +233,61 @@ class _Import:
         )
 
     def run(
-        self,
-        files: Sequence[PairFiles],
-        audited: Mapping[str, AuditPair],
-        executor: Executor,
-        progress: Advance,
+        self, files: Sequence[PairFiles], executor: Executor, progress: Advance
     ) -> tuple[int, list[LeftOut]]:
-        """Take over the pairs; returns how many, and which were left out."""
-        shutil.rmtree(self._part, ignore_errors=True)
-        for side in ("gt", "lq"):
-            make_folder(self._part / PAIRS_FOLDER / side)
-        taken: list[_Taken] = []
-        left_out: list[LeftOut] = []
-        for result in ordered(executor, _take_over, self._jobs(files, audited)):
-            taken.append(result) if isinstance(result, _Taken) else left_out.append(result)
-            progress(1)
-        if taken:
+        """Take over the pairs that are not yet; returns how many there are now, and which were left out."""
+        published = self._final.exists()  # by the run that was interrupted
+        if published:
+            outcomes = list(self._noted().values())
+            progress(len(files))
+        else:
+            outcomes = list(self._outcomes(files, executor, progress))
+        taken = [outcome for outcome in outcomes if isinstance(outcome, Taken)]
+        if taken and not published:
             self._describe(taken)
             self._publish()
-        else:
-            shutil.rmtree(self._part)
-        return len(taken), left_out
+        return len(taken), [outcome for outcome in outcomes if isinstance(outcome, LeftOut)]
 
-    def _jobs(self, files: Iterable[PairFiles], audited: Mapping[str, AuditPair]) -> Iterator[_Job]:
+    def _outcomes(
+        self, files: Iterable[PairFiles], executor: Executor, progress: Advance
+    ) -> Iterator[Taken | LeftOut]:
+        """Take over the pairs; what became of each is noted before the next session begins."""
+        for side in ("gt", "lq"):
+            make_folder(self._part / PAIRS_FOLDER / side)
+        noted = self._noted()
+        with self._notes.open("ab") as notes:
+            notes.write(b"\n")  # ends a line that was cut short
+            for number, outcome in enumerate(ordered(executor, take_over, self._jobs(files, noted))):
+                if outcome != noted.get(number):
+                    notes.write(_NOTE.dump_json(_Noted(number, outcome), by_alias=True) + b"\n")
+                    notes.flush()
+                yield outcome
+                progress(1)
+            os.fsync(notes.fileno())
+
+    def _noted(self) -> dict[int, Taken | LeftOut]:
+        """Read what became of pairs, by their number; lines that a crash cut short or lost are passed over."""
+        found = {}
+        for line in self._notes.read_bytes().splitlines() if self._notes.exists() else ():
+            with suppress(ValidationError):
+                note = _NOTE.validate_json(line)
+                found[note.number] = note.outcome
+        return found
+
+    def _jobs(self, files: Iterable[PairFiles], noted: Mapping[int, Taken | LeftOut]) -> Iterator[PairJob]:
         for number, pair in enumerate(files):
-            name = f"lq-{number:06d}"
-            yield _Job(number, pair, name, "lq", self._part, audited.get(pair.pair), self._root)
+            before = noted.get(number)
+            yield PairJob(
+                number=number,
+                files=pair,
+                name=f"lq-{number:06d}",
+                target=self._part,
+                audited=self._options.audited.get(pair.pair),
+                root=self._root,
+                noted=before if isinstance(before, Taken) else None,
+            )
 
-    def _describe(self, taken: Sequence[_Taken]) -> None:
+    def _describe(self, taken: Sequence[Taken]) -> None:
         write_pairs(self._part, [t.record for t in taken])
         lines = "".join(t.origin.model_dump_json() + "\n" for t in taken)
         replace_file(self._part / ORIGINS_FILE, lines.encode())
@@ -268,124 +335,6 @@ class _Import:
         sync_folder(self._final.parent)
 
 
-def _take_over(job: _Job) -> _Taken | LeftOut:
-    try:
-        gt, lq = _Picture.read(job.files.gt), _Picture.read(job.files.lq)
-        if gt.pixels.shape != lq.pixels.shape:
-            raise ValueError(f"the ground truth is {gt.size}, the degraded picture {lq.size}")
-        if gt.pixels.dtype != lq.pixels.dtype:
-            raise ValueError("the two pictures have different depths")
-        mu, sigma = intensity(gt.pixels, lq.pixels)
-        hashes = PairHashes(gt=gt.write(job, "gt"), lq=lq.write(job, "lq"), mask=None)
-    except (OSError, ValueError) as error:
-        return LeftOut(job.files.pair, str(error))
-    origin = Origin(
-        pair=job.name,
-        gt=_below(job.root, job.files.gt),
-        lq=_below(job.root, job.files.lq),
-        sha256_gt=gt.sha256,
-        sha256_lq=lq.sha256,
-    )
-    width, height = gt.size
-    return _Taken(_record(job, (mu, sigma), hashes, (width, height)), origin)
-
-
-def _record(
-    job: _Job, strength: tuple[float, float], hashes: PairHashes, size: tuple[int, int]
-) -> PairRecord:
-    found = job.audited.measured if job.audited else None
-    misaligned = job.audited is not None and job.audited.verdict == "misaligned"
-    verdict: Literal["accepted", "rejected"] = "rejected" if misaligned else "accepted"
-    frame = {"take": 1, "frame_index": job.number, "time_s": 0.0, "position_mm": 0.0}
-    return PairRecord(
-        pair=job.name,
-        gt=PairFrame(round="gt", **frame),
-        lq=PairFrame(round=job.round, **frame),
-        verdict=verdict,
-        reasons=("residual",) if misaligned else (),
-        homography=found.homography if found else None,
-        lq_crop=(0, 0, *size),
-        gt_from_pair=_IDENTITY,
-        gt_warped=False,
-        residual_px=found.epe_px if found else None,
-        predicted_epe_px=found.predicted_error_px if found else None,
-        bound_px=None,
-        position_gap_mm=0.0,
-        blur=found.blur if found else BlurRecord(kind="none", size_px=0.0),
-        gates={} if found is None else {"confidence": found.confidence, "local_p90_px": found.local_p90_px},
-        evidence=("imported",) if found is None else ("imported", "picture"),
-        mask=None,
-        mu=strength[0],
-        sigma=strength[1],
-        sha256=hashes,
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Picture:
-    """A picture file as it was found."""
-
-    content: bytes
-    pixels: NDArray[Any]
-    """``(H, W, 3)``, uint8 or uint16."""
-
-    @classmethod
-    def read(cls, path: Path) -> _Picture:
-        import cv2
-
-        content = path.read_bytes()
-        decoded: NDArray[Any] | None = None
-        if _is_sane(content):
-            flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-            decoded = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-        if decoded is None or decoded.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
-            raise ValueError(f"{path.name} is no picture of 8 or 16 bits that can be read")
-        return cls(content, decoded)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.pixels.shape[1], self.pixels.shape[0]
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
-
-    def write(self, job: _Job, side: str) -> str:
-        """Write the picture as PNG; returns the sha256 of what was written."""
-        path = job.target / PAIRS_FOLDER / side / f"{job.name}.png"
-        content = bare_png(self.content) if self._is_plain_png() else self._encoded()
-        with new_file(path) as file:
-            file.write(content)
-        return hashlib.sha256(content).hexdigest()
-
-    def _is_plain_png(self) -> bool:
-        """Tell whether the file is a PNG of 8 or 16 bits of RGB, as the product writes them."""
-        return self.content.startswith(PNG_SIGNATURE) and self.content[24:26] in {b"\x08\x02", b"\x10\x02"}
-
-    def _encoded(self) -> bytes:
-        import cv2
-
-        done, png = cv2.imencode(".png", self.pixels)
-        if not done:
-            raise ValueError("the picture cannot be written as PNG")
-        return png.tobytes()
-
-
-def _is_sane(content: bytes) -> bool:
-    """Tell whether a file declares a picture of a sensible size, before anything of that size is allocated."""
-    import warnings
-    from io import BytesIO
-
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
-            Image.open(BytesIO(content)).close()
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError):
-        return False
-    return True
-
-
 def plain_name(text: str) -> str:
     """Make a name of any text that is a safe folder name, too."""
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:60] or "pairs"
@@ -403,14 +352,11 @@ def _session_names(name: str, groups: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _require_new(folder: Path) -> None:
-    if folder.exists():
+def _require_new(part: Path, names: Iterable[str]) -> None:
+    there = next((name for name in names if part.with_name(name).exists()), None)
+    if there is not None:
         raise ImportedPairsExistError(
-            f"{folder}: a session of that name is there already",
+            f"{part.with_name(there)}: a session of that name is there already",
             kept="it, untouched; nothing was imported",
-            next_step=f"catalog add {folder.name} if it was imported before, else give another --name",
+            next_step=f"catalog add {there} if it was imported before, else give another --name",
         )
-
-
-def _below(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name

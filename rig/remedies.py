@@ -41,6 +41,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType({
     "CAT-STO-002": "Give a path or a URL like s3://bucket/prefix.",
     "CAT-IMP-001": "Give the imported session another --name.",
     "CAT-IMP-002": "The message says why pairs were left out; --gt, --lq or --list say which files belong together.",
+    "CAT-IMP-003": "Give its own command again to finish it, or --restart to throw it away.",
     "CAT-LAB-001": "Go to the line named; `models classify` writes such files.",
     "CAT-MAN-001": "Write the export again with `catalog export`, or copy it again.",
     "CAT-PFO-001": "Say which files belong together: --gt GLOB --lq GLOB, or --list FILE.",

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -15,11 +21,14 @@ from typer.testing import CliRunner
 from catalog.audit import AuditPair, AuditRecord, PairMeasurement
 from catalog.bare_png import bare_png
 from catalog.cli import app
+from catalog.cli_options import StoppedError
 from catalog.evidence import BlurRecord
 from catalog.executors import InlineExecutor
+from catalog.export_files import ExportBusyError, new_file, private_folder
 from catalog.export_list import ExportRequest
 from catalog.import_pairs import (
     ImportedPairsExistError,
+    ImportInterruptedError,
     ImportOptions,
     NothingToImportError,
     import_pairs,
@@ -57,6 +66,10 @@ def foundir(tmp_path):
 def take(root, data, **options):
     request = ImportOptions("theirs", **options)
     return import_pairs(find_pairs(root), data, request, executor=InlineExecutor())
+
+
+def take_on(root, data, **how):
+    return import_pairs(find_pairs(root), data, ImportOptions("theirs"), executor=InlineExecutor(), **how)
 
 
 def test_every_class_becomes_a_session_with_its_degradations(foundir, catalog):
@@ -271,3 +284,136 @@ def test_given_degradations_win_over_names(foundir, data, catalog):
     for session in report.sessions:
         catalog.add(session)
     assert {p.degradation_class for p in catalog.find()} == {"snow"}
+
+
+def _content(data) -> dict[str, bytes]:
+    """Every file of the sessions; the time of the import, and what hangs on it, left out."""
+    files = {p.relative_to(data).as_posix(): p for p in data.rglob("*") if p.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if path.name != "session.json"}
+
+
+def _written(data) -> set[tuple[int, int]]:
+    """Every picture of the sessions, wherever it was moved: the file itself and when it was written."""
+    return {(p.stat().st_ino, p.stat().st_mtime_ns) for p in data.rglob("*.png")}
+
+
+def _stop_after(pairs: int) -> Callable[[float], None]:
+    """Interrupt an import at its next pair once so many are done."""
+    done = []
+
+    def progress(amount: float) -> None:
+        done.append(amount)
+        if len(done) >= pairs:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@pytest.mark.parametrize("pairs", range(1, 6))
+def test_an_interrupted_import_goes_on_and_equals_one_that_was_not(foundir, tmp_path, data, pairs):
+    """The three pairs of the first class and two of the second, stopped behind each: nothing is written twice."""
+    undisturbed, added = tmp_path / "undisturbed", []
+    take(foundir, undisturbed)
+    with pytest.raises(KeyboardInterrupt):
+        take_on(foundir, data, progress=_stop_after(pairs))
+    before = _written(data)
+
+    report = take_on(foundir, data, add=added.append)
+
+    assert len(before) == 2 * pairs
+    assert before <= _written(data)
+    assert added == list(report.sessions) == ["theirs-05noise", "theirs-17lowlight_jpeg"]
+    assert report.pairs == 5
+    assert _content(data) == _content(undisturbed)
+    assert not list(data.glob("sessions/.*"))
+
+
+def test_an_import_killed_at_any_pair_goes_on(foundir, tmp_path, data):
+    """SIGKILL behind the fourth pair: the first class is whole, the second half done and its last note cut short."""
+    take(foundir, tmp_path / "undisturbed")
+    killed = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom catalog.executors import InlineExecutor\n"
+        "from catalog.import_pairs import ImportOptions, import_pairs\nfrom catalog.pair_folders import find_pairs\n"
+        "done = []\n"
+        "def progress(n):\n    done.append(n)\n    len(done) == 4 and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import_pairs(find_pairs(Path(sys.argv[1])), Path(sys.argv[2]), ImportOptions('theirs'),"
+        " executor=InlineExecutor(), progress=progress)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", killed, str(foundir), str(data)], check=False, timeout=50)
+    notes = data / "sessions" / ".theirs.importing" / "theirs-17lowlight_jpeg.jsonl"
+    with notes.open("ab") as file:
+        file.write(b'{"number":1,"outc')
+
+    report = take(foundir, data)
+
+    assert ended.returncode == -signal.SIGKILL
+    assert report.pairs == 5
+    assert _content(data) == _content(tmp_path / "undisturbed")
+
+
+def test_a_picture_that_changed_since_the_interruption_is_read_again(foundir, data):
+    with pytest.raises(KeyboardInterrupt):
+        take_on(foundir, data, progress=_stop_after(2))
+    put(foundir / "05Noise" / "LQ" / "0000.png", picture(77))
+    (
+        data / "sessions" / ".theirs.importing" / "theirs-05noise" / "pairs" / "gt" / "lq-000001.png"
+    ).write_bytes(b"?")
+
+    session = data / "sessions" / take(foundir, data).sessions[0]
+
+    assert np.array_equal(cv2.imread(str(session / "pairs" / "lq" / "lq-000000.png")), picture(77))
+    assert np.array_equal(cv2.imread(str(session / "pairs" / "gt" / "lq-000001.png")), picture(1))
+
+
+def test_what_was_left_out_before_the_interruption_is_said_afterwards(foundir, data):
+    (foundir / "05Noise" / "LQ" / "0001.png").write_bytes(b"no picture")
+    with pytest.raises(KeyboardInterrupt):
+        take_on(foundir, data, progress=_stop_after(4))
+
+    report = take(foundir, data)
+
+    assert (report.pairs, [out.pair for out in report.left_out]) == (4, ["05Noise/0001"])
+
+
+def test_another_request_does_not_go_on_with_an_interrupted_import(foundir, data):
+    """The first class is finished and stays whatever is asked; what is half done can be thrown away."""
+    with pytest.raises(KeyboardInterrupt):
+        take_on(foundir, data, progress=_stop_after(4))
+    before = _content(data)
+
+    with pytest.raises(ImportInterruptedError, match=r"another request.*--restart"):
+        take(foundir, data, degradations=(Degradation.SNOW,))
+    assert _content(data) == before
+    with pytest.raises(ImportedPairsExistError, match="theirs-05noise"):
+        take_on(foundir, data, restart=True)
+    with (
+        private_folder(data / "sessions" / ".theirs.importing"),
+        pytest.raises(ExportBusyError, match="import"),
+    ):
+        take(foundir, data)
+
+
+def test_a_full_disk_leaves_no_pair_out(foundir, data, monkeypatch):
+    """A pair that could not be written is no pair that cannot be used: the import ends, and goes on."""
+
+    def refuse(path):
+        if path.name == "lq-000002.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return new_file(path)
+
+    monkeypatch.setattr("catalog.taken_pairs.new_file", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        take(foundir, data)
+    monkeypatch.undo()
+
+    assert take(foundir, data).pairs == 5
+
+
+def test_the_command_says_how_an_interrupted_import_goes_on(foundir, data, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["catalog", "import-pairs", str(foundir), "--restart"])
+    monkeypatch.setattr("catalog.import_pairs.take_over", lambda _: os.kill(os.getpid(), signal.SIGINT))
+
+    ended = CliRunner().invoke(app, ["import-pairs", str(foundir), "--data", str(data), "--workers", "1"])
+
+    assert isinstance(ended.exception, StoppedError)
+    assert ended.exception.next_step == f"catalog import-pairs {foundir}"
