@@ -29,6 +29,7 @@ ANNOTATIONS = {
     "catalog/events.py": "when a decision was taken, and a batch's name, unique without it",
     "catalog/export_freeze.py": "when an export was made",
     "catalog/import_pairs.py": "when a dataset was imported",
+    "catalog/listing.py": "prints a stored time",
     "catalog/near_cache.py": "beside the times of files, so that copies in use are spared",
     "catalog/store.py": "names a backup",
     "catalog/verify.py": "when a file was verified",
