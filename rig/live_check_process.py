@@ -16,11 +16,14 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, cast
+from typing import IO, TYPE_CHECKING, Self, cast
 
 from catalog.session_folder import SessionFolder
 from rig.errors import DeviceTimeoutError
 from rig.guards import TakeReport
+
+if TYPE_CHECKING:
+    from rig.live_check import LiveChecker
 
 _NICENESS = 10
 _CHECK_S = 120.0
@@ -108,16 +111,29 @@ class LiveCheckProcess:
 
 def serve(folder: Path) -> None:
     """Answer requests on stdin with reports on stdout until stdin closes."""
-    import scipy.optimize  # noqa: F401  - needed for the first take, and half a second late by then
-
-    from rig.live_check import LiveChecker
-
-    checker = LiveChecker(SessionFolder(folder))
+    loading = threading.Thread(target=_load, daemon=True)
+    loading.start()
+    checker: LiveChecker | None = None
     for line in sys.stdin:
+        loading.join()
+        checker = checker or _checker(folder)
         request = json.loads(line)
         report = checker.check(request["round"], request["take"])
         sys.stdout.write(report.model_dump_json() + "\n")
         sys.stdout.flush()
+
+
+def _load() -> None:
+    """Import what the first take needs, so that it does not wait for that, nor the end of a session without one."""
+    import scipy.optimize  # noqa: F401
+
+    import rig.live_check  # noqa: F401
+
+
+def _checker(folder: Path) -> LiveChecker:
+    from rig.live_check import LiveChecker
+
+    return LiveChecker(SessionFolder(folder))
 
 
 def main() -> None:
@@ -125,6 +141,7 @@ def main() -> None:
     os.nice(_NICENESS)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     serve(Path(sys.argv[1]))
+    os._exit(0)  # nothing is left to flush, and an import under way need not come to its end
 
 
 if __name__ == "__main__":
