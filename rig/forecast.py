@@ -125,10 +125,10 @@ def forecast(
         realised_mm_s=profile.rail.realised_velocity_mm_s,
     )
     bench = _Bench(plan, profile, limit_mm, tuple(r for r in records if r.role == "gt"), known)
-    rounds = [_forecast_round(r, bench) for r in records]
+    rounds = list(_with_ways_back([_forecast_round(r, bench) for r in records], profile))
     violations = [v for r, record in zip(plan, records, strict=True) for v in _violations(r, record, profile)]
     return Forecast(
-        tuple(_with_ways_back(rounds, profile)),
+        tuple(rounds),
         limit_mm,
         tuple(violations),
         tuple(_warnings(rounds, plan)),
@@ -297,6 +297,9 @@ def _warnings(rounds: Sequence[RoundForecast], plan: CapturePlan) -> Iterator[st
             yield f"round {name}: {r.duration_s / 60:.0f} min; many bodies end a movie at 29:59"
         yield from _parallax_warnings(r)
     yield from _noise_warnings(rounds)
+    hours = sum(r.duration_s + r.positioning_s for r in rounds) / 3600
+    if hours > plan.longest_h:
+        yield f"about {hours:.3g} h: the session ends resumably after {plan.longest_h:g} h (longest_h)"
 
 
 def _parallax_warnings(r: RoundForecast) -> Iterator[str]:

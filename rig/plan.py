@@ -156,6 +156,9 @@ class CapturePlan(Document):
     """Standstill recorded before and after each move, s; it measures the noise of the markers."""
     closing_gt: bool = False
     """Adds a last gt round ``gt-close`` like the first: it proves that nothing moved or dimmed."""
+    longest_h: float = Field(default=24.0, gt=0, le=168)
+    """Longest time that one run may take, h: then the session ends resumably after the take in progress, so that a
+    rig that nobody looks after does not go on for days."""
     retake_spoiled: bool = True
     """Record a take again at once when the live check calls it spoiled (an operator is asked first)."""
     guards: Guards = Guards()

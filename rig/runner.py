@@ -7,6 +7,7 @@ wrong within a take makes that take void and nothing else.
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -83,6 +84,7 @@ class SessionRunner:
         self._line_before: Mapping[str, int] = {}
         self._queue: deque[RoundRecord] = deque()
         self._failures: Counter[str] = Counter()
+        self._until_s = math.inf
         self._camera: CameraThread
         self._passage: Passage
         self._takes: TakeRunner
@@ -97,6 +99,7 @@ class SessionRunner:
         """
         done = self._folder.valid_takes()
         self._queue.extend(r for r in self._record.rounds if r.name not in done)
+        self._until_s = self._clock.now() + 3600 * self._plan.longest_h
         self._tell_opened()
         try:
             self._recorder.note("run_started", rounds=[r.name for r in self._queue])
@@ -184,6 +187,9 @@ class SessionRunner:
             self._passage.require_free()
             self._take_in_wishes()
         self._passage.require_free()
+        if self._queue and self._clock.now() > self._until_s:
+            self._settle()
+            raise TakeStoppedError(f"its longest time of {self._plan.longest_h:g} h is over")
 
     def _take_in_wishes(self) -> None:
         if self._control.pause_wanted or self._control.finish_wanted:

@@ -153,6 +153,17 @@ def test_stop_and_shoot_takes_its_time():
     assert (gt.frames, gt.blur_px) == (4, 0)
 
 
+def test_a_session_longer_than_its_longest_time_is_told_before_it_begins():
+    """The three rounds take 40 s or 0.0111 h: 0.01 h is 36 s, 0.02 h is 72 s."""
+
+    def warned(longest_h: float) -> list[str]:
+        plan = plan_with("schema: 1", f"schema: 1\nlongest_h: {longest_h}")
+        return [w for w in forecast(plan, RigProfile.load("sim")).warnings if "longest_h" in w]
+
+    assert warned(0.01) == ["about 0.0111 h: the session ends resumably after 0.01 h (longest_h)"]
+    assert warned(0.02) == []
+
+
 def test_passes_become_rounds_of_their_own_and_a_closing_gt_the_last():
     plan = plan_with("role: gt}", "role: gt, passes: 3}")
     plan = plan.model_copy(update={"closing_gt": True})

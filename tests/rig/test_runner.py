@@ -74,13 +74,16 @@ class Session:
 
 
 @contextmanager
-def session(folder: Path, *, guards: dict[str, Any] | None = None, **simulation: Any) -> Iterator[Session]:
+def session(
+    folder: Path, *, guards: dict[str, Any] | None = None, longest_h: float = 24.0, **simulation: Any
+) -> Iterator[Session]:
     """Open a rig with ``simulation`` changes and a new session of two rounds on it."""
     plan_path = write_plan(
         folder,
         sweep={"start_mm": 30, "end_mm": 60, "velocity_mm_s": 30},
         rounds=ROUNDS,
         guards=guards or {"on_fail": "warn"},
+        longest_h=longest_h,
     )
     plan, profile = (
         CapturePlan.load(plan_path),
@@ -190,6 +193,16 @@ def test_finish_ends_after_the_take_and_the_session_resumes(tmp_path):
 
     assert is_complete(bench.folder.path)
     assert violations(bench.folder.path, saved(bench.events)) == []
+
+
+def test_a_session_ends_resumably_when_its_longest_time_is_over(tmp_path):
+    """4 ms are over before the carriage is at the start of the first round."""
+    with session(tmp_path, longest_h=1e-6) as bench:
+        with pytest.raises(SessionInterruptedError, match="its longest time of 1e-06 h is over") as caught:
+            bench.run()
+
+    assert bench.takes == []
+    assert "rig record --session s1" in caught.value.next_step
 
 
 def test_a_guard_that_holds_asks_a_person_for_a_reason_and_ends_where_there_is_none(tmp_path):
