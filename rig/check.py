@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import getpass
 import io
-import json
 import os
 import shutil
 import tempfile
@@ -18,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from catalog.session_folder import ExposureSettings, replace_file
+from catalog.session_folder import ExposureSettings
 from rig.assembly import Rig
 from rig.devices.camera import Camera
 from rig.devices.gphoto2_errors import camera_holder
 from rig.engine.signals import EndingSignals
 from rig.errors import DeviceError, MoveInterruptedError, RigError
 from rig.profile import RigProfile
+from rig.safety import confirmed_safety, keep_safety, safety_checklist
 from rig.stoppable import stoppable
 
 MIN_FREE_GB = 10.0
@@ -43,17 +43,8 @@ _WAKE_S = 30.0
 """How long a camera that missed a frame may take to be found again."""
 _DISK_TEST_BYTES = 64 << 20
 _HOMING_TIMEOUT_S = 120.0
-SAFETY_FILE = "safety.json"
 WHAT = "the check"
 """What a stop interrupts, for messages."""
-
-SAFETY_CHECKLIST = (
-    "an emergency stop within reach cuts the motor driver's enable",
-    "end switches at both ends are wired to the controller and were pressed by hand once",
-    "bumpers at both ends stop the carriage mechanically",
-    "100 mm at both ends are guarded or marked: fingers stay out",
-    "cables follow the carriage over the whole travel without catching",
-)
 
 Level = Literal["ok", "warning", "problem"]
 Confirm = Callable[[Sequence[str]], bool]
@@ -185,23 +176,20 @@ def _clock() -> Finding:
 
 
 def _safety(profile: RigProfile, data: Path, confirm: Confirm | None) -> Finding:
-    """Ask once per rig for what no software can see, and keep who confirmed it."""
-    path = data / "rigs" / profile.name / SAFETY_FILE
-    if path.is_file():
-        kept = json.loads(path.read_text())
-        return Finding("safety", "ok", f"check list confirmed by {kept['by']} on {kept['utc']}")
-    if confirm is None or not confirm(SAFETY_CHECKLIST):
+    """Ask for what no software can see, once per rig and again when its caps are raised."""
+    kept = confirmed_safety(profile, data)
+    if kept is not None and kept.holds_for(profile.rail):
+        return Finding("safety", "ok", f"check list confirmed by {kept.by} on {kept.utc}")
+    if confirm is None or not confirm(safety_checklist(profile.rail)):
+        since = "never confirmed" if kept is None else "confirmed for lower caps"
         return Finding(
             "safety",
             "problem",
-            "the safety check list of this rig was never confirmed",
+            f"the safety check list of this rig was {since}",
             f"run `rig check {profile.name}` on a terminal, go through the list at the rig and confirm it",
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    utc = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    kept = {"schema": 1, "by": getpass.getuser(), "utc": utc, "confirmed": SAFETY_CHECKLIST}
-    replace_file(path, json.dumps(kept, indent=1).encode())
-    return Finding("safety", "ok", f"check list confirmed by {kept['by']}, kept in {path}")
+    path = keep_safety(profile, data)
+    return Finding("safety", "ok", f"check list confirmed by {getpass.getuser()}, kept in {path}")
 
 
 def _connections(profile: RigProfile) -> Iterator[Finding]:

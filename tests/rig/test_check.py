@@ -13,10 +13,11 @@ import yaml
 from small_rig import rig_command, run_rig, write_profile
 
 from rig.by_hand import stop
-from rig.check import SAFETY_CHECKLIST, check
+from rig.check import Finding, check
 from rig.client import find_engine
 from rig.profile import RigProfile, find_profile
 from rig.runtime import running_engines
+from rig.safety import SAFETY_CHECKLIST
 
 
 def findings_of(profile: Path, data: Path) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -93,6 +94,26 @@ def test_the_safety_list_is_asked_once_and_its_confirmation_kept(tmp_path):
     assert asked == [SAFETY_CHECKLIST]
     kept = json.loads((tmp_path / "rigs" / "bench" / "safety.json").read_text())
     assert kept["confirmed"] == list(SAFETY_CHECKLIST)
+
+
+def test_caps_above_the_usual_ones_are_to_be_confirmed_as_measured(tmp_path):
+    """Raised after the list was confirmed, they are asked for again; lowered, what was confirmed still holds."""
+
+    def safety(velocity_mm_s: float, *, confirms: bool) -> Finding:
+        usual = RigProfile.load(str(real_profile(tmp_path)))
+        rail = usual.rail.model_copy(update={"max_velocity_mm_s": velocity_mm_s})
+        profile = usual.model_copy(update={"rail": rail})
+        found = check(profile, data=tmp_path, confirm=lambda items: asked.append(items) or confirms)
+        return next(f for f in found if f.what == "safety")
+
+    asked: list[tuple[str, ...]] = []
+    levels = [
+        safety(v, confirms=yes).level for v, yes in ((120, True), (150, False), (150, True), (140, False))
+    ]
+
+    assert levels == ["ok", "problem", "ok", "ok"]
+    assert [len(items) for items in asked] == [5, 6, 6]
+    assert "150 mm/s" in asked[1][-1]
 
 
 def test_faults_named_in_the_profile_happen(tmp_path):
