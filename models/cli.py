@@ -6,33 +6,51 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import typer
 
-from catalog.console import (
-    Console,
-    run_app,
-    verb,
-)
+from catalog.console import Console, run_app, verb
 from catalog.records import degradation_key
+from models.cli_options import (
+    BaselineOption,
+    CheckpointArgument,
+    CompileOption,
+    ConfigOption,
+    DecodersOption,
+    DeviceOption,
+    ExpertOption,
+    ExpertsOption,
+    ExportOption,
+    ImagesArgument,
+    InitOption,
+    KnownOption,
+    LabelsOption,
+    LpipsOption,
+    ModelArgument,
+    NewRunOption,
+    NiqeOption,
+    OverlapOption,
+    PartOption,
+    PerClassOption,
+    PrecisionOption,
+    ReleaseArgument,
+    ReportOption,
+    RestoredOption,
+    ResumeOption,
+    RouterOption,
+    RunArgument,
+    RunOption,
+    ScoredRunArgument,
+    SeedOption,
+    SetOption,
+    SsimOption,
+    TileOption,
+    UnseenOption,
+)
 from models.registry import REGISTRY
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
-
-ExportOption = Annotated[
-    str, typer.Option("--data", help="Export: a name in the data folder, a path, or s3://bucket/name.")
-]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-RunArgument = Annotated[
-    str, typer.Argument(help="Run: a name in the data folder, or a path; or a checkpoint.")
-]
-RunOption = Annotated[str, typer.Option("-o", "--out", help="Run: a name in the data folder, or a path.")]
-ImagesArgument = Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")]
-ExpertOption = Annotated[
-    Literal["oracle", "blind", "none"] | None,
-    typer.Option(help="Of an ensemble: experts by the known class, by its router, or the generalist alone."),
-]
 
 
 @app.callback()
@@ -54,10 +72,7 @@ def list_models(
 @verb(app)
 def inspect(
     console: Console,
-    checkpoint: Annotated[
-        str,
-        typer.Argument(help="Run: a name in the data folder, or a path; or a file, ours or a released one."),
-    ],
+    checkpoint: CheckpointArgument,
 ) -> None:
     """Say what a checkpoint holds: model, configuration, step, parameters, checksum. Nothing in it is executed."""
     from models.inspection import description_lines, inspect_checkpoint
@@ -71,25 +86,15 @@ def inspect(
 @verb(app, takes_data=False)
 def train(
     console: Console,
-    model: Annotated[str, typer.Argument(help="A name from `models list`.")],
+    model: ModelArgument,
     export: ExportOption,
-    config: Annotated[
-        str | None, typer.Option(help="A configuration from `models list`, or a YAML file.")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="Change one value, for example training.steps=400.")
-    ] = None,
-    init: Annotated[
-        str | None, typer.Option(help="Run or checkpoint to take the first weights from.")
-    ] = None,
-    out: Annotated[str | None, typer.Option(help="Run: a name in the data folder, or a path.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run from its last checkpoint.")
-    ] = False,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    init: InitOption = None,
+    out: NewRunOption = None,
+    resume: ResumeOption = False,
     device: DeviceOption = "cpu",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Decoding threads; the result never depends on them.")
-    ] = None,
+    workers: DecodersOption = None,
 ) -> None:
     """Train a model on an export; stopped by a signal it saves and says how to resume."""
     from models.job import plan_training
@@ -119,24 +124,15 @@ def train(
 def evaluate(
     console: Console,
     export: ExportOption,
-    run: Annotated[str | None, typer.Argument(help="Run: a name in the data folder, or a path.")] = None,
-    baseline: Annotated[bool, typer.Option("--baseline", help="Score the untouched input alone.")] = False,
+    run: ScoredRunArgument = None,
+    baseline: BaselineOption = False,
     expert: ExpertOption = None,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    per_class: Annotated[
-        int | None, typer.Option(min=1, help="Score so many pairs of each class, spread evenly.")
-    ] = None,
-    ssim: Annotated[bool, typer.Option(help="Measure SSIM and the luma too.")] = True,
-    lpips: Annotated[
-        list[Path] | None,
-        typer.Option(help="Measure LPIPS with these weights: the backbone's file and the one of its layers."),
-    ] = None,
-    niqe: Annotated[
-        Path | None, typer.Option(help="Measure NIQE: its parameters, or a folder of good pictures.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder for the report: JSON, Markdown, pictures.")
-    ] = None,
+    split: PartOption = "test",
+    per_class: PerClassOption = None,
+    ssim: SsimOption = True,
+    lpips: LpipsOption = None,
+    niqe: NiqeOption = None,
+    out: ReportOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Score a run, or the untouched input, per degradation class: before and after restoration.
@@ -159,44 +155,23 @@ def restore(
     console: Console,
     run: RunArgument,
     images: ImagesArgument,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the restored pictures (PNG).")],
+    out: RestoredOption,
     expert: ExpertOption = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="What --expert oracle knows, as `models classify` writes it; else the export's manifest."
-        ),
-    ] = None,
-    tile_px: Annotated[int, typer.Option(min=64, help="Larger pictures are restored in tiles, px.")] = 1536,
-    overlap_px: Annotated[int, typer.Option(min=0, help="Overlap of the tiles, px.")] = 64,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the noise that some models start from; one field for all tiles.")
-    ] = 0,
-    precision: Annotated[
-        Literal["fp32", "bf16", "auto"],
-        typer.Option(help="fp32 is the reference; auto is bf16 where the device has it."),
-    ] = "fp32",
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the network at its first use.")
-    ] = False,
+    labels: KnownOption = None,
+    tile_px: TileOption = 1536,
+    overlap_px: OverlapOption = 64,
+    seed: SeedOption = 0,
+    precision: PrecisionOption = "fp32",
+    compiled: CompileOption = False,
     device: DeviceOption = "cpu",
 ) -> None:
     """Restore pictures of any size; depth, profile, orientation and alpha are kept."""
+    from models.precision import Usage
     from models.restore import make_tiling, restore_with_run
 
-    tiling = make_tiling(tile_px, overlap_px)
+    usage, tiling = Usage(device, precision, compiled), make_tiling(tile_px, overlap_px)
     written = restore_with_run(
-        run,
-        images,
-        out,
-        device=device,
-        tiling=tiling,
-        console=console,
-        seed=seed,
-        precision=precision,
-        compiled=compiled,
-        expert=expert,
-        labels=labels,
+        run, images, out, usage=usage, tiling=tiling, console=console, seed=seed, expert=expert, labels=labels
     )
     _put(console, {"written": [str(path) for path in written]}, lines=map(str, written))
 
@@ -206,7 +181,7 @@ def classify(
     console: Console,
     run: RunArgument,
     images: ImagesArgument,
-    out: Annotated[Path, typer.Option("-o", "--out", help="File for the labels (JSON lines).")],
+    out: LabelsOption,
     device: DeviceOption = "cpu",
 ) -> None:
     """Say which degradations pictures show, by a router or an ensemble; `catalog label --from` takes the file in."""
@@ -223,11 +198,8 @@ def assemble(
     console: Console,
     generalist: RunArgument,
     out: RunOption,
-    experts: Annotated[
-        list[str] | None,
-        typer.Option("--expert", help="illumination=RUN, weather=RUN or text=RUN; any number."),
-    ] = None,
-    router: Annotated[str | None, typer.Option(help="Run of the router; without it no blind choice.")] = None,
+    experts: ExpertsOption = None,
+    router: RouterOption = None,
 ) -> None:
     """Put a generalist, experts and a router into one folder, which is used as a run is."""
     from models.ensemble import assemble as put_together
@@ -244,12 +216,9 @@ def assemble(
 @verb(app)
 def convert(
     console: Console,
-    file: Annotated[Path, typer.Argument(help="Official released checkpoint (.pt, .pth, .safetensors).")],
+    file: ReleaseArgument,
     out: RunOption,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="What no tensor shows, for example model.num_heads=[8,8]."),
-    ] = None,
+    assignments: UnseenOption = None,
 ) -> None:
     """Turn an official released checkpoint into a run; nothing in the file is executed."""
     from models.convert import convert as convert_file

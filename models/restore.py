@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from models.errors import ModelError, NoPairsError, StorageError
 from models.images import Pixels, read_picture, write_png
 from models.loading import load
 from models.noise_field import NoiseField
-from models.precision import Precision
+from models.precision import Usage
 from models.routing import chooser, known_degradations
 
 if TYPE_CHECKING:
@@ -175,19 +175,17 @@ def restore_with_run(
     images: Sequence[Path],
     out: Path,
     *,
-    device: str,
+    usage: Usage,
     tiling: Tiling,
     console: Console,
     seed: int = 0,
-    precision: Precision = "fp32",
-    compiled: bool = False,
     expert: ExpertChoice | None = None,
     labels: Path | None = None,
 ) -> list[Path]:
     """Restore pictures with a trained model or an ensemble; returns the files written.
 
-    Options as for `models.load`; in an ensemble ``expert`` says how its experts are chosen, by default blindly, and
-    ``labels`` what an oracle knows (without it, the manifest of the export that the pictures lie in).
+    In an ensemble ``expert`` says how its experts are chosen, by default blindly, and ``labels`` what an oracle knows
+    (without it, the manifest of the export that the pictures lie in).
 
     Raises:
         RunNotFoundError: No such run.
@@ -197,7 +195,7 @@ def restore_with_run(
         StorageError: The disk refused; as before.
     """
     files = find_images(images, out)
-    model = load(run, device=device, data=console.data, precision=precision, compiled=compiled)
+    model = load(run, **asdict(usage), data=console.data)
     choose = chooser(model, expert, run=run)
     known = known_degradations(files, labels) if expert == "oracle" else {}
     written: list[Path] = []
@@ -205,7 +203,7 @@ def restore_with_run(
         for file in files:
             chosen = choose(known.get(file, ()))
             written += restore_files(
-                chosen, [file], out, device=torch.device(device), tiling=tiling, seed=seed
+                chosen, [file], out, device=torch.device(usage.device), tiling=tiling, seed=seed
             )
             done(1)
     return written

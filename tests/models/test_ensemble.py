@@ -20,6 +20,7 @@ from models.ensemble import SERVED, Ensemble, EnsembleRecord, Member, assemble, 
 from models.errors import RunExistsError, RunNotFoundError, StorageError
 from models.evaluate import EvaluationRequest, evaluate_export
 from models.images import plain_picture, read_pixels, write_png
+from models.precision import REFERENCE
 from models.restore import Tiling, restore_pixels, restore_with_run
 from models.routing import choosers, known_degradations
 
@@ -206,7 +207,7 @@ def test_an_oracle_knows_the_class_from_labels_or_from_the_export(assembled, mak
 
     def restored(out: str, expert: str, labels: Path | None = None) -> np.ndarray:
         (written,) = restore_with_run(
-            "all", [file], tmp_path / out, device="cpu", tiling=Tiling(), console=console, expert=expert,
+            "all", [file], tmp_path / out, usage=REFERENCE, tiling=Tiling(), console=console, expert=expert,
             labels=labels,
         )  # fmt: skip
         return read_pixels(written)
