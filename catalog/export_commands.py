@@ -25,33 +25,44 @@ if TYPE_CHECKING:
     from catalog.transfer import TransferReport
 
 
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Folder below exports in the data folder.")]
+FormatOption = Annotated[
+    Literal["folder", "foundir", "webdataset", "parquet", "crops"],
+    typer.Option("--format", help="Layout on disk."),
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Write to a store as URL/NAME, s3://bucket/prefix say, not in the data folder.",
+    ),
+]
+BalanceOption = Annotated[int | None, typer.Option(min=1, help="At most so many pairs of each class.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only count.")]
+CheckOption = Annotated[bool, typer.Option("--check", help="Compare contents, not only sizes.")]
+RestartOption = Annotated[bool, typer.Option("--restart", help="Throw away an interrupted export.")]
+CodecOption = Annotated[
+    Literal["zstd", "raw"], typer.Option(help="Tiles of crops: small on disk, or four times as fast.")
+]
+WritersOption = Annotated[
+    int | None, typer.Option(min=1, help="Processes that write shards and fill a store.")
+]
+
+
 def export(
     console: Console,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Folder below exports in the data folder.")],
-    layout: Annotated[
-        Literal["folder", "foundir", "webdataset", "parquet", "crops"],
-        typer.Option("--format", help="Layout on disk."),
-    ],
+    name: NameArgument,
+    layout: FormatOption,
     *,
     where: WhereOption = None,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Write to a store as URL/NAME, s3://bucket/prefix say, not in the data folder.",
-        ),
-    ] = None,
+    to: StoreOption = None,
     split: SplitOption = "default",
-    balance: Annotated[int | None, typer.Option(min=1, help="At most so many pairs of each class.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Compare contents, not only sizes.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away an interrupted export.")] = False,
-    codec: Annotated[
-        Literal["zstd", "raw"], typer.Option(help="Tiles of crops: small on disk, or four times as fast.")
-    ] = "zstd",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that write shards and fill a store.")
-    ] = None,
+    balance: BalanceOption = None,
+    dry_run: DryRunOption = False,
+    check: CheckOption = False,
+    restart: RestartOption = False,
+    codec: CodecOption = "zstd",
+    workers: WritersOption = None,
     dask: DaskOption = None,
     catalog: CatalogOption = None,
 ) -> None:

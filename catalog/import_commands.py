@@ -22,28 +22,38 @@ if TYPE_CHECKING:
     from catalog.import_pairs import ImportOptions, ImportReport
 
 
+DatasetArgument = Annotated[
+    Path | None, typer.Argument(metavar="FOLDER", help="A dataset in FoundIR's or BasicSR's layout.")
+]
+NameOption = Annotated[
+    str | None, typer.Option(help="Begins the sessions' names; the folder's name unless given.")
+]
+TruthsOption = Annotated[str | None, typer.Option(metavar="GLOB", help="Ground truths, instead of FOLDER.")]
+DegradedOption = Annotated[str | None, typer.Option(metavar="GLOB", help="Degraded pictures.")]
+ListOption = Annotated[
+    Path | None, typer.Option("--list", metavar="FILE", help="FoundIR's list of pairs below FOLDER.")
+]
+DegradationsOption = Annotated[
+    str | None,
+    typer.Option(help="What was made worse, as noise+rain; read off the folders' names if not given."),
+]
+AuditOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="What `alignment audit` wrote about the same folder.")
+]
+RestartOption = Annotated[bool, typer.Option("--restart", help="Throw away an interrupted import.")]
+
+
 def import_pairs(
     console: Console,
-    folder: Annotated[
-        Path | None, typer.Argument(metavar="FOLDER", help="A dataset in FoundIR's or BasicSR's layout.")
-    ] = None,
+    folder: DatasetArgument = None,
     *,
-    name: Annotated[
-        str | None, typer.Option(help="Begins the sessions' names; the folder's name unless given.")
-    ] = None,
-    gt: Annotated[str | None, typer.Option(metavar="GLOB", help="Ground truths, instead of FOLDER.")] = None,
-    lq: Annotated[str | None, typer.Option(metavar="GLOB", help="Degraded pictures.")] = None,
-    pairs_list: Annotated[
-        Path | None, typer.Option("--list", metavar="FILE", help="FoundIR's list of pairs below FOLDER.")
-    ] = None,
-    degradations: Annotated[
-        str | None,
-        typer.Option(help="What was made worse, as noise+rain; read off the folders' names if not given."),
-    ] = None,
-    audit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What `alignment audit` wrote about the same folder.")
-    ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away an interrupted import.")] = False,
+    name: NameOption = None,
+    gt: TruthsOption = None,
+    lq: DegradedOption = None,
+    pairs_list: ListOption = None,
+    degradations: DegradationsOption = None,
+    audit: AuditOption = None,
+    restart: RestartOption = False,
     workers: WorkersOption = None,
     dask: DaskOption = None,
     catalog: CatalogOption = None,
@@ -67,14 +77,9 @@ def import_pairs(
     ):
         opened.init()
         report = imports.import_pairs(
-            listing,
-            console.data,
-            options,
-            executor=executor,
-            restart=restart,
-            add=opened.add,
-            progress=advance,
-        )
+            listing, console.data, options,
+            executor=executor, restart=restart, add=opened.add, progress=advance,
+        )  # fmt: skip
     _put_report(console, report)
 
 
