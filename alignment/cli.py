@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,10 +53,11 @@ def run(
 
     folders = [SessionFolder.find(name, console.data) for name in sessions]
     failed: list[CleanplateError] = []
-    with open_executor(workers=workers, dask=dask) as executor:
+    count = workers if workers or dask else os.cpu_count()
+    with open_executor(workers=count, dask=dask) as executor:
         for folder in folders:
             try:
-                _align(console, folder, executor)
+                _align(console, folder, executor, workers=count)
             except CleanplateError as error:
                 failed.append(error)
                 if len(folders) > 1:
@@ -64,11 +66,11 @@ def run(
         raise failed[0]
 
 
-def _align(console: Console, folder: SessionFolder, executor: Executor) -> None:
+def _align(console: Console, folder: SessionFolder, executor: Executor, *, workers: int | None) -> None:
     from alignment.pairing import align_session
 
     with console.progress(f"aligning {folder.path.name}", 1.0) as advance:
-        alignment = align_session(folder, executor=executor, progress=advance)
+        alignment = align_session(folder, executor=executor, workers=workers, progress=advance)
     _show_session(console, alignment, folder.pairs(), folder.path)
 
 

@@ -37,15 +37,16 @@ def versions() -> dict[str, str]:
     return found
 
 
-def round_key(jobs: Sequence[PairJob], options: Document) -> str:
+def round_key(whole: PairJob, options: Document) -> str:
     """Hash everything that a round's pairs depend on: files, matches, options, versions."""
-    parts = [json.dumps(versions(), sort_keys=True), options.model_dump_json()]
-    for job in jobs:
-        for source in (*job.gt_sources, job.lq_source):
-            parts.extend(source.files_sha256)
-        stored = job.lq_source.calibration
-        parts.append("" if stored is None else stored.hash)
-        parts.append(repr((job.focal_px, [(t.name, t.match, t.before) for t in job.tasks])))
+    stored = whole.lq_source.calibration
+    parts = [
+        json.dumps(versions(), sort_keys=True),
+        options.model_dump_json(),
+        *(sha256 for source in (*whole.gt_sources, whole.lq_source) for sha256 in source.files_sha256),
+        "" if stored is None else stored.hash,
+        repr((whole.focal_px, [[(t.name, t.match, t.before) for t in run] for run in whole.runs])),
+    ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -1,6 +1,7 @@
-"""The parallel part: register a run of matched frames, cut and write the pairs that may pass.
+"""The parallel part: register runs of matched frames, cut and write the pairs that may pass.
 
-A job is a fixed run of matches, whatever the number of workers, and depends on nothing outside itself:
+A run is a fixed number of matches, each begun from the one before, and depends on nothing outside itself. How many
+runs a job does in one go decides how often movies are opened and decoded from a key frame on, and nothing else:
 any number of workers writes the same bytes.
 """
 
@@ -26,6 +27,7 @@ from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_
 from alignment.matching import Match
 from alignment.photometry import recoded
 from alignment.picture import NO_BLUR, Picture
+from alignment.png import encode_png
 from alignment.registration import Registration, register
 from alignment.resampling import DeliveredPair, deliver
 from alignment.takes import Array, TakeSource
@@ -35,6 +37,8 @@ from catalog.session_folder import PAIRS_FOLDER
 NOT_WRITTEN = PairHashes(gt=None, lq=None, mask=None)
 _CODE_POWER = 0.45
 """Codes rise about with this power of light: what dimming the ground truth took out of the gain, in codes."""
+_MOST_RUNS = 6
+"""Of a job: somebody waits for its progress."""
 _CONTENT_BLIND = RoundNorms(gradient_ncc=None, gain=None)
 
 
@@ -66,17 +70,37 @@ class PairTask:
 
 @dataclass(frozen=True, eq=False)
 class PairJob:
-    """A run of matches of one degraded take."""
+    """Some runs of matches of one degraded take, which follow each other."""
 
     session: Path
     gt_sources: tuple[TakeSource, ...]
     lq_source: TakeSource
     lq_evidence: tuple[str, ...]
     """What the positions of the degraded take rest on."""
-    tasks: tuple[PairTask, ...]
+    runs: tuple[tuple[PairTask, ...], ...]
     focal_px: float
     depths: SceneDepths | None
     thresholds: GateThresholds
+
+
+def shared_out(rounds: Sequence[PairJob], *, workers: int | None) -> list[list[PairJob]]:
+    """Cut rounds into jobs: large ones first, which open and seek seldom, small ones last, so that all end together.
+
+    Args:
+        rounds: A job for each round.
+        workers: How many work at a time; None for as many as there are runs.
+    """
+    left = sum(len(whole.runs) for whole in rounds)
+    shares = []
+    for whole in rounds:
+        jobs, at = [], 0
+        while at < len(whole.runs):
+            size = min(max(left // (2 * workers), 1), _MOST_RUNS) if workers else 1
+            jobs.append(replace(whole, runs=whole.runs[at : at + size]))
+            at += size
+            left -= len(jobs[-1].runs)
+        shares.append(jobs)
+    return shares
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +123,7 @@ class PairOutcome:
 
 
 def run_pair_job(job: PairJob) -> list[PairOutcome]:
-    """Register, cut and write a run of matches.
+    """Register, cut and write the matches of a job.
 
     Raises:
         DecodeError: A movie cannot be decoded where it was decoded before.
@@ -108,7 +132,7 @@ def run_pair_job(job: PairJob) -> list[PairOutcome]:
         stack.enter_context(single_threaded())
         gt = [stack.enter_context(source.open()) for source in job.gt_sources]
         lq = stack.enter_context(job.lq_source.open())
-        return list(_outcomes(job, gt, lq))
+        return [outcome for run in job.runs for outcome in _outcomes(job, run, gt, lq)]
 
 
 @contextmanager
@@ -122,10 +146,12 @@ def single_threaded() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
-def _outcomes(job: PairJob, gt: Sequence[FrameReader], lq: FrameReader) -> Iterator[PairOutcome]:
+def _outcomes(
+    job: PairJob, run: Sequence[PairTask], gt: Sequence[FrameReader], lq: FrameReader
+) -> Iterator[PairOutcome]:
     last: tuple[Array, Array] | None = None
     doubtful = False
-    for task in job.tasks:
+    for task in run:
         if not needs_registration(task.before, thresholds=job.thresholds):
             yield PairOutcome(task, task.before)
             continue
@@ -348,11 +374,7 @@ def write_png(session: Path, kind: str, name: str, picture: NDArray[np.uint8]) -
         name: Pair name.
         picture: RGB ``(H, W, 3)`` or grey ``(H, W)``, uint8.
     """
-    ordered = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
-    good, encoded = cv2.imencode(".png", np.ascontiguousarray(ordered))
-    if not good:
-        raise ValueError(f"{name}: an array of shape {picture.shape} is no picture")
-    data = encoded.tobytes()
+    data = encode_png(picture)
     path = pair_path(session, kind, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")

@@ -6,10 +6,12 @@ whatever the number of workers, and a run that was interrupted goes on where who
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from math import hypot
 
 import numpy as np
@@ -28,7 +30,7 @@ from alignment.errors import (
     NothingToAlignError,
 )
 from alignment.evidence_files import finish_round, finished_round, publish, round_key, versions
-from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair
+from alignment.gates import REASON_TEXTS, GateThresholds, PairMeasurements, RoundNorms, judge_pair
 from alignment.matching import Match, match_frames
 from alignment.motion import TakeMotion, measure_motion, rejected_motion
 from alignment.pair_job import (
@@ -37,10 +39,12 @@ from alignment.pair_job import (
     PairOutcome,
     PairTask,
     run_pair_job,
+    shared_out,
     single_threaded,
     target_records,
 )
-from alignment.reference import Reference, TakeShift, read_depths, read_reference, read_shift, track_take
+from alignment.reference import Reference, read_depths, read_reference, track_take
+from alignment.take_shift import TakeShift, sample_shift, shift_matches
 from alignment.takes import Array, TakeSource
 from alignment.tracking import TargetTrack
 from catalog.evidence import AlignmentRecord, PairFrame, PairRecord, RoundMotion
@@ -60,8 +64,8 @@ class AlignmentOptions(Document):
 
     thresholds: GateThresholds = GateThresholds()
     """Gates of pairs and rounds."""
-    pairs_per_job: int = Field(default=12, ge=1)
-    """Matches a worker does in one go; part of the result, since a pair starts from the one before."""
+    pairs_per_run: int = Field(default=12, ge=1)
+    """Matches that are registered one after the other; part of the result, since a pair starts from the one before."""
     depth_pairs: int = Field(default=6, ge=1)
     """Pairs of ground-truth frames from which depths are measured."""
 
@@ -82,7 +86,8 @@ def align_session(
     Args:
         folder: The session.
         executor: Where parallel jobs run; a pool of processes of our own if not given.
-        workers: Size of that pool, the number of processors by default; 1 works in this process.
+        workers: How many jobs run at a time: the size of our own pool, the number of processors by default (1 works
+            in this process); of a given executor, for work cut no finer than it need be.
         progress: Told the share of the work done since the last call; all calls add up to 1.
         options: Thresholds and such.
 
@@ -93,9 +98,10 @@ def align_session(
         NothingToAlignError: The session has no usable ground-truth round or nothing to pair with it.
         SessionFolderError: The session folder is damaged.
     """
-    own = nullcontext(executor) if executor is not None else open_executor(workers=workers)
+    count = workers if workers or executor else os.cpu_count()
+    own = nullcontext(executor) if executor is not None else open_executor(workers=count)
     with own as pool, single_threaded():
-        return _Session(folder, options or AlignmentOptions(), pool, progress).align()
+        return _Session(folder, options or AlignmentOptions(), pool, count, progress).align()
 
 
 @dataclass(eq=False)
@@ -103,6 +109,7 @@ class _Session:
     folder: SessionFolder
     options: AlignmentOptions
     pool: Executor
+    workers: int | None
     progress: Progress
     record: SessionRecord = field(init=False)
     rejected: dict[str, RoundMotion] = field(default_factory=dict)
@@ -120,10 +127,13 @@ class _Session:
         self.datum = reference.datum
         self.progress(0.2)
         others = [s for s in sources if s.round.name != reference.source.round.name]
-        motions = self._motions(others, reference)
-        self.progress(0.1)
         focal_px, focal_source = _focal(self.record, reference.source)
-        depths = self._depths(reference, focal_px)
+        measured = self.pool.submit(
+            read_depths, reference.motion, reference.datum, focal_px, self.options.depth_pairs
+        )
+        motions = self._motions(others, reference)
+        depths = self._depths(measured)
+        self.progress(0.1)
         motions = self._shifted(motions, reference, depths, focal_px)
         self.progress(0.1)
         truths = [reference.motion, *(m for m in motions if m.source.round.role == "gt" and m.used)]
@@ -166,6 +176,8 @@ class _Session:
                 self.warnings.extend(found.warnings)
                 return found
             self.rejected[source.round.name] = found.motion.record
+            words = ", ".join(REASON_TEXTS[r] for r in found.motion.record.reasons)
+            self.warnings.append(f"{source.round.name}: {words}")
         why = "; ".join(self.warnings) or "none was recorded"
         raise NothingToAlignError(
             f"{self.record.session}: no ground-truth round can be used ({why})",
@@ -206,10 +218,8 @@ class _Session:
             self._reject(name, source.take, "no_motion", str(error), frames=frames)
         return None
 
-    def _depths(self, reference: Reference, focal_px: float) -> SceneDepths | None:
-        found = self.pool.submit(
-            read_depths, reference.motion, reference.datum, focal_px, self.options.depth_pairs
-        ).result()
+    def _depths(self, measured: Future[SceneDepths | None]) -> SceneDepths | None:
+        found = measured.result()
         if found is None:
             self.warnings.append("depths could not be measured; the position limit is that of one board px")
         return found
@@ -224,18 +234,18 @@ class _Session:
         """Correct every take's positions by what parallax tells; drop a ground truth whose light has drifted."""
         if depths is None:
             return list(motions)
+        parts = max((self.workers or 1) // max(len(motions), 1), 1)
         futures = [
-            self.pool.submit(
-                read_shift,
-                reference.motion,
-                motion,
-                reference.datum,
-                depths,
-                focal_px=focal_px,
-            )
+            [
+                self.pool.submit(
+                    sample_shift, reference.motion, motion, part,
+                    datum=reference.datum, depths=depths, focal_px=focal_px,
+                )
+                for part in _parts(shift_matches(reference.motion, motion), parts)
+            ]
             for motion in motions
-        ]
-        found = [future.result() for future in futures]
+        ]  # fmt: skip
+        found = [TakeShift.of([s for part in of_take for s in part.result()]) for of_take in futures]
         return [self._apply(m, s, reference) for m, s in zip(motions, found, strict=True)]
 
     def _apply(self, motion: TakeMotion, shift: TakeShift | None, reference: Reference) -> TakeMotion:
@@ -265,17 +275,18 @@ class _Session:
         depths: SceneDepths | None,
         focal_px: float,
     ) -> list[PairRecord]:
-        plans = [self._plan(truths, motion, depths, focal_px) for motion in degraded]
-        keys = [round_key(jobs, self.options) for jobs in plans]
+        rounds = [self._plan(truths, motion, depths, focal_px) for motion in degraded]
+        keys = [round_key(whole, self.options) for whole in rounds]
         done = [finished_round(self.folder.path, key) for key in keys]
+        left = [w if known is None else replace(w, runs=()) for w, known in zip(rounds, done, strict=True)]
         futures = [
-            [] if known is not None else [self.pool.submit(run_pair_job, job) for job in jobs]
-            for jobs, known in zip(plans, done, strict=True)
+            [self.pool.submit(run_pair_job, job) for job in jobs]
+            for jobs in shared_out(left, workers=self.workers)
         ]
-        share = 0.6 / max(sum(len(jobs) for jobs in plans), 1)
+        share = 0.6 / max(sum(map(len, futures)), 1)
         records: list[PairRecord] = []
-        for jobs, key, known, running in zip(plans, keys, done, futures, strict=True):
-            new = known if known is not None else self._finish(jobs, key, running, share)
+        for whole, key, known, running in zip(rounds, keys, done, futures, strict=True):
+            new = known if known is not None else self._finish(whole, key, running, share)
             records.extend(new)
         return records
 
@@ -285,7 +296,7 @@ class _Session:
         motion: TakeMotion,
         depths: SceneDepths | None,
         focal_px: float,
-    ) -> list[PairJob]:
+    ) -> PairJob:
         spread = depths.spread_px_per_mm if depths else 1.0
         offered = [f for i, t in enumerate(truths) for f in (*t.cruise_frames(i), *t.other_frames(i))]
         matches = match_frames(
@@ -296,20 +307,17 @@ class _Session:
         )
         shear = self._shear_px_per_mm(depths, motion.source.camera.height)
         tasks = [_task(m, truths[m.gt.source], motion, spread, shear) for m in matches]
-        size = self.options.pairs_per_job
-        return [
-            PairJob(
-                session=self.folder.path,
-                gt_sources=tuple(t.source for t in truths),
-                lq_source=motion.source,
-                lq_evidence=motion.record.evidence,
-                tasks=tuple(tasks[i : i + size]),
-                focal_px=focal_px,
-                depths=depths,
-                thresholds=self.options.thresholds,
-            )
-            for i in range(0, len(tasks), size)
-        ]
+        size = self.options.pairs_per_run
+        return PairJob(
+            session=self.folder.path,
+            gt_sources=tuple(t.source for t in truths),
+            lq_source=motion.source,
+            lq_evidence=motion.record.evidence,
+            runs=tuple(tuple(tasks[i : i + size]) for i in range(0, len(tasks), size)),
+            focal_px=focal_px,
+            depths=depths,
+            thresholds=self.options.thresholds,
+        )
 
     def _shear_px_per_mm(self, depths: SceneDepths | None, height: int) -> Array:
         """Shear of the picture from its first row to its last per mm of way between them, ``(2,)``."""
@@ -318,13 +326,13 @@ class _Session:
         return depths.shear_px_per_mm(height) * self.datum.scales[self.datum.reference].direction
 
     def _finish(
-        self, jobs: Sequence[PairJob], key: str, running: Sequence[Future[list[PairOutcome]]], share: float
+        self, whole: PairJob, key: str, running: Sequence[Future[list[PairOutcome]]], share: float
     ) -> list[PairRecord]:
         outcomes: list[PairOutcome] = []
         for future in running:
             outcomes.extend(future.result())
             self.progress(share)
-        records = judge_round(jobs[0], outcomes) if jobs else []
+        records = judge_round(whole, outcomes)
         finish_round(self.folder.path, records, key)
         return records
 
@@ -392,6 +400,12 @@ def calibration_in_force(
     except (CalibrationNotFoundError, DamagedCalibrationError) as error:
         warnings.append(f"aligned without the calibration that the session names: {error.message}")
         return None
+
+
+def _parts(matches: Sequence[Match], count: int) -> list[Sequence[Match]]:
+    """Cut into parts of about one size, none of them empty."""
+    ends = np.linspace(0, len(matches), count + 1).astype(int)
+    return [matches[a:b] for a, b in pairwise(ends) if b > a]
 
 
 def _focal(record: SessionRecord, source: TakeSource) -> tuple[float, str]:

@@ -1,7 +1,6 @@
 """What the first ground-truth round establishes, and what the other takes are to it.
 
-These are the jobs that run before matching: boards and datum, tracks, depths, and the shift of each take's
-positions against the reference.
+These are the jobs that run before matching: boards and datum, tracks, and depths.
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignment.correction import PositionCorrection
 from alignment.datum import Datum, mean_shift
 from alignment.decode import Frame, FrameReader
-from alignment.depth import SceneDepths, StereoPair, measure_depths, position_gap, stereo_baselines
+from alignment.depth import SceneDepths, StereoPair, measure_depths, stereo_baselines
 from alignment.errors import NoCommonStructureError
 from alignment.gates import GateThresholds
-from alignment.matching import Match, match_frames
+from alignment.matching import Match
 from alignment.motion import TakeMotion, measure_motion, picture_scale, readout_way_mm
 from alignment.pair_job import single_threaded
 from alignment.picture import Picture
@@ -27,10 +25,6 @@ from alignment.takes import TakeSource
 from alignment.tracking import ReferenceTracks, TargetTrack, decode_boards, track_targets
 from alignment.velocity import FIT_SCALE_PX, fit_kinematics, stop_scale
 from catalog.session_folder import BoardSpec
-
-_SCREEN_STEP_MM = 5.0
-_SCREENS = (6, 24)
-"""Fewest and most pairs registered per take to correct its positions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,67 +147,6 @@ def read_depths(motion: TakeMotion, datum: Datum, focal_px: float, count: int) -
                 )
 
         return measure_depths(pairs(), camera=motion.source.pinhole(focal_px))
-
-
-@dataclass(frozen=True)
-class TakeShift:
-    """How a take lies to the reference, as the pictures themselves tell."""
-
-    correction: PositionCorrection
-    """To add to the take's positions."""
-    exposure_ratio: float
-    """Light of the take over that of the reference."""
-    rotation_deg: float
-    """Largest angle between the two cameras."""
-
-
-def read_shift(
-    reference: TakeMotion,
-    motion: TakeMotion,
-    datum: Datum,
-    depths: SceneDepths,
-    *,
-    focal_px: float,
-) -> TakeShift | None:
-    """Find by parallax what a turn of the camera makes the boards' positions wrong by.
-
-    A camera that comes back turned by a hundredth of a degree moves the boards as 0.2 mm of rail would. Near
-    and far things together tell the two apart, and turns change slowly along the rail.
-
-    Returns:
-        None where no pair could be registered or the scene is too flat.
-    """
-    places_mm = motion.cruise.position_mm
-    travel_mm = abs(float(places_mm[-1] - places_mm[0]))
-    matches = spread_matches(reference, motion, int(np.clip(travel_mm / _SCREEN_STEP_MM, *_SCREENS)))
-    direction = datum.scales[datum.reference].direction
-    gaps, ratios, angles = [], [], []
-    with single_threaded(), reference.source.open() as gt, motion.source.open() as lq:
-        for match in matches:
-            first = Picture(gt.read(match.gt.index).rgb(), tone=reference.source.tone)
-            second = Picture(lq.read(match.lq.index).rgb(), tone=motion.source.tone)
-            found = screen_pair(reference, motion, match, first, second, focal_px=focal_px)
-            if found is None:
-                continue
-            rolled_mm = motion.way_while_read_mm(match.lq.index) - reference.way_while_read_mm(match.gt.index)
-            gap = position_gap(found, depths, direction=direction, readout_gap_mm=rolled_mm)
-            if gap is None:
-                continue
-            gaps.append((match.lq.position_mm, gap[0] - match.gap_mm, gap[1]))
-            ratios.append(found.exposure_ratio)
-            angles.append(max(abs(a) for a in found.angles_deg))
-    if not gaps:
-        return None
-    correction = PositionCorrection(*np.array(gaps).T)
-    return TakeShift(correction, float(np.median(ratios)), float(np.median(angles)))
-
-
-def spread_matches(reference: TakeMotion, motion: TakeMotion, count: int) -> list[Match]:
-    """Match up to ``count`` frames, spread evenly over the uniform motion, with the nearest of the reference."""
-    frames = motion.cruise_frames(0)
-    chosen = np.unique(np.linspace(0, len(frames) - 1, count).astype(int))
-    wanted = [frames[i] for i in chosen]
-    return match_frames(wanted, reference.cruise_frames(0), limit_mm=np.inf, spread_px_per_mm=1.0)
 
 
 def screen_pair(

@@ -27,7 +27,6 @@ from alignment.camera_motion import (
 from alignment.errors import PictureFormatError
 from alignment.information import PredictedError, bound_px, parameter_covariance, predict_error
 from alignment.level_pair import (
-    TILE_PX,
     BackwardPair,
     ForwardPair,
     Refinement,
@@ -36,8 +35,8 @@ from alignment.level_pair import (
 from alignment.local_map import LocalMap, local_map
 from alignment.photometry import Mask
 from alignment.picture import DIMMED, NO_BLUR, MatchedTruth, Picture
-from alignment.robust_fit import Fit, Flags, fit_motion, information_criterion
-from alignment.tiles import IN_PLACE, TileGrid, TileStatistics, fine_detail, gradient_products
+from alignment.robust_fit import Fit, fit_motion, information_criterion
+from alignment.tiles import IN_PLACE, TileStatistics, fine_detail
 from alignment.window import WindowTrack, track_window
 from catalog.evidence import BlurRecord
 
@@ -299,7 +298,7 @@ def _describe(
         split_half_sigma_px=halves_sigma_px,
         forward_backward_px=_there_and_back_px(forward.homography, backward, lq.size),
         ncc=float(np.median(tiles.correlation[good])),
-        gradient_ncc=_gradient_correlation(truth, lq, forward.homography, good),
+        gradient_ncc=_gradient_correlation(truth, lq, forward),
         gain=GainStatistics.of(tiles.gain[good]),
         clipped_white_share=white,
         clipped_black_share=black,
@@ -330,11 +329,11 @@ def _split_half(
     return float(np.sqrt(np.mean(np.sum(difference**2, axis=1)))), float(np.sqrt(variance))
 
 
-def _gradient_correlation(truth: MatchedTruth, lq: Picture, homography: Array, chosen: Flags) -> float:
-    grid = TileGrid.over(lq.size, scale=_DETAIL_SCALE, tile_px=TILE_PX[_DETAIL_SCALE])
-    to_truth = at_scale(inverted(homography), _DETAIL_SCALE)
-    planes = truth.level(_DETAIL_SCALE), lq.level(_DETAIL_SCALE)
-    both, gt, own = gradient_products(planes[0], to_truth, planes[1], IN_PLACE, grid)[chosen].sum(axis=0)
+def _gradient_correlation(truth: MatchedTruth, lq: Picture, forward: Refinement) -> float:
+    tiles = forward.tiles  # of one step before, which was short
+    if forward.pair.grid.scale != _DETAIL_SCALE:
+        tiles, _ = ForwardPair(truth, lq, scale=_DETAIL_SCALE).linearise(forward.homography)
+    both, gt, own = tiles.gradient_products[forward.fit.weight > 0].sum(axis=0)
     return float(both / max(np.sqrt(gt * own), 1e-9))
 
 

@@ -122,6 +122,9 @@ class TileStatistics:
     """``(K,)`` codes² of the smoothed degraded frame."""
     gt_mean: Array
     lq_mean: Array
+    gradient_products: Array
+    """``(K, 3)`` means over the tile of the products of both frames' gradients, of the first with itself and of the
+    second."""
 
 
 def compare_tiles(gt: Plane, to_gt: Array, lq: Plane, to_lq: Array, grid: TileGrid) -> TileStatistics:
@@ -154,16 +157,10 @@ def compare_tiles(gt: Plane, to_gt: Array, lq: Plane, to_lq: Array, grid: TileGr
         lq_variance=ll,
         gt_mean=gt_mean,
         lq_mean=lq_mean,
+        gradient_products=np.column_stack(
+            [products[:, 14], products[:, 9] + products[:, 11], products[:, 15]]
+        ),
     )
-
-
-def gradient_products(gt: Plane, to_gt: Array, lq: Plane, to_lq: Array, grid: TileGrid) -> Array:
-    """Average the products of both frames' gradients, of the first and of the second with itself: ``(K, 3)``.
-
-    Arguments as for `compare_tiles`.
-    """
-    products = tile_products(gt, to_gt, lq, to_lq, grid.layout)
-    return np.column_stack([products[:, 14], products[:, 9] + products[:, 11], products[:, 15]])
 
 
 @dataclass(frozen=True, eq=False)

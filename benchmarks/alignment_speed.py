@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from alignment.decode import open_movie
 from alignment.pairing import align_session
+from alignment.png import encode_png
 from benchmarks.alignment import RESULTS
 from benchmarks.alignment_pairs import BOARDS, EXPOSURE_S, LENS, TRAVEL_MM
 from catalog.session_folder import ExposureSettings, SessionFolder
@@ -48,7 +49,7 @@ TURN_DEG = 0.01
 WORKERS = 2
 GOALS_S = {"none_warped": 60.0, "all_warped": 90.0}
 PEAK_GOAL_GIB = 1.5
-STAGES = ("ground truth", "motion", "depths", "pairs")
+STAGES = ("ground truth", "motion and depths", "positions", "pairs")
 NOISY = {"iso": 1600, "exposure_s": EXPOSURE_S / 16}
 """Settings of the degraded rounds."""
 JUDGED = "1920x1080x300"
@@ -149,7 +150,7 @@ def _floor_s(footage: Footage, name: str, accepted: int) -> float:
         pictures = [movie.read(index).rgb() for index in range(_FLOOR_SAMPLE)]
         decoded = time.process_time()
         for picture in pictures:
-            cv2.imencode(".png", picture)
+            encode_png(picture)
         encoded = time.process_time()
     decoding_s, encoding_s = (decoded - started) / _FLOOR_SAMPLE, (encoded - decoded) / _FLOOR_SAMPLE
     return 2 * (footage.frames * decoding_s + accepted * encoding_s)
@@ -168,7 +169,7 @@ def _aligned(session: SessionFolder) -> dict[str, Any]:
 
     # Children of our own, not of a fork server: their time and memory can be told once they have ended.
     with ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn")) as pool:
-        align_session(session, executor=pool, progress=progress)
+        align_session(session, executor=pool, workers=WORKERS, progress=progress)
     wall_s = time.perf_counter() - started
     pairs = session.pairs()
     return {
