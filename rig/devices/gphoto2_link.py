@@ -220,6 +220,19 @@ class CameraLink:
         while (event := self.event(wait_ms))[0] != gp.GP_EVENT_TIMEOUT:
             yield event
 
+    def shows_live_view(self) -> bool:
+        """Ask for one frame of live view; tells whether the body showed it. A lost body raises the library's error."""
+        import gphoto2 as gp
+
+        try:
+            self.camera.capture_preview(gp.CameraFile(), self.context)
+        except gp.GPhoto2Error as error:
+            if error.code in LINK_LOST_CODES:
+                raise
+            self.unhear()
+            return False
+        return True
+
     def unhear(self) -> None:
         """Forget the library's words about a failure that is none."""
         self._said.clear()

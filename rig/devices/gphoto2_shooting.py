@@ -181,19 +181,9 @@ class Shooting:
 
     def _await_live_view(self) -> None:
         """Wait for the first frame of live view; a body that shows none is left to say so when it is to record."""
-        import gphoto2 as gp
-
         deadline_s = time.monotonic() + _LIVE_VIEW_S
-        while time.monotonic() < deadline_s:
-            try:
-                self._link.camera.capture_preview(gp.CameraFile(), self._link.context)
-            except gp.GPhoto2Error as error:
-                if error.code in LINK_LOST_CODES:
-                    raise
-                self._link.unhear()
-                time.sleep(_POLL_S)
-            else:
-                return
+        while time.monotonic() < deadline_s and not self._link.shows_live_view():
+            time.sleep(_POLL_S)
 
     def _require_recording(self) -> None:
         deadline_s = time.monotonic() + _STARTED_S

@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from rig.devices.camera import CameraCapabilities, CameraStatus
-from rig.devices.gphoto2_errors import LINK_LOST_CODES
 from rig.devices.gphoto2_link import CameraLink
 from rig.devices.gphoto2_settings import MOVIE_SWITCHES, NAMES, Switch
 from rig.devices.gphoto2_watch import SettingsWatch
@@ -172,18 +171,7 @@ class BodyState:
 
     def _shows_live_view(self) -> bool:
         """Look for the switch; a body without one (Sony, Fuji, or none at all) is asked for a frame."""
-        import gphoto2 as gp
-
-        if self._link.first(NAMES["live_view"]):
-            return True
-        try:
-            self._link.camera.capture_preview(gp.CameraFile(), self._link.context)
-        except gp.GPhoto2Error as error:
-            if error.code in LINK_LOST_CODES:
-                raise
-            self._link.unhear()
-            return False
-        return True
+        return self._link.first(NAMES["live_view"]) is not None or self._link.shows_live_view()
 
     def _takes_stills(self) -> bool:
         """Read the library's list of what the body can do, such as ``Generic Image Capture, No Open Capture``."""
