@@ -122,14 +122,20 @@ def test_a_rail_that_wakes_up_on_its_home_switch_is_led_off_it(condition: str):
     assert bench.true_mm() == pytest.approx(2.0)
 
 
-def test_a_crawl_in_small_presses_keeps_its_direction():
-    """Each press is a motion of its own away from the switch; none of them turns the way off it round."""
+def unlocked_on_the_switch() -> Bench:
+    """A rail that ran 3 mm onto its home switch after it had lost steps."""
     bench = bench_with()
     bench.rail.move_to(100.0)
     lose_the_place(bench, -8.0)
     run_into_the_switch(bench, 5.0)
     lose_the_place(bench, -3.0)
     bench.rail.clear_fault()
+    return bench
+
+
+def test_a_crawl_in_small_presses_keeps_its_direction():
+    """Each press is a motion of its own away from the switch; none of them turns the way off it round."""
+    bench = unlocked_on_the_switch()
 
     presses = crawl_off(bench, 0.5)
 
@@ -165,12 +171,7 @@ def test_a_switch_that_opens_after_it_was_stuck_begins_anew():
 
 def test_a_noisy_cable_is_given_up_with_its_name_and_forgiven_when_cleared():
     """Glitches every 0.1 mm beside a pressed switch: five trips are enough, and the fifth stays."""
-    bench = bench_with()
-    bench.rail.move_to(100.0)
-    lose_the_place(bench, -8.0)
-    run_into_the_switch(bench, 5.0)
-    lose_the_place(bench, -3.0)
-    bench.rail.clear_fault()
+    bench = unlocked_on_the_switch()
     bench.controller.set_faults(RailFaults(limit_noise_mm=0.1))
 
     readings = [press_jog(bench, 5.0) for _ in range(MOST_TRIPS)]

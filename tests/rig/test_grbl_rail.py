@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -267,13 +267,18 @@ def test_stop_cancels_a_jog_and_keeps_the_position():
     assert bench.rail.homed
 
 
-def test_a_held_sweep_is_reported_kept_and_not_resumed():
-    """From 40 mm/s at 200 mm/s² the carriage stops in 4 mm plus at most 60 ms of way."""
+def in_sweep() -> tuple[Bench, float]:
+    """A rail two seconds into its sweep, and where its carriage is."""
     bench = stepped()
     bench.rail.prepare(SWEEP)
     bench.rail.kickoff(SWEEP)
     bench.clock.sleep(2.0)
-    at_mm = bench.true_mm()
+    return bench, bench.true_mm()
+
+
+def test_a_held_sweep_is_reported_kept_and_not_resumed():
+    """From 40 mm/s at 200 mm/s² the carriage stops in 4 mm plus at most 60 ms of way."""
+    bench, at_mm = in_sweep()
 
     bench.rail.stop()
     with pytest.raises(MotionStoppedError, match="held at"):
@@ -302,11 +307,7 @@ def test_stop_at_rest_locks_motion_until_cleared():
 
 
 def test_emergency_stop_stops_dead_and_needs_unlock_and_homing():
-    bench = stepped()
-    bench.rail.prepare(SWEEP)
-    bench.rail.kickoff(SWEEP)
-    bench.clock.sleep(2.0)
-    at_mm = bench.true_mm()
+    bench, at_mm = in_sweep()
 
     bench.rail.emergency_stop()
     with pytest.raises(RailLockedError, match="emergency"):
@@ -322,23 +323,36 @@ def test_emergency_stop_stops_dead_and_needs_unlock_and_homing():
     bench.run_sweep()
 
 
-def test_stop_during_homing_ends_it():
-    bench = stepped()
-    bench.rail.move_to(300.0)
+def while_homing(bench: Bench, act: Callable[[], object]) -> None:
+    """Let something happen a second after the carriage began to look for its switch."""
     assert bench.wire is not None
     send = bench.wire.write_line
 
-    def press_stop_after(line: str) -> None:
+    def act_after(line: str) -> None:
         send(line)
         if line == "$H":
             bench.clock.sleep(1.0)
-            bench.rail.stop()
+            act()
 
-    bench.wire.write_line = press_stop_after  # type: ignore[method-assign]
+    bench.wire.write_line = act_after  # type: ignore[method-assign]
+
+
+def test_stop_during_homing_ends_it():
+    bench = stepped()
+    bench.rail.move_to(300.0)
+    while_homing(bench, bench.rail.stop)
+
     with pytest.raises(RailLockedError, match="ALARM:6"):
         bench.rail.home(timeout_s=60.0)
 
     assert bench.true_mm() > 200
+    assert not bench.rail.homed
+
+
+def assert_stands_unhomed(bench: Bench) -> None:
+    stopped_mm = bench.true_mm()
+    bench.clock.sleep(2.0)
+    assert bench.true_mm() == pytest.approx(stopped_mm, abs=0.1)
     assert not bench.rail.homed
 
 
@@ -349,33 +363,22 @@ def test_homing_that_takes_too_long_is_reset():
     with pytest.raises(DeviceTimeoutError, match=r"no answer to '\$H'"):
         bench.rail.home(timeout_s=2.0)
 
-    stopped_mm = bench.true_mm()
-    bench.clock.sleep(2.0)
-    assert bench.true_mm() == pytest.approx(stopped_mm, abs=0.1)
-    assert not bench.rail.homed
+    assert_stands_unhomed(bench)
 
 
 def test_homing_that_is_interrupted_is_reset():
     """Ctrl-C in a script: the hold with which its `Rig` closes would be ignored by a controller that homes."""
     bench = stepped()
     bench.rail.move_to(390.0)
-    assert bench.wire is not None
-    send = bench.wire.write_line
 
-    def interrupt_after(line: str) -> None:
-        send(line)
-        if line == "$H":
-            bench.clock.sleep(1.0)
-            raise KeyboardInterrupt
+    def interrupt() -> None:
+        raise KeyboardInterrupt
 
-    bench.wire.write_line = interrupt_after  # type: ignore[method-assign]
+    while_homing(bench, interrupt)
     with pytest.raises(KeyboardInterrupt):
         bench.rail.home(timeout_s=60.0)
 
-    stopped_mm = bench.true_mm()
-    bench.clock.sleep(2.0)
-    assert bench.true_mm() == pytest.approx(stopped_mm, abs=0.1)
-    assert not bench.rail.homed
+    assert_stands_unhomed(bench)
 
 
 @pytest.mark.parametrize(("home_switch", "alarm"), [("stuck_open", "ALARM:9"), ("stuck_closed", "ALARM:8")])
