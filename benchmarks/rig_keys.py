@@ -27,9 +27,8 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.rig_stop import Recording, WireLog, role, saturated, write_profile
+from benchmarks.stopwatch import press_summary
 from rig.runtime import EngineAddress
 
 RESULT = Path(__file__).parent / "results" / "rig_keys.json"
@@ -100,12 +99,7 @@ def press(
             delays_ms.append(1000 * (arrived_s - pressed_s))
     took_s = time.monotonic() - began_s
     return {
-        "presses": presses,
-        "lost": lost,
-        "median_ms": round(float(np.median(delays_ms)), 3),
-        "p95_ms": round(float(np.percentile(delays_ms, 95)), 3),
-        "p99_ms": round(float(np.percentile(delays_ms, 99)), 3),
-        "max_ms": round(max(delays_ms), 3),
+        **press_summary(delays_ms, presses=presses, lost=lost),
         "duration_s": round(took_s, 1),
         "drawn_kb_s": round((sum(t.drawn_bytes for t in terminals) - drawn_bytes) / took_s / 1000, 1),
         "events_meanwhile": {

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from benchmarks.stopwatch import press_summary
 from catalog.session_folder import ExposureSettings
 from rig.client import EngineClient, StopLine
 from rig.clock import SessionClock
@@ -268,12 +269,7 @@ def press(address: EngineAddress, wire: WireLog, recording: Recording, presses: 
             delays_ms.append(1000 * (arrived_s - pressed_s))
     line.close()
     return {
-        "presses": presses,
-        "lost": lost,
-        "median_ms": round(float(np.median(delays_ms)), 3),
-        "p95_ms": round(float(np.percentile(delays_ms, 95)), 3),
-        "p99_ms": round(float(np.percentile(delays_ms, 99)), 3),
-        "max_ms": round(max(delays_ms), 3),
+        **press_summary(delays_ms, presses=presses, lost=lost),
         "largest_ms": [round(d, 1) for d in sorted(delays_ms)[-5:]],
         "duration_s": round(time.monotonic() - began_s, 1),
         "events_meanwhile": {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Self
+
+import numpy as np
 
 
 def cpu_s() -> float:
@@ -34,6 +36,19 @@ class Stopwatch:
     def as_json(self) -> dict[str, float]:
         """Return both times, rounded."""
         return {"wall_s": round(self.wall_s, 4), "cpu_s": round(self.cpu_s, 4)}
+
+
+def press_summary(delays_ms: Sequence[float], *, presses: int, lost: int) -> dict[str, float]:
+    """Return how long key presses took to the wire, ms, and how many never came there."""
+    p95_ms, p99_ms = np.percentile(delays_ms, (95, 99))
+    return {
+        "presses": presses,
+        "lost": lost,
+        "median_ms": round(median(delays_ms), 3),
+        "p95_ms": round(float(p95_ms), 3),
+        "p99_ms": round(float(p99_ms), 3),
+        "max_ms": round(max(delays_ms), 3),
+    }
 
 
 def timed(action: Callable[[], Any], *, runs: int = 5) -> dict[str, float]:
