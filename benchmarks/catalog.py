@@ -160,7 +160,7 @@ def measure_database(kind: str, root: Path, options: argparse.Namespace, note: N
             note({"sizes": _of_grown(place, _queries_again)})
         if "crowd" in options.only:
             seconds = 10.0 if options.quick else 60.0
-            note({"crowd": _of_grown(place, measure_crowd, seconds=seconds)})
+            note({"crowd": _of_grown(place, measure_crowd, duration_s=seconds)})
         if "freezing" in options.only:
             note({"freezing": _of_grown(place, measure_freezing)})
         if "list" in options.only and kind == "sqlite":

@@ -31,7 +31,7 @@ class Written:
     last: Mapping[str, Decision]
     """The decision that stands for each of its pairs."""
     decisions: int
-    seconds: Sequence[float]
+    each_s: Sequence[float]
     """Of each transaction."""
 
 
@@ -42,14 +42,14 @@ class Seen:
     looks: int
     wrong: int
     """Looks at which the counts did not come to the number of pairs."""
-    seconds: Sequence[float]
+    each_s: Sequence[float]
 
 
-def decide_for(address: str, data: Path, uids: Sequence[str], seconds: float) -> Written:
+def decide_for(address: str, data: Path, uids: Sequence[str], duration_s: float) -> Written:
     """Reject and accept pairs, fifty at a time, until the time is up."""
     last: dict[str, Decision] = {}
     took: list[float] = []
-    decided, until = 0, time.monotonic() + seconds
+    decided, until = 0, time.monotonic() + duration_s
     with Catalog(address, data=data) as catalog:
         while time.monotonic() < until:
             at = decided % len(uids)
@@ -63,11 +63,11 @@ def decide_for(address: str, data: Path, uids: Sequence[str], seconds: float) ->
     return Written(last, decided, took)
 
 
-def look_on(address: str, data: Path, pairs: int, seconds: float) -> Seen:
+def look_on(address: str, data: Path, pairs: int, duration_s: float) -> Seen:
     """Count and list until the time is up."""
     looks = wrong = 0
     took: list[float] = []
-    until = time.monotonic() + seconds
+    until = time.monotonic() + duration_s
     with Catalog(address, data=data) as catalog:
         while time.monotonic() < until:
             began = time.monotonic()
@@ -78,25 +78,25 @@ def look_on(address: str, data: Path, pairs: int, seconds: float) -> Seen:
     return Seen(looks, wrong, took)
 
 
-def measure_crowd(catalog: Catalog, address: str, *, pairs: int, seconds: float) -> dict[str, Any]:
+def measure_crowd(catalog: Catalog, address: str, *, pairs: int, duration_s: float) -> dict[str, Any]:
     """Let the crowd loose on a filled catalog and compare what it says with what stands there."""
     uids = [pair.id for pair in catalog.find("status = accepted", limit=WRITERS * PAIRS_A_WRITER)]
     shares = [uids[i::WRITERS] for i in range(WRITERS)]
     before = _events(catalog)
     with ProcessPoolExecutor(WRITERS + 1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        writing = [pool.submit(decide_for, address, catalog.data, share, seconds) for share in shares]
-        looking = pool.submit(look_on, address, catalog.data, pairs, seconds)
+        writing = [pool.submit(decide_for, address, catalog.data, share, duration_s) for share in shares]
+        looking = pool.submit(look_on, address, catalog.data, pairs, duration_s)
         written, seen = [w.result() for w in writing], looking.result()
     decisions = sum(w.decisions for w in written)
-    took = sorted(second for w in written for second in w.seconds)
+    took = sorted(second for w in written for second in w.each_s)
     return {
         "pairs": pairs,
-        "seconds": seconds,
+        "seconds": duration_s,
         "transactions": len(took),
         "decisions": decisions,
-        "decisions_per_s": round(decisions / seconds, 1),
+        "decisions_per_s": round(decisions / duration_s, 1),
         "write_s": _spread(took),
-        "reader": {"looks": seen.looks, "inconsistent": seen.wrong, "look_s": _spread(sorted(seen.seconds))},
+        "reader": {"looks": seen.looks, "inconsistent": seen.wrong, "look_s": _spread(sorted(seen.each_s))},
         "lost": decisions - (_events(catalog) - before) + _misremembered(catalog, written),
         "counts_true": _counts_are_true(catalog),
     }

@@ -112,11 +112,11 @@ def rests(sweeps: Iterable[Interval]) -> list[Interval]:
     return [i for begin, end in sweeps for i in ((begin - REST_S, begin), (end, end + REST_S))]
 
 
-def covered_s(intervals: Iterable[Interval], begin: float, end: float) -> float:
+def covered_s(intervals: Iterable[Interval], begin_s: float, end_s: float) -> float:
     """Length of the union of intervals within a span."""
-    total, reached = 0.0, begin
+    total, reached = 0.0, begin_s
     for low, high in sorted(intervals):
-        first, last = max(low, reached), min(high, end)
+        first, last = max(low, reached), min(high, end_s)
         if last > first:
             total += last - first
             reached = last

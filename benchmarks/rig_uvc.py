@@ -54,10 +54,10 @@ def shown_numbers(count: int, *, seed: int | None) -> list[int | None]:
     return shown
 
 
-def serve(seconds: float, seed: int | None) -> None:
+def serve(duration_s: float, seed: int | None) -> None:
     """Serve the stream until stdin closes."""
     pictures = [background(WIDTH, HEIGHT, seed=k) for k in range(2)]
-    count = int(seconds * RATE_HZ)
+    count = int(duration_s * RATE_HZ)
     frames = [numbered(pictures[k % 2], k) for k in range(count)]
     shown = shown_numbers(count, seed=seed)
 
@@ -72,9 +72,9 @@ def serve(seconds: float, seed: int | None) -> None:
     sys.stdin.read()
 
 
-def record(seconds: float, *, seed: int | None) -> dict[str, object]:
+def record(duration_s: float, *, seed: int | None) -> dict[str, object]:
     """Record the stream once and compare what was reported with what the pixels say."""
-    command = [sys.executable, "-P", __file__, "--serve", str(seconds + 2 * LEAD_S)]
+    command = [sys.executable, "-P", __file__, "--serve", str(duration_s + 2 * LEAD_S)]
     command += [] if seed is None else ["--seed", str(seed)]
     with (
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as source,
@@ -88,21 +88,23 @@ def record(seconds: float, *, seed: int | None) -> dict[str, object]:
         )
         camera = OpencvCamera(settings, SessionClock(), spool=Path(spool))
         try:
-            result = _take(camera, seconds, shown_numbers(int((seconds + 2 * LEAD_S) * RATE_HZ), seed=seed))
+            result = _take(
+                camera, duration_s, shown_numbers(int((duration_s + 2 * LEAD_S) * RATE_HZ), seed=seed)
+            )
         finally:
             camera.close()
             source.stdin.close()
     return {"jpeg_bytes": ready["jpeg_bytes"], **result}
 
 
-def _take(camera: OpencvCamera, seconds: float, shown: list[int | None]) -> dict[str, object]:
+def _take(camera: OpencvCamera, duration_s: float, shown: list[int | None]) -> dict[str, object]:
     camera.open()
     over, previews = threading.Event(), []
     cpu_s, wall_s = time.process_time(), time.monotonic()
     camera.start_movie()
     watcher = threading.Thread(target=lambda: previews.extend(_watch(camera, over)))
     watcher.start()
-    time.sleep(seconds)
+    time.sleep(duration_s)
     over.set()
     watcher.join()
     files = camera.stop_movie()
@@ -115,7 +117,7 @@ def _take(camera: OpencvCamera, seconds: float, shown: list[int | None]) -> dict
     doubled = set(duplicated_frames(files))
     true_missing, true_doubled = _truth(seen, shown)
     return {
-        "seconds": seconds,
+        "seconds": duration_s,
         "frames": len(seen),
         "segments": len(files),
         "previews": len(previews),

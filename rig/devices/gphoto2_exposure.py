@@ -59,7 +59,7 @@ class ExposureControl:
         Raises:
             SettingRefusedError: There is no such choice, or the body reads back another value.
         """
-        bulb_s = self._held_open(settings.exposure_s)
+        bulb_s = self._held_open_s(settings.exposure_s)
         chosen = self._chosen(settings.model_copy(update={"exposure_s": None}) if bulb_s else settings)
         for entry, value in chosen:
             self._link.write_when_ready(entry, value)
@@ -81,7 +81,7 @@ class ExposureControl:
             white_balance=self._white_balance(),
         )
 
-    def _held_open(self, exposure_s: float | None) -> float | None:
+    def _held_open_s(self, exposure_s: float | None) -> float | None:
         """Return the exposure time where it is longer than any the body lists and the body knows bulb."""
         if exposure_s is None or (entry := self._entry("exposure_s")) is None:
             return None

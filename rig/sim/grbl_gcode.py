@@ -127,7 +127,7 @@ class _Check:
         """Run the checks that need positions; returns the line."""
         once = self.words.once
         self._use_values(once)
-        tool_mm = self._tool_length()
+        tool_mm = self._tool_length_mm()
         stored, target = self._stored_values(once), ORIGIN
         if not stored and self.words.axes and self._command != "tool length":
             target = self._target(once)
@@ -187,7 +187,7 @@ class _Check:
                 raise GcodeError(28)
             del self._values["P"]
 
-    def _tool_length(self) -> float | None:
+    def _tool_length_mm(self) -> float | None:
         code = self.words.codes.get("tool length")
         if code == "G43.1" and self.words.axes != {"Z"}:
             raise GcodeError(37)

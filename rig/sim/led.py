@@ -38,9 +38,9 @@ class OutputLog:
         """Return for which share of an interval the output was on; what is noted last holds on."""
         if end_s <= begin_s:
             return 0.0
-        return (self._lit_until(end_s) - self._lit_until(begin_s)) / (end_s - begin_s)
+        return (self._lit_s(end_s) - self._lit_s(begin_s)) / (end_s - begin_s)
 
-    def _lit_until(self, t_s: float) -> float:
+    def _lit_s(self, t_s: float) -> float:
         with self._lock:
             past = self._changes_s[: bisect_right(self._changes_s, t_s)]
         edges = [*past, t_s] if len(past) % 2 else past
