@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from catalog.errors import DamagedDataError
 from catalog.stored_files import PNG_SIGNATURE, open_no_follow
 
 _KEPT_CHUNKS = frozenset(
@@ -20,23 +21,29 @@ _LOOK_BYTES = 16 << 10
 """More than the pixel chunks that libpng writes (8 KiB), so that the last one begins in a file's last look."""
 
 
+class DamagedPngError(DamagedDataError, ValueError):
+    """A PNG is damaged, cut short, or none at all."""
+
+    code = "CAT-DAM-002"
+
+
 def bare_png(content: bytes) -> bytes:
     """Return a PNG without text, EXIF, times and private chunks; pixels and colour stay byte for byte.
 
     Raises:
-        ValueError: Not a whole PNG.
+        DamagedPngError: Not a whole PNG.
     """
     if not content.startswith(PNG_SIGNATURE):
-        raise ValueError("not a PNG")
+        raise DamagedPngError("not a PNG")
     kept, at = [PNG_SIGNATURE], len(PNG_SIGNATURE)
     while at < len(content):
         if len(content) - at < _AROUND:
-            raise ValueError("the PNG is cut short")
+            raise DamagedPngError("the PNG is cut short")
         length, kind = struct.unpack_from(">I4s", content, at)
         end = at + _AROUND + length
         chunk = content[at:end]
         if len(chunk) != _AROUND + length or zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
-            raise ValueError("the PNG is damaged")
+            raise DamagedPngError("the PNG is damaged")
         if kind in _KEPT_CHUNKS:
             kept.append(chunk)
         at = end
@@ -51,7 +58,7 @@ def is_bare(path: Path) -> bool:
     Pixel chunks follow each other without a gap, so what stands before the first and after the last is all there is.
 
     Raises:
-        ValueError: Not a whole PNG.
+        DamagedPngError: Not a whole PNG.
         OSError: The file cannot be read, or a link stands in its place.
     """
     with open_no_follow(path) as file:
@@ -67,7 +74,7 @@ def is_bare(path: Path) -> bool:
 def _begins_bare(head: bytes) -> bool | None:
     """Tell whether only what is kept stands before the pixels; None where the first bytes do not reach that far."""
     if not head.startswith(PNG_SIGNATURE):
-        raise ValueError("not a PNG")
+        raise DamagedPngError("not a PNG")
     at = len(PNG_SIGNATURE)
     while at + 8 <= len(head):
         length, kind = struct.unpack_from(">I4s", head, at)
@@ -101,4 +108,4 @@ def _only_kept(file: BinaryIO, size: int) -> bool:
         at += _AROUND + length
         if kind == b"IEND":
             return bool(at == size)
-    raise ValueError("the PNG is cut short")
+    raise DamagedPngError("the PNG is cut short")

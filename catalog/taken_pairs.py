@@ -17,6 +17,7 @@ from pydantic import Field
 
 from catalog.audit import AuditPair
 from catalog.bare_png import bare_png
+from catalog.errors import CatalogError, ExitCode
 from catalog.evidence import BlurRecord, PairFrame, PairHashes, PairRecord
 from catalog.export_files import new_file
 from catalog.intensity import intensity
@@ -26,6 +27,13 @@ from catalog.stored_files import PNG_SIGNATURE
 from catalog.yaml_document import Document
 
 _IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
+class NoPairError(CatalogError, ValueError):
+    """Two files of a dataset make no pair; it is left out and named."""
+
+    code = "CAT-IMP-004"
+    exit_code = ExitCode.INVALID_INPUT
 
 
 class Origin(Document):
@@ -121,9 +129,9 @@ def _copy(job: PairJob, side: str) -> Path:
 
 def _require_alike(gt: _Picture, lq: _Picture) -> None:
     if gt.pixels.shape != lq.pixels.shape:
-        raise ValueError(f"the ground truth is {gt.size}, the degraded picture {lq.size}")
+        raise NoPairError(f"the ground truth is {gt.size}, the degraded picture {lq.size}")
     if gt.pixels.dtype != lq.pixels.dtype:
-        raise ValueError("the two pictures have different depths")
+        raise NoPairError("the two pictures have different depths")
 
 
 def _record(
@@ -175,7 +183,7 @@ class _Picture:
             flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
             decoded = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
         if decoded is None or decoded.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
-            raise ValueError(f"{path.name} is no picture of 8 or 16 bits that can be read")
+            raise NoPairError(f"{path.name} is no picture of 8 or 16 bits that can be read")
         return cls(content, decoded)
 
     @property
@@ -199,7 +207,7 @@ class _Picture:
 
         done, png = cv2.imencode(".png", self.pixels)
         if not done:
-            raise ValueError("the picture cannot be written as PNG")
+            raise NoPairError("the picture cannot be written as PNG")
         return png.tobytes()
 
 

@@ -11,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.errors import CatalogError, ExitCode
 from catalog.session_folder import replace_file, replacing
 from catalog.tile_format import (
     ENTRY,
@@ -31,6 +32,13 @@ ZSTD_LEVEL = 1
 """Higher levels cost much and gain nothing on noise."""
 
 
+class UnfitPicturesError(CatalogError, ValueError):
+    """The pictures of a pair differ in size or depth, so tiles cannot hold both."""
+
+    code = "CAT-TIL-002"
+    exit_code = ExitCode.INVALID_INPUT
+
+
 @dataclass(frozen=True, eq=False)
 class PackPair:
     """What goes into a pack for one pair."""
@@ -44,11 +52,18 @@ class PackPair:
 
     def __post_init__(self) -> None:
         if self.gt.shape != self.lq.shape or self.gt.dtype != self.lq.dtype or self.gt.ndim != 3:
-            raise ValueError(f"pair {self.id}: gt is {self.gt.shape} {self.gt.dtype}, lq {self.lq.shape}")
+            raise self._unfit(f"gt is {self.gt.shape} {self.gt.dtype}, lq {self.lq.shape} {self.lq.dtype}")
         if self.gt.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)} or self.gt.shape[2] != 3:
-            raise ValueError(f"pair {self.id}: neither 8 nor 16 bits of RGB")
+            raise self._unfit("neither 8 nor 16 bits of RGB")
         if self.mask is not None and self.mask.shape != self.gt.shape[:2]:
-            raise ValueError(f"pair {self.id}: mask is {self.mask.shape}, gt {self.gt.shape}")
+            raise self._unfit(f"mask is {self.mask.shape}, gt {self.gt.shape}")
+
+    def _unfit(self, why: str) -> UnfitPicturesError:
+        return UnfitPicturesError(
+            f"pair {self.id}: {why}",
+            kept="the shards that were written so far",
+            next_step="export without it",
+        )
 
 
 def write_shard(

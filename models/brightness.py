@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 
 from catalog.records import Degradation
 from models.data import PairDataset
+from models.errors import NoPairsError
 from models.images import Pixels
 from models.metrics import psnr_db, to_8_bit
 
@@ -43,7 +44,7 @@ def fit_gain_gamma(pairs: Iterable[tuple[Pixels, Pixels]]) -> GainGamma:
     the squared error depends on: nothing is subsampled.
 
     Raises:
-        ValueError: No pairs.
+        NoPairsError: There are none.
     """
     count, total = np.zeros(256), np.zeros(256)
     for lq, gt in pairs:
@@ -51,7 +52,7 @@ def fit_gain_gamma(pairs: Iterable[tuple[Pixels, Pixels]]) -> GainGamma:
         count += np.bincount(levels, minlength=256)
         total += np.bincount(levels, weights=to_8_bit(gt).ravel() / 255.0, minlength=256)
     if not count.any():
-        raise ValueError("no pairs to fit a gain and a gamma to")
+        raise NoPairsError("no pairs to fit a gain and a gamma to")
     seen = count > 0
     x, weight, mean = np.flatnonzero(seen) / 255.0, count[seen] / count.sum(), total[seen] / count[seen]
 

@@ -88,7 +88,7 @@ def load(
     if usage.precision != "fp32" or usage.compiled:
         make_fast(usable, place, precision=usage.precision, compiled=usage.compiled)
     if not isinstance(usable, Restorer | Degrader | Classifier):
-        raise TypeError(f"{type(usable).__name__} neither restores, degrades nor classifies")
+        raise CheckpointError(f"{path}: {type(usable).__name__} neither restores, degrades nor classifies")
     return usable
 
 

@@ -167,9 +167,9 @@ def restore(
 ) -> None:
     """Restore pictures of any size; depth, profile, orientation and alpha are kept."""
     from models.precision import Usage
-    from models.restore import make_tiling, restore_with_run
+    from models.restore import Tiling, restore_with_run
 
-    usage, tiling = Usage(device, precision, compiled), make_tiling(tile_px, overlap_px)
+    usage, tiling = Usage(device, precision, compiled), Tiling(tile_px, overlap_px)
     written = restore_with_run(
         run, images, out, usage=usage, tiling=tiling, console=console, seed=seed, expert=expert, labels=labels
     )

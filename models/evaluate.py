@@ -198,7 +198,7 @@ def _score(pair: Pair, pictures: Mapping[str, Pixels], measures: Measures) -> Pa
     try:
         for name, picture in pictures.items():
             found |= measured_as(measures, name, picture, pair)
-    except ValueError as error:
+    except UnfitPairError as error:
         raise UnfitPairError(
             f"pair {pair.row.id} cannot be scored: {error}", next_step="export without it, or ask for less"
         ) from error

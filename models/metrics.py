@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import UnfitPairError
 from models.images import Pixels
 
 PSNR_CEILING_DB = 100.0
@@ -48,7 +49,7 @@ def psnr_db(restored: Pixels, gt: Pixels, *, mask: NDArray[np.bool_] | None = No
         mask: ``(H, W)``, True where to look; None for everywhere.
 
     Raises:
-        ValueError: The shapes differ, or the mask is empty.
+        UnfitPairError: The shapes differ, or the mask is empty.
     """
     _check(restored, gt, mask)
     difference = to_8_bit(restored).astype(np.int16) - to_8_bit(gt).astype(np.int16)
@@ -80,7 +81,7 @@ def ssim(restored: Pixels, gt: Pixels, *, mask: NDArray[np.bool_] | None = None)
     A window counts where its centre is trusted by the mask and at least 5 px from the border.
 
     Raises:
-        ValueError: The shapes differ, or the mask leaves nothing to look at.
+        UnfitPairError: The shapes differ, or the mask leaves nothing to look at.
 
     References:
         Wang et al., Image quality assessment: from error visibility to structural similarity, 2004.
@@ -111,7 +112,7 @@ def _ssim_of_plane(a: NDArray[Any], b: NDArray[Any], mask: NDArray[np.bool_] | N
     inner = np.s_[_SSIM_BORDER_PX:-_SSIM_BORDER_PX, _SSIM_BORDER_PX:-_SSIM_BORDER_PX]
     windows = everywhere[inner] if mask is None else everywhere[inner][mask[inner]]
     if not windows.size:
-        raise ValueError("the mask trusts nothing but the border")
+        raise UnfitPairError("the mask trusts nothing but the border")
     return float(windows.mean(dtype=np.float64))
 
 
@@ -158,6 +159,6 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _check(restored: Pixels, gt: Pixels, mask: NDArray[np.bool_] | None) -> None:
     if restored.shape != gt.shape:
-        raise ValueError(f"pictures differ in shape: {restored.shape} and {gt.shape}")
+        raise UnfitPairError(f"pictures differ in shape: {restored.shape} and {gt.shape}")
     if mask is not None and not mask.any():
-        raise ValueError("the mask trusts no pixel")
+        raise UnfitPairError("the mask trusts no pixel")

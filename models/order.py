@@ -14,6 +14,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import NoPairsError
+
 _CLASS_STREAM, _MEMBER_STREAM, _BLOCK_STREAM, _CROP_STREAM = range(4)
 
 
@@ -50,7 +52,7 @@ class CropOrder:
         world: int = 1,
     ) -> None:
         if not classes:
-            raise ValueError("an order needs at least one pair")
+            raise NoPairsError("an order needs at least one pair")
         labels = np.asarray(classes if balanced else [""] * len(classes))
         self._members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         self._seed = seed

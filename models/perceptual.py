@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from models.checkpoint import read_foreign
 from models.data import to_unit
-from models.errors import CheckpointError
+from models.errors import CheckpointError, NoValueError, UnfitPairError
 from models.images import Pixels
 from models.metrics import to_8_bit
 
@@ -78,12 +78,13 @@ class PerceptualDistance:
         """Compare two ``(H, W, 3)`` RGB pictures of one size, whole; 0 for equal ones.
 
         Raises:
-            ValueError: The shapes differ, or the pictures are smaller than `SMALLEST_PX`.
+            UnfitPairError: The shapes differ.
+            NoValueError: The pictures are smaller than `SMALLEST_PX`.
         """
         if restored.shape != gt.shape:
-            raise ValueError(f"pictures differ in shape: {restored.shape} and {gt.shape}")
+            raise UnfitPairError(f"pictures differ in shape: {restored.shape} and {gt.shape}")
         if min(gt.shape[:2]) < SMALLEST_PX:
-            raise ValueError(f"LPIPS needs pictures of at least {SMALLEST_PX} px, not {gt.shape[:2]}")
+            raise NoValueError(f"LPIPS needs pictures of at least {SMALLEST_PX} px, not {gt.shape[:2]}")
         pair = 2 * to_unit([to_8_bit(restored), to_8_bit(gt)], self._device) - 1
         with torch.inference_mode():
             return float(self._distance((pair - self._shift) / self._scale))

@@ -48,13 +48,13 @@ class Tiling:
     """
 
     tile_px: int = 1536
-    """Largest side of a tile."""
+    """Largest side of a tile, more than twice the overlap."""
     overlap_px: int = 64
     """How far neighbouring tiles overlap; they are blended linearly over it."""
 
     def __post_init__(self) -> None:
         if not 0 <= 2 * self.overlap_px < self.tile_px:
-            raise ValueError(
+            raise InvalidDocumentError(
                 f"overlap of {self.overlap_px} px needs tiles larger than twice that, not {self.tile_px}"
             )
 
@@ -156,18 +156,6 @@ def _tile_step(extent: int, tiling: Tiling) -> int:
     longest -= longest % grid
     count = -(-(extent - tiling.overlap_px) // longest)
     return -(-(extent - tiling.overlap_px) // (count * grid)) * grid
-
-
-def make_tiling(tile_px: int, overlap_px: int) -> Tiling:
-    """Check what a person asked for.
-
-    Raises:
-        InvalidDocumentError: The overlap is too large for the tile.
-    """
-    try:
-        return Tiling(tile_px, overlap_px)
-    except ValueError as error:
-        raise InvalidDocumentError(str(error)) from error
 
 
 def restore_with_run(

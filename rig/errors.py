@@ -195,6 +195,13 @@ class UnforeseenError(RigError):
     code = "RIG-ENG-003"
 
 
+class WordError(RigError, ValueError):
+    """A word typed at the plain terminal UI lacks something, or there is nothing that it could mean now."""
+
+    code = "RIG-TUI-002"
+    exit_code = ExitCode.INVALID_INPUT
+
+
 class TerminalNeededError(RigError):
     """The operator's UI was started where there is no terminal."""
 

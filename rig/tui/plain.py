@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from catalog.console import plain_text
+from rig.errors import WordError
 from rig.events import AnyEvent, Armed, Asked, ControlAsked, OperatorCard, Preview, RigState
 from rig.profile import RigProfile
 from rig.requests import (
@@ -181,7 +182,7 @@ class PlainSession:
             return
         try:
             obey(rest)
-        except ValueError as error:
+        except ValueError as error:  # a word of ours, or a command that refuses its values
             self._say(f"error {word}: {error}")
 
     def _sender(self, command: Command) -> Callable[[str], None]:
@@ -215,12 +216,12 @@ class PlainSession:
 
     def _start(self, _: str) -> None:
         if self._chosen is None:
-            raise ValueError("type plan FILE or resume SESSION first")
+            raise WordError("type plan FILE or resume SESSION first")
         self._link.send(self._chosen)
 
     def _go(self, word: str) -> None:
         if self._armed is None:
-            raise ValueError("nothing is armed: type home or start first")
+            raise WordError("nothing is armed: type home or start first")
         self._link.send(Go(token=self._armed.token, word=word))
         self._armed = None
 
@@ -234,29 +235,33 @@ class PlainSession:
 
     def _answer(self, rest: str) -> None:
         if self._card_id is None:
-            raise ValueError("no card is up")
+            raise WordError("no card is up")
         choice, _, reason = rest.partition(" ")
         self._link.send(AnswerCard(card_id=self._card_id, choice=choice, reason=reason))
 
     def _redo(self, name: str) -> None:
         if not name:
-            raise ValueError("which round? type redo ROUND")
+            raise WordError("which round? type redo ROUND")
         self._link.send(Redo(round=name))
 
     def _end(self, when: str) -> None:
         if when not in {"", "now"}:
-            raise ValueError("type end (after this take) or end now (the take is void)")
+            raise WordError("type end (after this take) or end now (the take is void)")
         self._link.send(EndSession(now=when == "now"))
 
     def _jog(self, distance: str) -> None:
         state = self._knowledge.situation().state
         if state is None or state.rail is None:
-            raise ValueError("the rail is off")
-        self._jogger.press(float(distance), state.rail)
+            raise WordError("the rail is off")
+        try:
+            distance_mm = float(distance)
+        except ValueError:
+            raise WordError("how far? type jog and the millimetres, jog -5 for instance") from None
+        self._jogger.press(distance_mm, state.rail)
 
     def _hand_over(self, _: str) -> None:
         if self._asker is None:
-            raise ValueError("nobody has asked for control")
+            raise WordError("nobody has asked for control")
         self._link.send(HandOver(client_id=self._asker))
         self._asker = None
 

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import models.restore
+from catalog.errors import InvalidDocumentError
 from models.errors import ModelError, NoPairsError, StorageError
 from models.images import Picture, plain_picture, read_picture, read_pixels, write_png
 from models.noise_field import NoiseField
 from models.restore import (
     Tiling,
     find_images,
-    make_tiling,
     restore_files,
     restore_pixels,
     restored_bands,
@@ -163,8 +163,8 @@ def test_values_that_are_not_finite_are_never_written():
 
 
 def test_an_overlap_too_large_for_its_tile_is_refused():
-    with pytest.raises(ValueError, match="overlap of 40 px needs tiles larger"):
-        make_tiling(64, 40)
+    with pytest.raises(InvalidDocumentError, match="overlap of 40 px needs tiles larger"):
+        Tiling(64, 40)
 
 
 def _picture(path: Path) -> Path:
