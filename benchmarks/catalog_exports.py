@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -106,24 +107,26 @@ def measure_links(root: Path, pairs: int, pictures: Sequence[bytes]) -> dict[str
 
 
 def measure_tar(root: Path, pairs: int, pictures: Sequence[bytes]) -> dict[str, Any]:
-    """Write a tar shard and plain copies of the same pairs in turn, each in one process."""
+    """Write tar shards, in one process and in two, and plain copies of the same pairs in turn."""
     with closing(linked_catalog(root, pairs, pictures, width=2560, height=1440)) as catalog:
         with catalog.database.read() as connection:
             listed = [source for item in choose(connection, ExportRequest("x")) for source in item.sources]
         nbytes = sum(source.nbytes or 0 for source in listed)
         sources = [root / source.location / source.relpath for source in listed]
-        rates: dict[str, list[Stopwatch]] = {"copy": [], "tar": []}
+        rates: dict[str, list[Stopwatch]] = {"copy": [], "tar": [], "tar by two": []}
         for run in range(TAR_RUNS):
             rates["copy"].append(_timed_once(lambda: _copy(sources, root / "copies")))
-            request = ExportRequest(f"tar-{run}", "webdataset")
-            rates["tar"].append(_timed_once(lambda request=request: catalog.export(request, workers=1)))
-            shutil.rmtree(root / "exports" / request.name)
+            for workers, name in enumerate(("tar", "tar by two"), start=1):
+                request = ExportRequest(f"tar-{run}-{workers}", "webdataset")
+                rates[name].append(_timed_once(partial(catalog.export, request, workers=workers)))
+                shutil.rmtree(root / "exports" / request.name)
     speed = {name: median(nbytes / clock.wall_s / 1e6 for clock in clocks) for name, clocks in rates.items()}
     return {
         "bytes": nbytes,
         "copy_mb_per_s": round(speed["copy"], 1),
         "tar_mb_per_s": round(speed["tar"], 1),
         "tar_of_copy": round(speed["tar"] / speed["copy"], 3),
+        "tar_by_two_of_copy": round(speed["tar by two"] / speed["copy"], 3),
         "runs": {name: [clock.as_json() for clock in clocks] for name, clocks in rates.items()},
     }
 
