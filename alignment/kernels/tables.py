@@ -11,6 +11,8 @@ Plane = NDArray[np.float32]
 Array = NDArray[np.float64]
 
 _NIL, _HALF, _ONE, _PER_CODE = (np.float32(v) for v in (0, 0.5, 1, 257))
+_NEXT, _CHANNELS = np.uint64(1), np.uint64(3)
+"""Places counted without a sign are not looked at from the end: loops over them become vectors."""
 
 
 @compiled("float32[:, ::1](Array(uint8, 3, 'C', readonly=True), float32[::1])")
@@ -18,9 +20,10 @@ def weighted_channels(rgb: NDArray[np.uint8], weights: Plane) -> Plane:
     """Add the channels of an image ``(H, W, 3)`` up by their weights: ``(H, W)``."""
     found = np.empty((rgb.shape[0], rgb.shape[1]), np.float32)
     red, green, blue = weights
-    for j in range(found.shape[0]):
-        for i in range(found.shape[1]):
-            found[j, i] = red * rgb[j, i, 0] + green * rgb[j, i, 1] + blue * rgb[j, i, 2]
+    codes, line = rgb.reshape(rgb.size), found.ravel()
+    for i in range(line.size):
+        k = _CHANNELS * np.uint64(i)
+        line[i] = red * codes[k] + green * codes[k + _NEXT] + blue * codes[k + _NEXT + _NEXT]
     return found
 
 
