@@ -10,6 +10,7 @@ import struct
 import zlib
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from alignment.errors import PictureFormatError
@@ -40,7 +41,12 @@ def encode_png(picture: NDArray[np.uint8]) -> bytes:
     head = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
     rows = _filtered(picture.reshape(height, -1))
     return b"".join(
-        [_SIGNATURE, _chunk(b"IHDR", head), _chunk(b"IDAT", _deflated(rows)), _chunk(b"IEND", b"")]
+        [
+            _SIGNATURE,
+            _chunk(b"IHDR", head),
+            _chunk(b"IDAT", isal_zlib.compress(rows.data, _FASTEST)),
+            _chunk(b"IEND", b""),
+        ]
     )
 
 
@@ -51,15 +57,6 @@ def _filtered(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
     found[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=found[1:, 1:])
     return found
-
-
-def _deflated(rows: NDArray[np.uint8]) -> bytes:
-    try:
-        from isal import isal_zlib
-    except ImportError:  # no wheel for this processor
-        packer = zlib.compressobj(_FASTEST, strategy=zlib.Z_RLE)
-        return packer.compress(rows.data) + packer.flush()
-    return bytes(isal_zlib.compress(rows.data, _FASTEST))
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
