@@ -179,8 +179,8 @@ def register(
         blur = find_blur(gt, lq, homography=coarse.homography, exposure=exposure)
     truth = MatchedTruth(gt, tone=lq.tone, blur=blur, exposure=exposure if exposure < DIMMED else 1.0)
     forward = _fine(truth, lq, coarse, camera=camera, models=models, trust=trust, finest_scale=finest_scale)
-    scales = (4, 2) if finest_scale == 1 else (4,)
-    backward = _backward(truth, lq, initial, camera=camera, model=forward.fit.model, scales=scales)
+    ladder = (4, models[0]), (2 * finest_scale, forward.fit.model)
+    backward = _backward(truth, lq, initial, camera=camera, ladder=ladder)
     return _describe(
         truth, lq, forward, backward, camera=camera, exposure=exposure, parallax_spread_px=parallax_spread_px
     )
@@ -246,17 +246,25 @@ def _backward(
     initial: Array,
     *,
     camera: Pinhole,
-    model: ModelName,
-    scales: tuple[int, ...],
+    ladder: tuple[tuple[int, ModelName], ...],
 ) -> Array:
     """Estimate the homography once more, on tiles of the ground truth, from the same first guess.
 
-    Half size is fine enough for a check against 0.1 px, a quarter for screening.
+    Half size is fine enough for a check against 0.1 px, a quarter for screening. As forward, the simplest model goes
+    first: where parallax leaves a free homography two places to settle in, both directions then settle in one.
+
+    Args:
+        truth: The ground truth, matched in blur and exposure.
+        lq: The degraded frame.
+        initial: First guess.
+        camera: For the Jacobians.
+        ladder: Scales and models, one after the other.
     """
     homography = initial
-    for scale in scales:
+    steps = tuple(dict.fromkeys(ladder))
+    for scale, model in steps:
         pair = BackwardPair(truth, lq, scale=scale)
-        tolerance_px = _FINE_TOLERANCE_PX if scale == scales[-1] else _COARSE_TOLERANCE_PX
+        tolerance_px = _FINE_TOLERANCE_PX if (scale, model) == steps[-1] else _COARSE_TOLERANCE_PX
         found = refine(pair, homography, camera=camera, model=model, tolerance_px=tolerance_px)
         homography = found.homography
     return homography
