@@ -299,14 +299,14 @@ class CropLoader:
         windows = pair.windows([corner for corner, _ in draws], self._patch_px)
         return [_laid_down(pair, window, turn) for window, (_, turn) in zip(windows, draws, strict=True)]
 
-    def _draw(self, pair: Pair | PackedPair, slot: CropSlot) -> tuple[tuple[int, int], _Turn]:
+    def _draw(self, pair: Pair | PackedPair, slot: CropSlot) -> tuple[tuple[int, int], Turn]:
         rng = self._order.crop_generator(slot)
         corner = _draw_corner((pair.row.height, pair.row.width), self._patch_px, rng)
-        return corner, _Turn.draw(rng, self._turns)
+        return corner, Turn.draw(rng, self._turns)
 
 
 @dataclass(frozen=True)
-class _Turn:
+class Turn:
     """One of the eight ways to lay a square down."""
 
     mirror_x: bool
@@ -314,16 +314,22 @@ class _Turn:
     transpose: bool
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, turns: Turns) -> _Turn:
+    def draw(cls, rng: np.random.Generator, turns: Turns) -> Turn:
+        """Draw one of those that are allowed."""
         mirror_x, mirror_y, transpose = (bool(coin) for coin in rng.integers(0, 2, size=3))
         return cls(mirror_x, mirror_y, transpose) if turns == "all" else cls(mirror_x, False, False)
 
     def apply(self, part: NDArray[Any]) -> NDArray[Any]:
-        part = part[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
-        return np.ascontiguousarray(part.swapaxes(0, 1) if self.transpose else part)
+        """Mirror, then transpose; OpenCV moves pixels of three bytes twenty times as fast as NumPy."""
+        import cv2
+
+        mirrored = (self.mirror_y, self.mirror_x)
+        if any(mirrored):
+            part = cv2.flip(part, {(True, False): 0, (False, True): 1, (True, True): -1}[mirrored])
+        return np.ascontiguousarray(cv2.transpose(part) if self.transpose else part)
 
 
-def _laid_down(pair: Pair | PackedPair, window: Pair, turn: _Turn) -> Crop:
+def _laid_down(pair: Pair | PackedPair, window: Pair, turn: Turn) -> Crop:
     mask = None if window.mask is None else turn.apply(window.mask)
     return Crop(pair.row, turn.apply(window.lq), turn.apply(window.gt), mask, turn.apply(pair.picture))
 

@@ -19,7 +19,7 @@ from catalog.errors import ExitCode
 from catalog.manifest import ManifestError, write_manifest
 from catalog.tile_format import Codec
 from catalog.tile_pack_writer import PackPair, write_shard
-from models.data import Crop, CropLoader, HostBatch, PairDataset, evenly, export_digest
+from models.data import Crop, CropLoader, HostBatch, PairDataset, Turn, evenly, export_digest
 from models.errors import DamagedImageError, NoPairsError, UnfitPairError
 from models.job import plan_training
 from models.order import CropOrder
@@ -99,6 +99,20 @@ def test_crops_are_laid_down_in_all_eight_ways(make_export):
 
     assert len({crop.gt.tobytes() for crop in crops}) == 8
     assert len({crop.lq.tobytes() for crop in crops}) == 8
+
+
+@pytest.mark.parametrize("mirror_x", [False, True])
+@pytest.mark.parametrize("mirror_y", [False, True])
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.bool_])
+def test_a_turn_mirrors_and_then_transposes(mirror_x: bool, mirror_y: bool, transpose: bool, dtype: type):
+    part = np.random.default_rng(1).integers(0, 200, (5, 7, 3)).astype(dtype)[:, 1:]
+
+    turned = Turn(mirror_x=mirror_x, mirror_y=mirror_y, transpose=transpose).apply(part)
+
+    expected = part[:: -1 if mirror_y else 1, :: -1 if mirror_x else 1]
+    assert np.array_equal(turned, expected.swapaxes(0, 1) if transpose else expected)
+    assert turned.flags.c_contiguous
 
 
 def test_upright_crops_are_mirrored_only_left_to_right(make_export):
