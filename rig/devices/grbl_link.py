@@ -87,6 +87,7 @@ class GrblLink:
         self._on_restart = on_restart
         self._out_of_step = False
         self._doubt_until_s = -math.inf
+        self._axes = self._other_axes = 0
         self._fastest_reply_s = math.inf
         """While the line was trusted."""
         self._turn = threading.RLock()
@@ -278,13 +279,23 @@ class GrblLink:
         for text in self._lines(deadline_s):
             kind = self._note(text)
             if kind is LineKind.REPORT:
-                return protocol.parse_report(text)
+                return self._whole(protocol.parse_report(text))
             if kind is LineKind.NOISE:
                 return None
             if self.deaf:
                 return None
             self._note_stale(kind)
         return None
+
+    def _whole(self, report: StatusReport | None) -> StatusReport | None:
+        """Return a report that tells as many axes as the one before it; another is torn, unless it says so twice."""
+        if report is None or report.axes not in {self._axes or report.axes, self._other_axes}:
+            self._other_axes = 0 if report is None else report.axes
+            self.statistics.discarded_lines += 1
+            self.doubt()
+            return None
+        self._axes, self._other_axes = report.axes, 0
+        return report
 
     def _await_banner(self, timeout_s: float) -> str | None:
         deadline_s = self._clock.now() + self.patience_s(timeout_s)

@@ -12,7 +12,6 @@ from enum import StrEnum
 
 STATUS = b"?"
 HOLD = b"!"
-RESUME = b"~"
 RESET = b"\x18"
 JOG_CANCEL = b"\x85"
 FEED_OVERRIDE_100 = b"\x90"
@@ -100,6 +99,8 @@ class StatusReport:
     sub_state: int | None
     x_mm: float
     """Machine position of the first axis, mm, zero or negative."""
+    axes: int
+    """How many coordinates it tells: fewer than before are those that a hole has made one of."""
     feed_mm_min: float | None = None
     free_blocks: int | None = None
     """Free places in the planner."""
@@ -129,10 +130,12 @@ def parse_report(line: str) -> StatusReport | None:
     if values is None:
         return None
     feed = values.get("feed") or values.get("feed_only")
+    coordinates = match["axes"].split(",")
     return StatusReport(
         state=match["state"],
         sub_state=int(match["sub"]) if match["sub"] else None,
-        x_mm=float(match["axes"].split(",")[0]),
+        x_mm=float(coordinates[0]),
+        axes=len(coordinates),
         feed_mm_min=float(feed) if feed else None,
         free_blocks=int(values["blocks"]) if "blocks" in values else None,
         pins=values.get("pins", ""),

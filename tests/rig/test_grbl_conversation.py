@@ -214,6 +214,26 @@ def test_an_override_that_stays_stops_the_sweep_before_it_begins():
         rail.prepare(SWEEP)
 
 
+def test_a_report_that_lost_an_axis_is_torn():
+    """`-335.620,0.000` with a hole from the point to the comma reads `-3350.000`; two readings must agree then."""
+    hole = ("?", "<Idle|MPos:-3350.000,0.000|Bf:15,128|FS:0,0>")
+    rail, wire = opened(hole, *[("?", report("Idle", 2.0))] * 2)
+
+    assert rail.poll().position_mm == 2.0
+    assert rail.statistics.discarded_lines == 2, "this one and the boot loader's noise"
+    wire.assert_exhausted()
+
+
+def test_a_first_report_with_an_axis_too_many_does_not_make_all_others_torn():
+    """Two reports that a hole has made one tell four axes; what says three twice is believed."""
+    merged = ("?", "<Idle|MPos:-398.000,0.000,0.000,0.000|Bf:15,128|FS:0,0>")
+    rail, wire = opened(merged, merged, *[("?", report("Idle", 2.0))] * 4)
+
+    assert rail.poll().position_mm == 2.0
+    assert rail.poll().position_mm == 2.0
+    wire.assert_exhausted()
+
+
 def test_a_torn_report_is_counted_and_asked_for_again():
     """The line has lied: from now on two readings must agree."""
     rail, wire = opened(("?", "<Idle|MPos:-35..620,0.000,0.000|FS:0,0>"), *[("?", report("Idle", 2.0))] * 2)
