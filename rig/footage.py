@@ -25,6 +25,7 @@ from catalog.manifest import RelativePath
 from catalog.records import Degradation
 from catalog.session_folder import (
     SESSIONS_FOLDER,
+    TELEMETRY_FILE,
     BoardSpec,
     CameraTake,
     ColourTags,
@@ -239,7 +240,7 @@ class _Recording:
         telemetry = None
         if self.round.telemetry is not None:
             telemetry = take.save_telemetry(
-                "telemetry.csv", read_telemetry(self._beneath(self.round.telemetry))
+                TELEMETRY_FILE, read_telemetry(self._beneath(self.round.telemetry))
             )
         camera = CameraTake(
             kind="movie" if self.is_movie else "stills",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from alignment.decode import StreamInfo, probe  # a library loaded in motion would hold a stop up
 from catalog.session_folder import (
+    TELEMETRY_FILE,
     CameraTake,
     ExposureSettings,
     FrameTime,
@@ -192,7 +193,7 @@ class TakeRunner:
         return self._record(take, camera_take, stills.sweeping)
 
     def _record(self, take: TakeRecorder, camera_take: CameraTake, sweeping: Sweeping) -> TakeRecord:
-        telemetry = take.save_telemetry("telemetry.csv", sweeping.telemetry)
+        telemetry = take.save_telemetry(TELEMETRY_FILE, sweeping.telemetry)
         return TakeRecord(
             round=take.round,
             take=take.number,

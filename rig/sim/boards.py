@@ -27,13 +27,6 @@ def board_size_mm(board: BoardSpec) -> tuple[float, float]:
     )
 
 
-def inner_corners_mm(board: BoardSpec) -> NDArray[np.float64]:
-    """Chessboard corners (N, 2) on the sheet in mm from its upper left corner, in the order of their ids."""
-    across, down = np.arange(1, board.columns), np.arange(1, board.rows)
-    grid = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
-    return np.asarray((grid + MARGIN_SQUARES) * board.square_mm, np.float64)
-
-
 def draw_board(board: BoardSpec, *, pitch_mm: float) -> Image32:
     """Draw a sheet with one sample per ``pitch_mm``; sample (0, 0) is centred on the sheet's corner.
 

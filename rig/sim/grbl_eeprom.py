@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from rig.sim.grbl_planner import Axes
 
 MAX_STEP_RATE_HZ = 30_000
-WRITE_S = 0.02
-"""How long writing one setting keeps the interrupts off."""
 _FLOATS = frozenset(
     {11, 12, 24, 25, 27, 30, 31, *range(100, 103), *range(110, 113), *range(120, 123), *range(130, 133)}
 )

@@ -18,8 +18,6 @@ from catalog.session_folder import LensSpec
 Vectors = NDArray[np.float64]
 Image32 = NDArray[np.float32]
 
-POSE_COLUMNS = ("x_mm", "y_mm", "z_mm", "pitch_deg", "yaw_deg", "roll_deg")
-
 ROW_KNOTS = 9
 """Rows of a rolling-shutter frame whose pose is worked out; the others lie between."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from board_corners import inner_corners_mm
 
 from catalog.session_folder import BoardSpec
-from rig.sim.boards import INK, MARGIN_SQUARES, PAPER, board_size_mm, draw_board, inner_corners_mm
+from rig.sim.boards import INK, MARGIN_SQUARES, PAPER, board_size_mm, draw_board
 
 BOARD = BoardSpec(columns=7, rows=5, square_mm=40, marker_mm=30, first_id=17)
 

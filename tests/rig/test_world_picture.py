@@ -7,12 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from board_corners import inner_corners_mm
 from scipy import ndimage
 
 from catalog.session_folder import BoardSpec, ExposureSettings, LensSpec
 from rig.errors import SceneError
 from rig.profile import SimulationSpec
-from rig.sim.boards import inner_corners_mm
 from rig.sim.truth import FrameTruth, displacement
 from rig.sim.world import Shot, World, truth_row
 
