@@ -12,8 +12,9 @@ What is ours:
 
 - the start noise of the sampler is part of one plane of noise, so that tiles of a picture agree (`models.noise_field`);
 - the loss leaves out pixels that a pair's mask does not trust, and can forgive a reference its shift;
-- for training in minutes on a CPU: ``unshuffle: 2`` runs the network on 2x2 blocks of pixels as channels, and loss,
-  noise and times of the training, its start and the attention's heads can be other than the published ones.
+- for training in minutes on a CPU: ``unshuffle: 2`` runs the network on 2x2 blocks of pixels as channels,
+  ``blocks: gated`` makes its U-net of NAFNet's blocks, and loss, noise and times of the training and its start can be
+  other than the published ones.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from catalog.yaml_document import Document
-from models.foundir_unet import GROUPS, FoundirUnet, Heads
+from models.foundir_gated import GatedUnet
+from models.foundir_unet import GROUPS, FoundirUnet
 from models.losses import PixelLoss, pixel_loss, shift_tolerant
 from models.noise_field import NoiseField
 
@@ -52,10 +54,8 @@ class FoundirConfig(Document):
     """Network calls per picture: officially 4 for real pictures, 3 for synthetic ones."""
     unshuffle: int = Field(default=1, ge=1, le=4)
     """Side of the blocks of pixels that the network sees as one position."""
-    heads: int = Field(default=4, ge=1, le=64)
-    """Heads of every attention layer."""
-    head_width: int = Field(default=32, ge=1, le=1024)
-    """Channels of each head."""
+    blocks: Literal["residual", "gated"] = "residual"
+    """What the U-net is made of: the published blocks, or NAFNet's, which learn mixed degradations in few steps."""
     loss: PixelLoss = "l1"
     """How the residual is compared; officially l1. ``psnr`` weighs faint residuals and strong ones alike, which is
     what a short training of mixed degradations needs."""
@@ -137,12 +137,12 @@ class FoundirRestorer(nn.Module):
         super().__init__()
         self.config = config
         self.diffusion = ResidualDiffusion(config.timesteps, config.delta_end)
-        self.network = FoundirUnet(
+        unet = FoundirUnet if config.blocks == "residual" else GatedUnet
+        self.network = unet(
             in_channels=6 * config.unshuffle**2,
             out_channels=3 * config.unshuffle**2,
             dim=config.dim,
             dim_mults=config.dim_mults,
-            heads=Heads(config.heads, config.head_width),
         )
         if config.starts_at_input:
             for weights in self.network.final_conv.parameters():

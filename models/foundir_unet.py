@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -27,7 +26,9 @@ from torch import Tensor, nn
 
 from models.backbones.restormer import padded_to
 
-GROUPS = 8
+GROUPS, HEADS, HEAD_WIDTH = 8, 4, 32
+_SPLIT = (3, HEADS, HEAD_WIDTH)
+"""Queries, keys and values, each in heads."""
 TIME_WIDTH = 4
 """The time embedding is so many times as wide as the stem."""
 EPS = 1e-5
@@ -96,31 +97,13 @@ class ResnetBlock(nn.Module):
         return out
 
 
-@dataclass(frozen=True)
-class Heads:
-    """The heads of every attention layer."""
-
-    count: int = 4
-    width: int = 32
-    """Channels of each."""
-
-    @property
-    def channels(self) -> int:
-        """Channels of all heads together."""
-        return self.count * self.width
-
-
-PUBLISHED_HEADS = Heads()
-
-
 class LinearAttention(nn.Module):
     """Attention whose cost grows with the pixels: keys and values meet before the queries come."""
 
-    def __init__(self, channels: int, heads: Heads = PUBLISHED_HEADS) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.to_qkv = nn.Conv2d(channels, 3 * heads.channels, 1, bias=False)
-        self.to_out = nn.Sequential(nn.Conv2d(heads.channels, channels, 1), ChannelNorm(channels))
+        self.to_qkv = nn.Conv2d(channels, 3 * HEADS * HEAD_WIDTH, 1, bias=False)
+        self.to_out = nn.Sequential(nn.Conv2d(HEADS * HEAD_WIDTH, channels, 1), ChannelNorm(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend; same shape."""
@@ -129,12 +112,12 @@ class LinearAttention(nn.Module):
         return out
 
     def _all_heads(self, x: Tensor) -> Tensor:
-        q, k, v = self.to_qkv(x).flatten(2).unflatten(1, self._split).unbind(dim=1)
+        q, k, v = self.to_qkv(x).flatten(2).unflatten(1, _SPLIT).unbind(dim=1)
         out: Tensor = _linear_attention(q, k, v).flatten(1, 2).unflatten(-1, x.shape[-2:])
         return out
 
     def _head_by_head(self, x: Tensor) -> Tensor:
-        weights = self.to_qkv.weight.unflatten(0, self._split).unbind(dim=1)
+        weights = self.to_qkv.weight.unflatten(0, _SPLIT).unbind(dim=1)
         heads = []
         for weight in weights:
             q, k, v = F.conv2d(x, weight.flatten(0, 1)).flatten(2).chunk(3, dim=1)
@@ -142,30 +125,24 @@ class LinearAttention(nn.Module):
         out: Tensor = torch.cat(heads, dim=1).unflatten(-1, x.shape[-2:])
         return out
 
-    @property
-    def _split(self) -> tuple[int, int, int]:
-        return 3, self.heads.count, self.heads.width
-
 
 def _linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend with channels-by-pixels matrices ``(..., C, N)``; same shape."""
-    context: Tensor = k.softmax(dim=-1) @ v.transpose(-2, -1) * (q.shape[-2] ** -0.5 / v.shape[-1])
+    context: Tensor = k.softmax(dim=-1) @ v.transpose(-2, -1) * (HEAD_WIDTH**-0.5 / v.shape[-1])
     return context.transpose(-2, -1).to(q.dtype) @ q.softmax(dim=-2).to(q.dtype)
 
 
 class FullAttention(nn.Module):
     """Every position attends to every other one."""
 
-    def __init__(self, channels: int, heads: Heads = PUBLISHED_HEADS) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.to_qkv = nn.Conv2d(channels, 3 * heads.channels, 1, bias=False)
-        self.to_out = nn.Conv2d(heads.channels, channels, 1)
+        self.to_qkv = nn.Conv2d(channels, 3 * HEADS * HEAD_WIDTH, 1, bias=False)
+        self.to_out = nn.Conv2d(HEADS * HEAD_WIDTH, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend; same shape."""
-        split = (3, self.heads.count, self.heads.width)
-        positions = self.to_qkv(x).flatten(2).unflatten(1, split).transpose(-2, -1)
+        positions = self.to_qkv(x).flatten(2).unflatten(1, _SPLIT).transpose(-2, -1)
         q, k, v = positions.unbind(dim=1)
         mixed = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = self.to_out(mixed.transpose(-2, -1).flatten(1, 2).unflatten(-1, x.shape[-2:]))
@@ -210,7 +187,6 @@ class FoundirUnet(nn.Module):
         out_channels: Channels of the predicted residual.
         dim: Channels of the stem, a multiple of 8.
         dim_mults: Channels of each stage, as multiples of ``dim``; between stages the sides are halved.
-        heads: Of every attention layer.
     """
 
     def __init__(
@@ -220,7 +196,6 @@ class FoundirUnet(nn.Module):
         out_channels: int = 3,
         dim: int = 64,
         dim_mults: Sequence[int] = (1, 2, 4, 8),
-        heads: Heads = PUBLISHED_HEADS,
     ) -> None:
         super().__init__()
         widths = [dim, *(dim * mult for mult in dim_mults)]
@@ -231,15 +206,13 @@ class FoundirUnet(nn.Module):
             TimeEmbedding(dim), nn.Linear(dim, time), nn.GELU(), nn.Linear(time, time)
         )
         self.downs = nn.ModuleList(
-            _down_stage(thin, wide, time, heads=heads, halve=i < last)
-            for i, (thin, wide) in enumerate(stages)
+            _down_stage(thin, wide, time, halve=i < last) for i, (thin, wide) in enumerate(stages)
         )
         self.mid_block1 = ResnetBlock(widths[-1], widths[-1], time)
-        self.mid_attn = NormedResidual(widths[-1], FullAttention(widths[-1], heads))
+        self.mid_attn = NormedResidual(widths[-1], FullAttention(widths[-1]))
         self.mid_block2 = ResnetBlock(widths[-1], widths[-1], time)
         self.ups = nn.ModuleList(
-            _up_stage(thin, wide, time, heads=heads, double=i > 0)
-            for i, (thin, wide) in reversed(list(enumerate(stages)))
+            _up_stage(thin, wide, time, double=i > 0) for i, (thin, wide) in reversed(list(enumerate(stages)))
         )
         self.final_res_block = ResnetBlock(2 * dim, dim, time)
         self.final_conv = nn.Conv2d(dim, out_channels, 1)
@@ -279,14 +252,14 @@ class FoundirUnet(nn.Module):
         return x, skips
 
 
-def _down_stage(thin: int, wide: int, time: int, *, heads: Heads, halve: bool) -> nn.ModuleList:
+def _down_stage(thin: int, wide: int, time: int, *, halve: bool) -> nn.ModuleList:
     resize = nn.Conv2d(thin, wide, 4, stride=2, padding=1) if halve else nn.Conv2d(thin, wide, 3, padding=1)
     blocks = (ResnetBlock(thin, thin, time) for _ in range(2))
-    return nn.ModuleList([*blocks, NormedResidual(thin, LinearAttention(thin, heads)), resize])
+    return nn.ModuleList([*blocks, NormedResidual(thin, LinearAttention(thin)), resize])
 
 
-def _up_stage(thin: int, wide: int, time: int, *, heads: Heads, double: bool) -> nn.ModuleList:
+def _up_stage(thin: int, wide: int, time: int, *, double: bool) -> nn.ModuleList:
     conv = nn.Conv2d(wide, thin, 3, padding=1)
     resize = nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), conv) if double else conv
     blocks = (ResnetBlock(wide + thin, wide, time) for _ in range(2))
-    return nn.ModuleList([*blocks, NormedResidual(wide, LinearAttention(wide, heads)), resize])
+    return nn.ModuleList([*blocks, NormedResidual(wide, LinearAttention(wide)), resize])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -7,7 +9,8 @@ from torch import Tensor, nn
 
 from models.base import RestorationBatch, Restorer, StartsFromNoise
 from models.foundir import FoundirConfig, FoundirRestorer, ResidualDiffusion
-from models.foundir_unet import FoundirUnet, Heads, LinearAttention
+from models.foundir_gated import GatedUnet
+from models.foundir_unet import HEAD_WIDTH, HEADS, FoundirUnet, LinearAttention
 from models.noise_field import NoiseField
 from models.precision import make_fast
 
@@ -105,8 +108,9 @@ def test_a_loss_in_decibels_weighs_by_the_ratio_of_errors():
     assert restorer.loss(_batch(lq, gt))["loss"].item() == pytest.approx(-2, abs=1e-3)
 
 
-def test_a_training_that_starts_at_the_input_returns_it_at_first():
-    restorer = _restorer(SMALL.model_copy(update={"starts_at_input": True}))
+@pytest.mark.parametrize("blocks", ["residual", "gated"])
+def test_a_training_that_starts_at_the_input_returns_it_at_first(blocks: str):
+    restorer = _restorer(SMALL.model_copy(update={"starts_at_input": True, "blocks": blocks}))
     lq = torch.rand(1, 3, 16, 24)
 
     with torch.inference_mode():
@@ -140,10 +144,14 @@ def test_training_noise_is_scaled():
     assert seen[0][:, 3:].std().item() == 0
 
 
-@pytest.mark.parametrize("unshuffle", [1, 2])
 @pytest.mark.parametrize("size", [(16, 16), (37, 50), (5, 3)])
-def test_any_size_comes_back_in_range_and_every_weight_learns(unshuffle: int, size: tuple[int, int]):
-    restorer = _restorer(FoundirConfig(dim=8, dim_mults=(1, 2), unshuffle=unshuffle))
+@pytest.mark.parametrize("given", [{}, {"unshuffle": 2}, {"unshuffle": 2, "blocks": "gated"}], ids=str)
+def test_any_size_comes_back_in_range_and_every_weight_learns(given: dict[str, Any], size: tuple[int, int]):
+    """NAFNet's blocks begin as the identity, by scales of zero: these are set first."""
+    restorer = _restorer(FoundirConfig(dim=8, dim_mults=(1, 2), **given))
+    for name, weights in restorer.named_parameters():
+        if name.endswith(("beta", "gamma")):
+            nn.init.ones_(weights)
     lq, gt = torch.rand(2, 2, 3, *size)
 
     restorer.loss(_batch(lq, gt))["loss"].backward()
@@ -171,14 +179,15 @@ def test_a_picture_gives_the_same_result_every_time_and_in_any_batch():
     assert not torch.allclose(alone, other, atol=1e-5)
 
 
-@pytest.mark.parametrize(("heads", "width"), [(4, 32), (2, 5)])
-def test_linear_attention_is_its_definition_with_and_without_gradients(heads: int, width: int):
+def test_linear_attention_is_its_definition_with_and_without_gradients():
     """softmax(q) over channels, softmax(k) over pixels, v over the number of pixels; one head at a time by hand."""
     torch.manual_seed(2)
-    layer, x = LinearAttention(8, Heads(heads, width)), torch.randn(1, 8, 6, 5)
-    q, k, v = layer.to_qkv(x).view(3, heads, width, 30)
-    by_hand = [v[h] / 30 @ k[h].softmax(dim=1).T @ q[h].softmax(dim=0) * width**-0.5 for h in range(heads)]
-    expected = layer.to_out(torch.cat(by_hand).view(1, heads * width, 6, 5))
+    layer, x = LinearAttention(8), torch.randn(1, 8, 6, 5)
+    q, k, v = layer.to_qkv(x).view(3, HEADS, HEAD_WIDTH, 30)
+    by_hand = [
+        v[h] / 30 @ k[h].softmax(dim=1).T @ q[h].softmax(dim=0) * HEAD_WIDTH**-0.5 for h in range(HEADS)
+    ]
+    expected = layer.to_out(torch.cat(by_hand).view(1, HEADS * HEAD_WIDTH, 6, 5))
 
     with_gradients = layer(x)
     with torch.inference_mode():
@@ -219,9 +228,10 @@ def test_a_network_deeper_than_its_padding_is_refused():
         FoundirConfig(dim=12)
 
 
-def test_the_time_reaches_every_stage():
+@pytest.mark.parametrize("unet", [FoundirUnet, GatedUnet])
+def test_the_network_hears_the_time(unet: type[FoundirUnet] | type[GatedUnet]):
     torch.manual_seed(3)
-    network, x = FoundirUnet(dim=8, dim_mults=(1, 2)).eval(), torch.randn(1, 6, 16, 16)
+    network, x = unet(dim=8, dim_mults=(1, 2)).eval(), torch.randn(1, 6, 16, 16)
 
     with torch.inference_mode():
         early, late = (network(x, torch.tensor([time])) for time in (0.05, 993.6))
