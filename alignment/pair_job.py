@@ -39,6 +39,8 @@ _CODE_POWER = 0.45
 """Codes rise about with this power of light: what dimming the ground truth took out of the gain, in codes."""
 _MOST_RUNS = 6
 """Of a job: somebody waits for its progress."""
+_KEPT_FRAMES = 12
+"""Of every ground truth: the nearest frame of a later match may be a few earlier ones."""
 _CONTENT_BLIND = RoundNorms(gradient_ncc=None, gain=None)
 
 
@@ -130,8 +132,8 @@ def run_pair_job(job: PairJob) -> list[PairOutcome]:
     """
     with ExitStack() as stack:
         stack.enter_context(single_threaded())
-        gt = [stack.enter_context(source.open()) for source in job.gt_sources]
-        lq = stack.enter_context(job.lq_source.open())
+        gt = [stack.enter_context(source.open(cached_frames=_KEPT_FRAMES)) for source in job.gt_sources]
+        lq = stack.enter_context(job.lq_source.open(cached_frames=1))
         return [outcome for run in job.runs for outcome in _outcomes(job, run, gt, lq)]
 
 

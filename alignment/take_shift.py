@@ -91,7 +91,11 @@ def sample_shift(
     """
     direction = datum.scales[datum.reference].direction
     samples = []
-    with single_threaded(), reference.source.open() as gt, motion.source.open() as lq:
+    with (
+        single_threaded(),
+        reference.source.open(cached_frames=1) as gt,
+        motion.source.open(cached_frames=1) as lq,
+    ):
         for match in matches:
             first = Picture(gt.read(match.gt.index).rgb(), tone=reference.source.tone)
             second = Picture(lq.read(match.lq.index).rgb(), tone=motion.source.tone)
