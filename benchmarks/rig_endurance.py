@@ -15,7 +15,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ import numpy as np
 import yaml
 
 from rig.client import EngineClient, start_engine
+from rig.errors import EngineError
 from rig.events import ActEnded, AnyEvent, Armed, EngineMode, RigState, TakeFinished
 from rig.profile import find_profile
 from rig.requests import ArmHome, ArmSession, Command, Go, Shutdown, WatchPreview
@@ -32,6 +33,7 @@ from rig.requests import ArmHome, ArmSession, Command, Go, Shutdown, WatchPrevie
 RESULT = Path(__file__).parent / "results" / "rig_endurance.json"
 PREVIEW_HZ = 10.0
 PATIENCE_S = 600.0
+"""A mode, or a next take of a session, that does not come for so long will not come."""
 ROLES = {
     "rig.engine": "engine",
     "rig.sim": "simulator",
@@ -161,11 +163,17 @@ class Watch:
         assert isinstance(armed, Armed)
         self._ended.clear()
         client.request(Go(token=armed.token, word=armed.word))
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._ended, timeout=PATIENCE_S):
-                raise SystemExit(f"{command} does not end")
+        while not self._ended:
+            self._await_progress(command)
         if not self._ended[0].ok:
             raise SystemExit(self._ended[0].message)
+
+    def _await_progress(self, command: Command) -> None:
+        """Wait for the end of an act, or of its next take."""
+        takes = self._takes
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._ended or self._takes > takes, timeout=PATIENCE_S):
+                raise SystemExit(f"{type(command).__name__} does not end; {takes} takes were recorded")
 
 
 @contextmanager
@@ -179,7 +187,8 @@ def watched_engine(folder: Path) -> Iterator[tuple[Watch, EngineClient]]:
         try:
             yield watch, client
         finally:
-            client.request(Shutdown())
+            with suppress(EngineError):  # one that has gone is told of by what waited for it
+                client.request(Shutdown())
 
 
 def summary(looks: list[Look], *, per_session: bool) -> dict[str, Any]:
