@@ -14,7 +14,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -177,8 +177,7 @@ def import_pairs(
     """
     groups = {g: list(files) for g, files in groupby(sorted(listing.pairs), key=lambda pair: pair.group)}
     names = _session_names(options.name, list(groups))
-    left_out = [LeftOut(f"{odd.group}/{odd.name}".strip("/"), odd.why) for odd in listing.odd]
-    sessions, count = [], 0
+    made: dict[str, _Made] = {}
     part = data / SESSIONS_FOLDER / f".{options.name}.importing"
     if not part.exists():  # a refusal leaves no trace
         _require_new(part, names.values())
@@ -186,21 +185,25 @@ def import_pairs(
         _claim(part, names.values(), _Request.of(listing, options), restart=restart)
         for group, files in groups.items():
             session = _Import(listing.root, group, names[group], part, options)
-            taken, problems = session.run(files, executor, progress)
-            left_out += problems
-            count += taken
-            if taken:
-                sessions.append(names[group])
-                add(names[group])
+            made[session.name] = session.run(files, executor, progress)
+            if made[session.name].pairs:
+                add(session.name)
         (part / _REQUEST_FILE).unlink()  # before the notes, which tell what its sessions hold
         clear_folder(part)
+    return _report(listing, made)
+
+
+def _report(listing: PairListing, made: Mapping[str, _Made]) -> ImportReport:
+    left_out = [LeftOut(f"{odd.group}/{odd.name}".strip("/"), odd.why) for odd in listing.odd]
+    left_out += [pair for session in made.values() for pair in session.left_out]
+    sessions = tuple(name for name, session in made.items() if session.pairs)
     if not sessions:
         raise NothingToImportError(
             f"{listing.root}: none of {len(listing.pairs)} pairs could be taken over, the first because "
             f"{left_out[0].why if left_out else 'there are none'}",
             kept="everything as it was",
         )
-    return ImportReport(tuple(sessions), count, tuple(left_out))
+    return ImportReport(sessions, sum(session.pairs for session in made.values()), tuple(left_out))
 
 
 def _claim(part: Path, names: Iterable[str], request: _Request, *, restart: bool) -> None:
@@ -219,11 +222,24 @@ def _claim(part: Path, names: Iterable[str], request: _Request, *, restart: bool
     replace_file(part / _REQUEST_FILE, request.model_dump_json(by_alias=True).encode())
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What became of the pairs of one session."""
+
+    pairs: int
+    left_out: tuple[LeftOut, ...]
+
+    @classmethod
+    def of(cls, outcomes: Collection[Taken | LeftOut]) -> _Made:
+        left_out = tuple(outcome for outcome in outcomes if isinstance(outcome, LeftOut))
+        return cls(len(outcomes) - len(left_out), left_out)
+
+
 class _Import:
     """Makes one session folder, in the import's hidden one until it is whole."""
 
     def __init__(self, root: Path, group: str, name: str, part: Path, options: ImportOptions) -> None:
-        self._root, self._group, self._name, self._options = root, group, name, options
+        self.name, self._root, self._group, self._options = name, root, group, options
         self._final, self._part = part.with_name(name), part / name
         self._notes = part / f"{name}.jsonl"
         worse = degradations_in(group or root.name) if options.degradations is None else options.degradations
@@ -232,21 +248,16 @@ class _Import:
             RoundRecord(number=2, name="lq", role="external", degradations=worse),
         )
 
-    def run(
-        self, files: Sequence[PairFiles], executor: Executor, progress: Advance
-    ) -> tuple[int, list[LeftOut]]:
-        """Take over the pairs that are not yet; returns how many there are now, and which were left out."""
-        published = self._final.exists()  # by the run that was interrupted
-        if published:
-            outcomes = list(self._noted().values())
+    def run(self, files: Sequence[PairFiles], executor: Executor, progress: Advance) -> _Made:
+        """Take over the pairs that are not yet; returns what became of all of them."""
+        if self._final.exists():  # by the run that was interrupted
             progress(len(files))
-        else:
-            outcomes = list(self._outcomes(files, executor, progress))
-        taken = [outcome for outcome in outcomes if isinstance(outcome, Taken)]
-        if taken and not published:
+            return _Made.of(self._noted().values())
+        outcomes = list(self._outcomes(files, executor, progress))
+        if taken := [outcome for outcome in outcomes if isinstance(outcome, Taken)]:
             self._describe(taken)
             self._publish()
-        return len(taken), [outcome for outcome in outcomes if isinstance(outcome, LeftOut)]
+        return _Made.of(outcomes)
 
     def _outcomes(
         self, files: Iterable[PairFiles], executor: Executor, progress: Advance
@@ -292,7 +303,7 @@ class _Import:
         lines = "".join(t.origin.model_dump_json() + "\n" for t in taken)
         replace_file(self._part / ORIGINS_FILE, lines.encode())
         record = SessionRecord(
-            session=self._name,
+            session=self.name,
             scene=self._options.name,
             created_utc_us=time.time_ns() // 1000,
             source="imported",
