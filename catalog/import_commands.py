@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ from catalog.console import Console
 
 if TYPE_CHECKING:
     from catalog.import_pairs import ImportOptions, ImportReport
+    from catalog.store import Catalog
 
 
 DatasetArgument = Annotated[
@@ -75,12 +77,21 @@ def import_pairs(
         open_executor(workers=workers, dask=dask) as executor,
         console.progress("importing", len(listing.pairs)) as advance,
     ):
-        opened.init()
+        if opened.database.state() != "absent":
+            opened.database.require_current()  # else it would be told only behind the first session
         report = imports.import_pairs(
             listing, console.data, options,
-            executor=executor, restart=restart, add=opened.add, progress=advance,
+            executor=executor, restart=restart, add=_adding(opened), progress=advance,
         )  # fmt: skip
     _put_report(console, report)
+
+
+def _adding(opened: Catalog) -> Callable[[str], object]:
+    def add(session: str) -> None:
+        opened.init()
+        opened.add(session)
+
+    return add
 
 
 def _options(name: str, degradations: str | None, audit: Path | None) -> ImportOptions:

@@ -22,6 +22,7 @@ from catalog.audit import AuditPair, AuditRecord, PairMeasurement
 from catalog.bare_png import bare_png
 from catalog.cli import app
 from catalog.cli_options import StoppedError
+from catalog.database import DamagedDatabaseError
 from catalog.evidence import BlurRecord
 from catalog.executors import InlineExecutor
 from catalog.export_files import ExportBusyError, new_file, private_folder
@@ -407,6 +408,27 @@ def test_a_full_disk_leaves_no_pair_out(foundir, data, monkeypatch):
     monkeypatch.undo()
 
     assert take(foundir, data).pairs == 5
+
+
+def test_a_catalog_that_cannot_take_them_is_told_before_anything_is_read(foundir, data):
+    (data / "catalog.db").write_bytes(b"no database at all, but long enough to be looked at " * 4)
+
+    ended = CliRunner().invoke(app, ["import-pairs", str(foundir), "--data", str(data), "--workers", "1"])
+
+    assert isinstance(ended.exception, DamagedDatabaseError)
+    assert not (data / "sessions").exists()
+
+
+def test_an_import_of_nothing_makes_no_catalog(tmp_path, data):
+    put(tmp_path / "set" / "gt" / "a.png", picture(1))
+    put(tmp_path / "set" / "lq" / "a.png", picture(1, size=(30, 16)))
+
+    ended = CliRunner().invoke(
+        app, ["import-pairs", str(tmp_path / "set"), "--data", str(data), "--workers", "1"]
+    )
+
+    assert isinstance(ended.exception, NothingToImportError)
+    assert not (data / "catalog.db").exists()
 
 
 def test_the_command_says_how_an_interrupted_import_goes_on(foundir, data, monkeypatch):
