@@ -48,8 +48,8 @@ def bare_png(content: bytes) -> bytes:
             kept.append(chunk)
         at = end
         if kind == b"IEND":
-            break
-    return b"".join(kept)
+            return b"".join(kept)
+    raise DamagedPngError("the PNG is cut short")
 
 
 def is_bare(path: Path) -> bool:

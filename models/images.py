@@ -136,7 +136,7 @@ def _decode(data: bytes, name: str) -> Pixels:
 
 
 def _is_truncated(data: bytes, kind: str) -> bool:
-    # OpenCV fills what is missing with black or grey instead of failing.
+    # OpenCV would only say that it cannot decode them.
     if kind == "PNG":
         return b"IEND" not in data[-64:]
     if kind == "JPEG":

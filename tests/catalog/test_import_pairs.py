@@ -185,6 +185,19 @@ def test_pairs_that_cannot_be_used_are_left_out_and_named(foundir, data):
     }
 
 
+@pytest.mark.parametrize(("suffix", "channels"), [(".jpg", 3), (".png", 3), (".png", 1)])
+def test_a_picture_whose_end_is_missing_is_left_out(foundir, data, suffix, channels):
+    """A copy that broke off would become training data, grey where the rest should be."""
+    _, encoded = cv2.imencode(suffix, picture(1, size=(240, 160))[..., :channels])
+    for side in ("GT", "LQ"):
+        (foundir / "05Noise" / side / "0001.png").write_bytes(encoded.tobytes()[: -len(encoded) // 4])
+
+    report = take(foundir, data)
+
+    assert report.pairs == 4
+    assert [out.pair for out in report.left_out] == ["05Noise/0001"]
+
+
 def test_a_dataset_without_one_good_pair_leaves_nothing_behind(tmp_path, data):
     for side in ("gt", "lq"):
         (tmp_path / "set" / side).mkdir(parents=True)
@@ -252,7 +265,7 @@ def test_a_png_cut_short_is_refused():
     _, png = cv2.imencode(".png", picture(1))
     whole = png.tobytes()
     assert bare_png(whole) == whole
-    for end in (9, 30, len(whole) - 13):
+    for end in (9, 30, len(whole) - 13, len(whole) - 12):
         with pytest.raises(ValueError, match="PNG"):
             bare_png(whole[:end])
 
