@@ -123,7 +123,7 @@ class SessionRunner:
         self._line_before = account.line
         self._recorder.note("devices", rail=self._rig.rail.identity, settings=account.settings)
         for text in account.warnings:
-            self._recorder.note("warned", text=text)
+            self._recorder.note("warning", text=text)
             self._emit(Warned(t_host_s=self._clock.now(), round=self._record.rounds[0].name, text=text))
 
     def _line_troubles(self) -> dict[str, int]:

@@ -187,7 +187,7 @@ class RigWork:
     def _pass_on(self, order: SessionOrder, recorder: SessionRecorder) -> None:
         """Tell, and keep, what was passed over to make the order."""
         for text in order.warnings:
-            recorder.note("warned", text=text)
+            recorder.note("warning", text=text)
             self._emit(Warned(t_host_s=self.clock.now(), round=order.plan.rounds[0].name, text=text))
 
     def _await_cameras(self) -> None:
