@@ -19,6 +19,10 @@ from models.backbones.nafnet import NAFBlock
 from models.backbones.restormer import padded_to
 from models.foundir_unet import PADDED_TO, TIME_WIDTH, TimeEmbedding
 
+TIME_REACH = 0.1
+"""Adam moves every weight as far, and all those of the time act on the same few numbers, which scale everything: at
+the pace of the others they would jump from step to step."""
+
 
 class GatedUnet(nn.Module):
     """One block for each stage on the way down and up, additive skips; called as `FoundirUnet` is.
@@ -60,7 +64,7 @@ class GatedUnet(nn.Module):
             ``(B, out_channels, H, W)``, not clamped.
         """
         height, width = x.shape[-2:]
-        scale, shift = self.time_mlp(time)[..., None, None].chunk(2, dim=1)
+        scale, shift = (TIME_REACH * self.time_mlp(time))[..., None, None].chunk(2, dim=1)
         x = self.init_conv(padded_to(x, PADDED_TO)) * (scale + 1) + shift
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
