@@ -78,7 +78,7 @@ def foreign_tiles(
     belief = np.where(moved, 1.0, _belief(tiles, expected)) * usable
     around = _average(belief, grid, _BELIEF_REACHES_TILES)
     sure = (moved | _lost(tiles, expected)) & (around > _CONTRADICTED_BELIEF)
-    return _groups(usable & (sure | (around > _FOREIGN_BELIEF)), grid)
+    return _filled(_groups(usable & (sure | (around > _FOREIGN_BELIEF)), grid), grid) & usable
 
 
 def _expected_content(tiles: TileStatistics, usable: Flags, grid: TileGrid, *, tone: ToneCurve) -> _Expected:
@@ -152,3 +152,13 @@ def _groups(flags: Flags, grid: TileGrid) -> Flags:
     large = np.zeros(count, bool)
     large[1:] = stats[1:, cv2.CC_STAT_AREA] >= _LEAST_TILES
     return np.asarray(large[labels].ravel(), np.bool_)
+
+
+def _filled(flags: Flags, grid: TileGrid) -> Flags:
+    """Count what a thing and its rim enclose as part of it: it may look there as the ground truth does."""
+    image = flags.reshape(grid.rows, grid.columns).astype(np.uint8)
+    around = cv2.dilate(image, np.ones((3, 3), np.uint8))
+    count, labels = cv2.connectedComponents(1 - around, connectivity=4)
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    enclosed = np.setdiff1d(np.arange(1, count), border)
+    return flags | np.isin(labels.ravel(), enclosed)

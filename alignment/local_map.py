@@ -10,7 +10,7 @@ import numpy as np
 from alignment.camera_motion import Array
 from alignment.foreign_content import foreign_tiles
 from alignment.photometry import Mask, ToneCurve
-from alignment.robust_fit import Fit, Flags
+from alignment.robust_fit import CHI_SQUARE_MEDIAN, Fit, Flags
 from alignment.tiles import TileGrid, TileStatistics
 
 MEASURABLE_SIGMA_PX = 0.1
@@ -30,7 +30,9 @@ class LocalMap:
     innovation_px: Array
     """``(K, 2)`` dx, dy: how much further the tile moved than the model says."""
     sigma_px: Array
-    """``(K,)`` standard deviation of either component."""
+    """``(K,)`` standard deviation of either component, by how much all tiles disagree with the model."""
+    noise_px: Array
+    """``(K,)`` the same by how much neighbouring tiles disagree: what parallax moves alike is no noise."""
     inlier: Flags
     """``(K,)``: the tile has a say in the model."""
     foreign: Flags
@@ -50,7 +52,7 @@ class LocalMap:
 
     def percentile_px(self, percent: float) -> float | None:
         """Percentile of the leftover shift over tiles that can measure it and are not foreign."""
-        good = self.measured & ~self.foreign & (self.sigma_px < MEASURABLE_SIGMA_PX)
+        good = self.measured & ~self.foreign & (self.noise_px < MEASURABLE_SIGMA_PX)
         return float(np.percentile(self.magnitude_px[good], percent)) if np.any(good) else None
 
     def trust_mask(self, size: tuple[int, int]) -> Mask:
@@ -71,7 +73,9 @@ def local_map(grid: TileGrid, tiles: TileStatistics, fit: Fit, *, tone: ToneCurv
     """Collect what a converged fit leaves of every tile; ``tone`` is the degraded frame's."""
     usable = fit.usable
     trace = np.maximum(np.trace(tiles.information, axis1=1, axis2=2), 1e-12)
-    sigma = np.sqrt(fit.inflation * trace / 2 / np.maximum(np.linalg.det(tiles.information), 1e-24))
+    white = trace / 2 / np.maximum(np.linalg.det(tiles.information), 1e-24)
+    sigma = np.sqrt(fit.inflation * white)
+    noise = min(fit.inflation, _noise_inflation(grid, fit.innovation, white, usable))
     length = np.hypot(*fit.innovation.T)
     moved = (length > np.maximum(_MOVED_PX, _MOVED_SIGMAS * sigma)) & (fit.weight == 0)
     return LocalMap(
@@ -79,7 +83,27 @@ def local_map(grid: TileGrid, tiles: TileStatistics, fit: Fit, *, tone: ToneCurv
         centres_px=grid.centres_px(),
         innovation_px=fit.innovation,
         sigma_px=np.minimum(sigma, 1e3),
+        noise_px=np.minimum(np.sqrt(noise * white), 1e3),
         inlier=fit.weight > 0,
         foreign=foreign_tiles(tiles, usable, usable & moved, grid, tone=tone),
         measured=usable,
     )
+
+
+def _noise_inflation(grid: TileGrid, innovation: Array, variance: Array, usable: Flags) -> float:
+    """Tell how much more neighbouring tiles disagree than white residuals would make them; infinite without any.
+
+    Args:
+        grid: The tiles.
+        innovation: ``(K, 2)`` px.
+        variance: ``(K,)`` px² of either component by white residuals.
+        usable: ``(K,)`` the tiles that were compared.
+    """
+    shape = grid.rows, grid.columns
+    shift, white, good = innovation.reshape(*shape, 2), variance.reshape(shape), usable.reshape(shape)
+    ratios = []
+    for a, b in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
+        apart = np.sum((shift[a] - shift[b]) ** 2, axis=-1) / (white[a] + white[b])
+        ratios.append(apart[good[a] & good[b]])
+    found = np.concatenate(ratios)
+    return float(np.median(found)) / CHI_SQUARE_MEDIAN if found.size else np.inf

@@ -349,6 +349,28 @@ def test_a_degradation_is_not_mistaken_for_a_thing_that_moved(name):
         assert np.mean(found.trust_mask() == 255) >= 0.9
 
 
+def test_what_a_thing_encloses_belongs_to_it():
+    """Inside, over 224 by 160 px, the thing looks as the ground truth does: a table top moved along itself."""
+    whole, pair = make_pair(Shot(mover=(128, 64, 384, 320))), make_pair(Shot())
+    inside = np.s_[144:304, 208:432]
+    whole.lq[inside] = pair.lq[inside]
+
+    found = register_pair(whole)
+
+    assert np.mean(found.trust_mask()[inside] == 0) == 1
+
+
+def test_parallax_of_half_the_picture_is_not_taken_for_noise_of_the_tiles():
+    """Rows lie 0, 1 and 2 px further, 44 % of them 0: how tiles disagree no longer tells how well each is known."""
+    pair = make_pair(Shot(), motion=np.eye(3))
+    for top, shift_px in ((210, 1), (300, 2), (390, 1)):
+        pair.lq[top : top + 90] = np.roll(pair.lq[top : top + 90], shift_px, axis=1)
+
+    found = register_pair(pair, models=("rotation",))
+
+    assert found.local_p90_px > GateThresholds().local_px
+
+
 def test_a_mask_keeps_out_what_is_known_to_differ():
     """A thing over 46 % of the frame, known beforehand: the rest decides."""
     mover = (60, 60, 440, 320)
