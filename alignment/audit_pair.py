@@ -196,10 +196,10 @@ def parallax_verdict(leftover: LocalMap) -> ParallaxVerdict:
     Parallax shifts near things along one line, the direction in which the camera moved; moving things go
     anywhere and show what the ground truth does not.
     """
-    clear = leftover.measured & (leftover.noise_px < MEASURABLE_SIGMA_PX)
+    clear = leftover.measured & (leftover.sigma_px < MEASURABLE_SIGMA_PX)
     if np.count_nonzero(clear) < _LEAST_TILES:
         return "unknown"
-    out = clear & (leftover.magnitude_px > np.maximum(_MOVED_PX, _MOVED_SIGMAS * leftover.noise_px))
+    out = clear & (leftover.magnitude_px > np.maximum(_MOVED_PX, _MOVED_SIGMAS * leftover.sigma_px))
     same_content = out & ~leftover.foreign
     if np.count_nonzero(out) < _MOVED_SHARE * np.count_nonzero(clear):
         return "none"
@@ -215,7 +215,7 @@ def _collinear(shifts_px: Array) -> bool:
 
 def local_shifts(leftover: LocalMap, size: tuple[int, int]) -> tuple[LocalShift, ...]:
     """Gather the tiles' leftover shifts over a coarse grid: the median of each part that three tiles measure."""
-    clear = leftover.measured & (leftover.noise_px < MEASURABLE_SIGMA_PX)
+    clear = leftover.measured & (leftover.sigma_px < MEASURABLE_SIGMA_PX)
     cells = np.minimum(
         (leftover.centres_px / np.array(size) * (_MAP_COLUMNS, _MAP_ROWS)).astype(int),
         (_MAP_COLUMNS - 1, _MAP_ROWS - 1),

@@ -30,9 +30,8 @@ class LocalMap:
     innovation_px: Array
     """``(K, 2)`` dx, dy: how much further the tile moved than the model says."""
     sigma_px: Array
-    """``(K,)`` standard deviation of either component, by how much all tiles disagree with the model."""
-    noise_px: Array
-    """``(K,)`` the same by how much neighbouring tiles disagree: what parallax moves alike is no noise."""
+    """``(K,)`` standard deviation of either component, by how much neighbours disagree: what parallax moves alike is no
+    noise."""
     inlier: Flags
     """``(K,)``: the tile has a say in the model."""
     foreign: Flags
@@ -52,7 +51,7 @@ class LocalMap:
 
     def percentile_px(self, percent: float) -> float | None:
         """Percentile of the leftover shift over tiles that can measure it and are not foreign."""
-        good = self.measured & ~self.foreign & (self.noise_px < MEASURABLE_SIGMA_PX)
+        good = self.measured & ~self.foreign & (self.sigma_px < MEASURABLE_SIGMA_PX)
         return float(np.percentile(self.magnitude_px[good], percent)) if np.any(good) else None
 
     def trust_mask(self, size: tuple[int, int]) -> Mask:
@@ -74,8 +73,7 @@ def local_map(grid: TileGrid, tiles: TileStatistics, fit: Fit, *, tone: ToneCurv
     usable = fit.usable
     trace = np.maximum(np.trace(tiles.information, axis1=1, axis2=2), 1e-12)
     white = trace / 2 / np.maximum(np.linalg.det(tiles.information), 1e-24)
-    sigma = np.sqrt(fit.inflation * white)
-    noise = min(fit.inflation, _noise_inflation(grid, fit.innovation, white, usable))
+    sigma = np.sqrt(min(fit.inflation, _noise_inflation(grid, fit.innovation, white, usable)) * white)
     length = np.hypot(*fit.innovation.T)
     moved = (length > np.maximum(_MOVED_PX, _MOVED_SIGMAS * sigma)) & (fit.weight == 0)
     return LocalMap(
@@ -83,7 +81,6 @@ def local_map(grid: TileGrid, tiles: TileStatistics, fit: Fit, *, tone: ToneCurv
         centres_px=grid.centres_px(),
         innovation_px=fit.innovation,
         sigma_px=np.minimum(sigma, 1e3),
-        noise_px=np.minimum(np.sqrt(noise * white), 1e3),
         inlier=fit.weight > 0,
         foreign=foreign_tiles(tiles, usable, usable & moved, grid, tone=tone),
         measured=usable,

@@ -346,7 +346,7 @@ def _against_targets(task: PairTask, found: Registration) -> float | None:
 def depth_correlation(found: Registration, depths: SceneDepths | None) -> float:
     """Tell how much the leftover shift follows the depth of the scene, 0..1."""
     rest = found.leftover
-    good = rest.measured & (rest.noise_px < MEASURABLE_SIGMA_PX)
+    good = rest.measured & (rest.sigma_px < MEASURABLE_SIGMA_PX)
     if depths is None or good.sum() < 10:
         return 0.0
     disparity = depths.at(rest.centres_px[good])

@@ -244,7 +244,6 @@ def leftover(shifts_px, *, foreign=0, sigma_px=0.02):
         centres_px=np.zeros((100, 2)),
         innovation_px=innovation,
         sigma_px=np.full(100, sigma_px),
-        noise_px=np.full(100, sigma_px),
         inlier=np.ones(100, bool),
         foreign=np.arange(100) < foreign,
         measured=np.ones(100, bool),

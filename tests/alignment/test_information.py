@@ -85,8 +85,8 @@ def test_the_covariance_is_the_scatter_of_repeated_estimates(model):
 
 
 def leftover(innovation_px, sigma_px=0.05):
-    every, sigma = np.ones(300, bool), np.full(300, sigma_px)
-    return LocalMap(GRID, GRID.centres_px(), innovation_px, sigma, sigma, every, ~every, every)
+    every = np.ones(300, bool)
+    return LocalMap(GRID, GRID.centres_px(), innovation_px, np.full(300, sigma_px), every, ~every, every)
 
 
 def test_misfit_that_neighbours_share_is_seen_in_the_noise():
