@@ -21,11 +21,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from catalog.yaml_document import Document
@@ -55,7 +55,8 @@ class FoundirConfig(Document):
     unshuffle: int = Field(default=1, ge=1, le=4)
     """Side of the blocks of pixels that the network sees as one position."""
     blocks: Literal["residual", "gated"] = "residual"
-    """What the U-net is made of: the published blocks, or NAFNet's, which learn mixed degradations in few steps."""
+    """What the U-net is made of: the published blocks, or NAFNet's, which learn mixed degradations in few steps but are
+    not told the time, so they serve a sampler of one call."""
     loss: PixelLoss = "l1"
     """How the residual is compared; officially l1. ``psnr`` weighs faint residuals and strong ones alike, which is
     what a short training of mixed degradations needs."""
@@ -75,6 +76,12 @@ class FoundirConfig(Document):
         if len(mults) > 5 or not 1 <= min(mults) <= max(mults) <= 64:
             raise ValueError("needs one to five whole numbers from 1 to 64")
         return mults
+
+    @model_validator(mode="after")
+    def _tells_the_time(self) -> Self:
+        if self.blocks == "gated" and (self.sampling_steps, self.training_times) != (1, "sampled"):
+            raise ValueError("blocks: gated needs sampling_steps: 1 and training_times: sampled")
+        return self
 
 
 class ResidualDiffusion(nn.Module):

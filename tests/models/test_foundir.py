@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from models.base import RestorationBatch, Restorer, StartsFromNoise
 from models.foundir import FoundirConfig, FoundirRestorer, ResidualDiffusion
-from models.foundir_gated import GatedUnet
 from models.foundir_unet import HEAD_WIDTH, HEADS, FoundirUnet, LinearAttention
 from models.noise_field import NoiseField
 from models.precision import make_fast
 
 SMALL = FoundirConfig(dim=8, dim_mults=(1, 2))
+GATED: dict[str, Any] = {"blocks": "gated", "sampling_steps": 1, "training_times": "sampled"}
 
 
 def _restorer(config: FoundirConfig = SMALL) -> FoundirRestorer:
@@ -108,9 +108,9 @@ def test_a_loss_in_decibels_weighs_by_the_ratio_of_errors():
     assert restorer.loss(_batch(lq, gt))["loss"].item() == pytest.approx(-2, abs=1e-3)
 
 
-@pytest.mark.parametrize("blocks", ["residual", "gated"])
-def test_a_training_that_starts_at_the_input_returns_it_at_first(blocks: str):
-    restorer = _restorer(SMALL.model_copy(update={"starts_at_input": True, "blocks": blocks}))
+@pytest.mark.parametrize("given", [{}, GATED], ids=["residual", "gated"])
+def test_a_training_that_starts_at_the_input_returns_it_at_first(given: dict[str, Any]):
+    restorer = _restorer(SMALL.model_copy(update={"starts_at_input": True, **given}))
     lq = torch.rand(1, 3, 16, 24)
 
     with torch.inference_mode():
@@ -145,7 +145,7 @@ def test_training_noise_is_scaled():
 
 
 @pytest.mark.parametrize("size", [(16, 16), (37, 50), (5, 3)])
-@pytest.mark.parametrize("given", [{}, {"unshuffle": 2}, {"unshuffle": 2, "blocks": "gated"}], ids=str)
+@pytest.mark.parametrize("given", [{}, {"unshuffle": 2}, {"unshuffle": 2, **GATED}], ids=str)
 def test_any_size_comes_back_in_range_and_every_weight_learns(given: dict[str, Any], size: tuple[int, int]):
     """NAFNet's blocks begin as the identity, by scales of zero: these are set first."""
     restorer = _restorer(FoundirConfig(dim=8, dim_mults=(1, 2), **given))
@@ -228,10 +228,16 @@ def test_a_network_deeper_than_its_padding_is_refused():
         FoundirConfig(dim=12)
 
 
-@pytest.mark.parametrize("unet", [FoundirUnet, GatedUnet])
-def test_the_network_hears_the_time(unet: type[FoundirUnet] | type[GatedUnet]):
+def test_a_network_that_is_not_told_the_time_serves_one_call():
+    with pytest.raises(ValidationError, match="sampling_steps: 1 and training_times: sampled"):
+        FoundirConfig(blocks="gated", training_times="sampled")
+    with pytest.raises(ValidationError, match="sampling_steps: 1 and training_times: sampled"):
+        FoundirConfig(blocks="gated", sampling_steps=1)
+
+
+def test_the_time_reaches_every_stage():
     torch.manual_seed(3)
-    network, x = unet(dim=8, dim_mults=(1, 2)).eval(), torch.randn(1, 6, 16, 16)
+    network, x = FoundirUnet(dim=8, dim_mults=(1, 2)).eval(), torch.randn(1, 6, 16, 16)
 
     with torch.inference_mode():
         early, late = (network(x, torch.tensor([time])) for time in (0.05, 993.6))
