@@ -184,6 +184,35 @@ def position_gap(
     return _robust_slope(design, along, 1 / np.maximum(rest.sigma_px[good], 1e-3))
 
 
+def seen_parallax_px(
+    found: Registration, depths: SceneDepths | None, *, direction: Array, readout_gap_mm: float = 0.0
+) -> float:
+    """Parallax between near and far that a registered pair shows beyond two standard deviations; 0 where none is known.
+
+    Whatever told the frames' positions may be wrong; what they show is not. Turns, breathing and what else the
+    registration's model can do are no parallax, however they go with the depths of the scene.
+
+    Args:
+        found: The pair as registered.
+        depths: Disparity of the scene's tiles; None where it is not known.
+        direction: Unit vector of picture motion for growing positions, ``(2,)``.
+        readout_gap_mm: As for `position_gap`.
+    """
+    rest = found.leftover
+    good = rest.measured & ~rest.foreign
+    if depths is None or good.sum() < _LEAST_TILES:
+        return 0.0
+    centres = rest.centres_px[good]
+    disparity = depths.at(centres)
+    sheared = readout_gap_mm * row_share(centres, found.size[1]) * disparity
+    along = rest.innovation_px[good] @ direction - sheared
+    across = np.array([-direction[1], direction[0]])
+    absorbed = centres @ np.column_stack([direction, across]) / 1000  # by the model, whichever it is
+    design = np.column_stack([disparity, np.ones(len(along)), absorbed])
+    gap = _robust_slope(design, along, 1 / np.maximum(rest.sigma_px[good], 1e-3))
+    return 0.0 if gap is None else max(abs(gap[0]) - 2 * gap[1], 0.0) * depths.spread_px_per_mm
+
+
 def _robust_slope(design: Array, values: Array, weight: Array) -> tuple[float, float] | None:
     """Fit ``values`` by the columns of ``design`` with Tukey weights; return the first coefficient and its sigma."""
     robust = np.ones_like(values)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from alignment.camera_motion import gap_over_rows_mm, map_points
 from alignment.datum import mean_shift
 from alignment.decode import FrameReader
-from alignment.depth import SceneDepths
+from alignment.depth import SceneDepths, seen_parallax_px
 from alignment.errors import NoCommonStructureError, NoOverlapError
 from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair, needs_registration
 from alignment.local_map import MEASURABLE_SIGMA_PX
@@ -83,6 +83,8 @@ class PairJob:
     runs: tuple[tuple[PairTask, ...], ...]
     focal_px: float
     depths: SceneDepths | None
+    direction: Array
+    """Unit vector of picture motion for growing positions, ``(2,)``."""
     thresholds: GateThresholds
 
 
@@ -286,8 +288,10 @@ def _cut(mask: NDArray[np.uint8], crop: tuple[int, int, int, int]) -> NDArray[np
 
 
 def _measure(job: PairJob, task: PairTask, found: Registration) -> PairMeasurements:
+    seen_px = seen_parallax_px(found, job.depths, direction=job.direction, readout_gap_mm=task.readout_gap_mm)
     return replace(
         measurements(found, like=task.before),
+        parallax_px=max(task.before.parallax_px, seen_px),
         kinematics_px=_against_targets(task, found),
         depth_correlation=depth_correlation(found, job.depths),
     )

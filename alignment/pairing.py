@@ -316,14 +316,16 @@ class _Session:
             runs=tuple(tuple(tasks[i : i + size]) for i in range(0, len(tasks), size)),
             focal_px=focal_px,
             depths=depths,
+            direction=self._direction(),
             thresholds=self.options.thresholds,
         )
 
     def _shear_px_per_mm(self, depths: SceneDepths | None, height: int) -> Array:
         """Shear of the picture from its first row to its last per mm of way between them, ``(2,)``."""
-        if depths is None or self.datum is None:
-            return np.zeros(2)
-        return depths.shear_px_per_mm(height) * self.datum.scales[self.datum.reference].direction
+        return np.zeros(2) if depths is None else depths.shear_px_per_mm(height) * self._direction()
+
+    def _direction(self) -> Array:
+        return np.zeros(2) if self.datum is None else self.datum.scales[self.datum.reference].direction
 
     def _finish(
         self, whole: PairJob, key: str, running: Sequence[Future[list[PairOutcome]]], share: float

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.camera_motion import map_points
-from alignment.depth import SceneDepths
+from alignment.depth import SceneDepths, seen_parallax_px
 from alignment.errors import AlignmentError
 from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair, needs_registration
 from alignment.pair_job import depth_correlation
@@ -65,6 +65,8 @@ BOARD_STEP_MM = 5.0
 _MASKED = 0.9
 """Share of a thing that its mask must cover."""
 _LIMITS = GateThresholds()
+_ALONG_THE_RAIL = np.array([-1.0, 0.0])
+"""How the picture moves for growing positions."""
 _PLACE = frozenset({"position_gap", "parallax", "inconsistent", "low_information"})
 _PERSON = frozenset({"moving_object", "marker_occluded", "marker_lost"})
 _CONTENT = frozenset({
@@ -316,6 +318,7 @@ def _measured(
     seen_px = board_shift_px + TRACK_SIGMA_PX * rng.standard_normal(board_shift_px.shape)
     return found, replace(
         measurements(found, like=before),
+        parallax_px=max(before.parallax_px, seen_parallax_px(found, depths, direction=_ALONG_THE_RAIL)),
         kinematics_px=_against_boards(pair, found, seen_px) if case.boards else None,
         depth_correlation=depth_correlation(found, depths),
     )

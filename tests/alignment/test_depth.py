@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from alignment.depth import (
     StereoPair,
     measure_depths,
     position_gap,
+    seen_parallax_px,
     stereo_baselines,
 )
 from alignment.photometry import standard_tone_curve
@@ -87,6 +89,30 @@ def test_a_turn_of_the_camera_is_no_move_along_the_rail(
     assert gap is not None
     assert gap[0] == pytest.approx(gap_mm, abs=0.25)
     assert gap[1] < 0.2
+
+
+@pytest.mark.parametrize("models", [("rotation",), ("homography",)])
+def test_parallax_is_seen_whatever_told_the_positions(film_kit, small_world, depths, models):
+    """2 mm are 0.375 px between near and far; what is told keeps two standard deviations below."""
+    gt, camera = picture(film_kit, small_world, 3.0, seed=7), Pinhole(500.0, 512, 320)
+    lq = picture(film_kit, small_world, 5.0, seed=8, angles_px=(0.5, -0.2))
+
+    found = register(gt, lq, camera=camera, initial=np.eye(3), models=models)
+
+    assert 0.2 < seen_parallax_px(found, depths, direction=LEFTWARD) < 0.42
+    assert seen_parallax_px(found, None, direction=LEFTWARD) == 0
+
+
+def test_a_turned_and_breathing_camera_shows_no_parallax(film_kit, small_world, depths):
+    """The picture grows by 0.5 %: 1.3 px at the sides, where near things stand."""
+    gt = picture(film_kit, small_world, 3.0, seed=7)
+    level = picture(film_kit, small_world, 3.0, seed=8, angles_px=(0.5, -0.2)).rgb
+    grown = cv2.warpAffine(
+        level, np.array([[1.005, 0, -0.005 * 255.5], [0, 1.005, -0.005 * 159.5]]), (512, 320)
+    )
+    found = register(gt, Picture(grown, tone=TONE), camera=Pinhole(500.0, 512, 320), initial=np.eye(3))
+
+    assert seen_parallax_px(found, depths, direction=LEFTWARD) < 0.05
 
 
 READ_MM = 4.0

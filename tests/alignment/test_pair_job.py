@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from alignment.gates import GateThresholds
 from alignment.pair_job import PairJob, shared_out
@@ -18,6 +21,7 @@ def a_round(runs: int) -> PairJob:
         runs=((),) * runs,
         focal_px=1.0,
         depths=None,
+        direction=np.zeros(2),
         thresholds=GateThresholds(),
     )
 
@@ -46,7 +50,7 @@ def test_for_any_number_of_workers_the_work_is_cut_as_finely_as_it_can_be():
 
 def test_runs_stay_in_their_order():
     tasks = [f"run {number}" for number in range(30)]
-    whole = PairJob(Path(), (), None, (), tuple(tasks), 1.0, None, GateThresholds())  # type: ignore[arg-type]
+    whole = replace(a_round(0), runs=tuple(tasks))
 
     (jobs,) = shared_out([whole], workers=2)
 
