@@ -15,6 +15,8 @@ from alignment.tiles import TileGrid, TileStatistics
 
 MEASURABLE_SIGMA_PX = 0.1
 """A tile counts in the local percentiles if its own shift is known better than this."""
+_LEAST_INFLATION = 1e-6
+"""Pictures without noise leave nothing, and nothing is known without end."""
 _MOVED_PX = 0.5
 _MOVED_SIGMAS = 4.0
 """A tile moved on its own if it is out by both of these and has no say in the model."""
@@ -103,4 +105,4 @@ def _noise_inflation(grid: TileGrid, innovation: Array, variance: Array, usable:
         apart = np.sum((shift[a] - shift[b]) ** 2, axis=-1) / (white[a] + white[b])
         ratios.append(apart[good[a] & good[b]])
     found = np.concatenate(ratios)
-    return float(np.median(found)) / CHI_SQUARE_MEDIAN if found.size else np.inf
+    return max(float(np.median(found)) / CHI_SQUARE_MEDIAN, _LEAST_INFLATION) if found.size else np.inf
