@@ -175,14 +175,13 @@ def visible(track: TargetTrack) -> NDArray[np.bool_]:
 
 
 def _best_target(tracks: ReferenceTracks) -> int:
+    """Choose, among those that are in view longest, one of known scale, and the one that moves most."""
     if not tracks.targets:
         raise NoMotionError("no target to measure positions by")
-    scores = [
-        (int(track.found.sum()), float(np.median(target.px_per_mm)) if target.px_per_mm else 1.0)
-        for target, track in zip(tracks.targets, tracks.tracks, strict=True)
-    ]
-    most = max(found for found, _ in scores)
-    return max((i for i, (found, _) in enumerate(scores) if found >= 0.95 * most), key=lambda i: scores[i][1])
+    found = [int(track.found.sum()) for track in tracks.tracks]
+    scales = [float(np.median(t.px_per_mm)) if t.px_per_mm else 0.0 for t in tracks.targets]
+    longest = [i for i, count in enumerate(found) if count >= 0.95 * max(found)]
+    return max(longest, key=lambda i: scales[i])
 
 
 def _first_scale(anchors: Array, px_per_mm: float) -> _TargetScale:

@@ -156,12 +156,13 @@ class Judge:
         return found
 
     def _limit_mm(self, error: Displacement) -> float:
-        limits = self._limits
-        turn_px = 0.0 if error.turn_is_known else np.radians(self._gates.turn_deg) * self._focal_px
+        limits, turn_is_known = self._limits, error.turn_is_known
         if self._is_compared or error is not self._travel:
             least_mm = max(limits.travel_mm, limits.sure_sigmas * error.sigma_mm)
         else:
             least_mm = limits.travel_mm + limits.alone_sigmas * error.sigma_mm
+            turn_is_known = turn_is_known and self._scales.tell_turns
+        turn_px = 0.0 if turn_is_known else np.radians(self._gates.turn_deg) * self._focal_px
         return float(least_mm + turn_px / self._reference.datum.px_per_mm)
 
     def _turn_deg(self, error: Displacement) -> float:

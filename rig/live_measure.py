@@ -121,6 +121,8 @@ class TargetScales:
     """``(T, 2)`` unit vectors for growing positions."""
     px_per_mm: Array
     """``(T,)``."""
+    told: int
+    """How many are boards that tell their scale themselves."""
 
     @classmethod
     def of(cls, tracks: ReferenceTracks, datum: Datum) -> TargetScales:
@@ -128,7 +130,13 @@ class TargetScales:
         own = [np.median(t.px_per_mm) if t.px_per_mm else np.nan for t in tracks.targets]
         fitted = np.array([s.px_per_mm for s in datum.scales])
         scales = np.where(np.isfinite(own), own, fitted)
-        return cls(np.array([s.direction for s in datum.scales]), np.asarray(scales, np.float64))
+        directions = np.array([s.direction for s in datum.scales])
+        return cls(directions, np.asarray(scales, np.float64), int(np.isfinite(own).sum()))
+
+    @property
+    def tell_turns(self) -> bool:
+        """Whether a turn in the very take that gave the scales shows: not where one board gave those of all others."""
+        return self.told != 1
 
     def displacement(self, first: Rest, second: Rest) -> Displacement | None:
         """Solve for travel, and for a turn where targets at two depths tell it; None where none is in both.

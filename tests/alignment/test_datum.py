@@ -37,6 +37,17 @@ def test_positions_are_mm_of_the_nearest_board_from_where_the_camera_stood():
     assert found.position_mm == pytest.approx(RAIL_MM, abs=1e-6)
 
 
+def test_a_board_that_tells_its_scale_comes_before_a_nearer_one_that_does_not():
+    near, far = track(0.6, (200, 100)), track(0.4, (500, 90))
+    targets = [Target("markers", px_per_mm=[]), Target("markers", px_per_mm=[0.4])]
+
+    datum = Datum.of(ReferenceTracks(targets, [near, far], standard_tone_curve("srgb")))
+
+    assert datum.metric
+    assert [s.px_per_mm for s in datum.scales] == pytest.approx([0.6, 0.4])
+    assert datum.reference == 1
+
+
 def test_a_board_out_of_view_leaves_the_datum_where_it_was():
     near, far = track(0.6, (200, 100)), track(0.4, (500, 90))
     datum = Datum.of(reference(near, far))

@@ -27,7 +27,7 @@ def test_what_should_be_small(value: float, verdict: Verdict):
 
 def test_a_target_taken_for_something_else_is_outvoted_and_the_scatter_of_the_others_counts():
     """Five windows at two depths, 4 mm of way; one jumped by 6 px. The others are off by 0.05 px and claim 0.005."""
-    scales = TargetScales(np.tile([-1.0, 0.0], (5, 1)), np.array([0.30, 0.30, 0.15, 0.15, 0.30]))
+    scales = TargetScales(np.tile([-1.0, 0.0], (5, 1)), np.array([0.30, 0.30, 0.15, 0.15, 0.30]), told=0)
     off_px = np.array([0.05, -0.05, 0.05, -0.05, 6.0])
     start = Rest(np.zeros((5, 2)), np.full(5, 0.005), 0.0, 0, turn_px=10.0)
     end_px = np.column_stack([-(scales.px_per_mm * 4.0 + off_px), np.zeros(5)])
@@ -40,6 +40,14 @@ def test_a_target_taken_for_something_else_is_outvoted_and_the_scatter_of_the_ot
     assert (
         0.2 < found.sigma_mm < 1.0
     )  # 0.05 px with a scale of 0.3 less 0.15 px/mm, two windows each: 0.33 mm
+
+
+@pytest.mark.parametrize(("told", "tells"), [(0, True), (1, False), (2, True)])
+def test_a_turn_does_not_show_where_one_board_gave_the_scales_of_all(told: int, tells: bool):
+    """It moved the board while the others were measured by it, so all agree with each other."""
+    scales = TargetScales(np.tile([-1.0, 0.0], (3, 1)), np.array([0.3, 0.2, 0.15]), told)
+
+    assert scales.tell_turns is tells
 
 
 def test_two_rests_together_are_weighed_by_how_sure_each_is():
