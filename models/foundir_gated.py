@@ -1,10 +1,10 @@
 """A small U-net for FoundIR's residual diffusion, of NAFNet's blocks.
 
-In minutes on a CPU the published U-net (`models.foundir_unet`) does not learn to remove noise, and half of each of its
-steps goes into attention. NAFNet's blocks begin as the identity and gate where those normalise. Luo et al. put them into
-a diffusion that restores before us (Refusion, CVPR Workshops 2023), and tell them the time. This network is not told: it
-serves one call, whose time is always the same, and a layer whose input never changes only makes a training restless (its
-scale ran to 0.9 in 1,500 steps, and noise stayed in the pictures).
+In minutes on a CPU the published U-net (`models.foundir_unet`) does not learn to remove noise, and half of each step
+goes into its attention. NAFNet's blocks begin as the identity and gate where those normalise. Luo et al. put them into
+a diffusion that restores before us (Refusion, CVPR Workshops 2023), and tell them the time. This network is not told:
+it serves one call, whose time is always the same, and a layer whose input never changes only makes a training restless
+(its scale ran to 0.9 in 1,500 steps, and noise stayed in the pictures).
 
 Convention: tensors are ``(B, C, H, W)``.
 """
