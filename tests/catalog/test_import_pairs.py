@@ -446,7 +446,7 @@ def test_an_import_of_nothing_makes_no_catalog(tmp_path, data):
 
 def test_the_command_says_how_an_interrupted_import_goes_on(foundir, data, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["catalog", "import-pairs", str(foundir), "--restart"])
-    monkeypatch.setattr("catalog.import_pairs.take_over", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("catalog.import_pairs.take_over", lambda _: os.kill(os.getpid(), signal.SIGTERM))
 
     ended = CliRunner().invoke(app, ["import-pairs", str(foundir), "--data", str(data), "--workers", "1"])
 
