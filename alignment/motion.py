@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -176,25 +176,26 @@ def measure_motion(
         measured = datum.positions(tracks, time_s=source.time_s, readout_mm=readout_mm)
     added = (correction or PositionCorrection.none()).at(measured.position_mm)
     track = replace(measured, position_mm=measured.position_mm + added)
-    shift_mm = float(np.mean(added))
-    if source.stops_mm is not None:
-        cruise = stop_positions(track, stops_mm=source.stops_mm, time_s=source.time_s)
-        record = _record_of_stops(source, track, cruise, datum=datum, kind=kind, thresholds=thresholds)
-        record = record.model_copy(update={"datum_shift_mm": shift_mm})
-        return TakeMotion(source, record, tuple(tracks), track, None, cruise)
     scale_mm = FIT_SCALE_PX / datum.px_per_mm
-    fit = fit_kinematics(track, fit_scale_mm=scale_mm)
-    cruise = cruise_positions(
+    fit = None if source.stops_mm is not None else fit_kinematics(track, fit_scale_mm=scale_mm)
+    cruise = _placed(source, track, fit)
+    clock = _clock(source, fit, scale_mm) if tie_clock and fit is not None else None
+    record = _record(source, track, fit, cruise, datum=datum, kind=kind, thresholds=thresholds)
+    record = _with_clock(record, clock, source).model_copy(update={"datum_shift_mm": float(np.mean(added))})
+    return TakeMotion(source, record, tuple(tracks), track, fit, cruise)
+
+
+def _placed(source: TakeSource, track: Track, fit: MotionFit | None) -> CruisePositions:
+    """Place the frames in uniform motion, or the stills of a take that stopped for each."""
+    if fit is None:
+        return stop_positions(track, stops_mm=source.course, time_s=source.time_s)
+    return cruise_positions(
         track,
         fit,
         frame_index=np.arange(len(source.time_s)),
         time_s=source.time_s,
         frame_s=source.frame_s,
     )
-    clock = _clock(source, fit, scale_mm) if tie_clock else None
-    record = _record(source, track, fit, cruise, datum=datum, kind=kind, thresholds=thresholds)
-    record = _with_clock(record, clock, source).model_copy(update={"datum_shift_mm": shift_mm})
-    return TakeMotion(source, record, tuple(tracks), track, fit, cruise)
 
 
 def _clock(source: TakeSource, fit: MotionFit, scale_mm: float) -> ClockMatch | None:
@@ -218,43 +219,49 @@ def _rail_track(source: TakeSource) -> Track | None:
 def _record(
     source: TakeSource,
     track: Track,
-    fit: MotionFit,
+    fit: MotionFit | None,
     cruise: CruisePositions,
     *,
     datum: Datum,
     kind: Kind,
     thresholds: GateThresholds,
 ) -> RoundMotion:
-    """Report a motion as the tracks alone tell it."""
-    k = fit.kinematics
+    """Report a motion as the tracks alone tell it; stills taken at standstill have no speed, but a place."""
     shaken = _shaking(source, track, cruise, datum=datum, thresholds=thresholds)
     reasons = _reasons(source, track, fit, shaken, datum=datum, kind=kind, thresholds=thresholds)
-    begin, end = fit.cruise(source.frame_s)
-    return RoundMotion(
-        round=source.round.name,
-        take=source.take,
-        camera=source.camera_name,
-        verdict="rejected" if reasons else "used",
-        reasons=reasons,
-        evidence=(kind,),
-        profile=k.profile,
-        phases=MotionPhases(start_s=k.start_s, cruise_start_s=begin, cruise_end_s=end, stop_s=k.stop_s),
-        velocity_mm_s=k.velocity_mm_s,
-        velocity_sigma_mm_s=fit.velocity_sigma_mm_s,
-        acceleration_mm_s2=k.acceleration_mm_s2,
-        commanded_velocity_mm_s=source.round.sweep.velocity_mm_s if source.round.sweep else None,
-        residual_sd_px=cruise.residual_sd_mm * datum.px_per_mm,
-        shaken_sd_px=shaken.sd_mm * datum.px_per_mm,
-        autocorrelation=shaken.autocorrelation,
-        sigma_measurement_mm=cruise.sigma_measurement_mm,
-        sigma_jitter_mm=cruise.sigma_jitter_mm,
-        clock_offset_s=None,
-        frames=len(source.time_s),
-        frames_tracked=len(track.time_s),
-        time_s=_rounded(track.time_s),
-        position_mm=_rounded(track.position_mm),
-        residual_px=_rounded(fit.residual_mm * datum.px_per_mm),
+    off_mm = track.position_mm - cruise.position_mm[track.frame_index] if fit is None else fit.residual_mm
+    measured = {
+        "verdict": "rejected" if reasons else "used",
+        "reasons": reasons,
+        "evidence": (kind, "telemetry") if fit is None else (kind,),
+        "residual_sd_px": cruise.residual_sd_mm * datum.px_per_mm,
+        "shaken_sd_px": shaken.sd_mm * datum.px_per_mm,
+        "autocorrelation": shaken.autocorrelation,
+        "sigma_measurement_mm": cruise.sigma_measurement_mm,
+        "sigma_jitter_mm": cruise.sigma_jitter_mm,
+        "frames_tracked": len(track.time_s),
+        "time_s": _rounded(track.time_s),
+        "position_mm": _rounded(track.position_mm),
+        "residual_px": _rounded(off_mm * datum.px_per_mm),
+    }
+    unmeasured = _unmeasured(
+        source.round.name, take=source.take, camera=source.camera_name, frames=len(source.time_s)
     )
+    return unmeasured.model_copy(update=measured if fit is None else measured | _phases(source, fit))
+
+
+def _phases(source: TakeSource, fit: MotionFit) -> dict[str, object]:
+    """What a fitted motion adds to a round's record."""
+    k, sweep = fit.kinematics, source.round.sweep
+    begin, end = fit.cruise(source.frame_s)
+    return {
+        "profile": k.profile,
+        "phases": MotionPhases(start_s=k.start_s, cruise_start_s=begin, cruise_end_s=end, stop_s=k.stop_s),
+        "velocity_mm_s": k.velocity_mm_s,
+        "velocity_sigma_mm_s": fit.velocity_sigma_mm_s,
+        "acceleration_mm_s2": k.acceleration_mm_s2,
+        "commanded_velocity_mm_s": None if sweep is None else sweep.velocity_mm_s,
+    }
 
 
 def _with_clock(record: RoundMotion, clock: ClockMatch | None, source: TakeSource) -> RoundMotion:
@@ -274,7 +281,7 @@ def _with_clock(record: RoundMotion, clock: ClockMatch | None, source: TakeSourc
 def _reasons(
     source: TakeSource,
     track: Track,
-    fit: MotionFit,
+    fit: MotionFit | None,
     shaken: Shaking,
     *,
     datum: Datum,
@@ -282,16 +289,21 @@ def _reasons(
     thresholds: GateThresholds,
 ) -> tuple[RoundReason, ...]:
     """Judge a motion by itself, and by what was commanded where boards of known size tell it."""
+    judged = partial(
+        judge_motion,
+        shaken_sd_px=shaken.sd_mm * datum.px_per_mm,
+        autocorrelation=shaken.autocorrelation,
+        thresholds=thresholds,
+    )
+    if fit is None:
+        return judged(velocity_mm_s=0.0, commanded_mm_s=None)
     k, by_boards = fit.kinematics, kind == "markers"
     sweep = source.round.sweep if by_boards else None
     turn_mm = turn_sigma_px(source.camera.width, thresholds) / datum.px_per_mm
-    reasons = judge_motion(
+    reasons = judged(
         velocity_mm_s=k.velocity_mm_s,
         commanded_mm_s=None if sweep is None else sweep.velocity_mm_s,
-        shaken_sd_px=shaken.sd_mm * datum.px_per_mm,
-        autocorrelation=shaken.autocorrelation,
         angle_error=_TURN_SIGMAS * turn_mm / max(abs(k.velocity_mm_s) * k.cruise_s, 1e-9),
-        thresholds=thresholds,
     )
     told = Commanded.of(source) if by_boards else None
     lost = None if told is None else find_lost_way(track, k, told, turn_mm=turn_mm)
@@ -309,49 +321,9 @@ def _shaking(
     return shaking(
         track,
         cruise,
-        source.time_s if source.stops_mm is None else source.stops_mm,
+        source.course,
         turn_mm=turn_sigma_px(source.camera.width, thresholds) / datum.px_per_mm,
         least_mm=thresholds.stick_slip_floor_px / datum.px_per_mm,
-    )
-
-
-def _record_of_stops(
-    source: TakeSource,
-    track: Track,
-    cruise: CruisePositions,
-    *,
-    datum: Datum,
-    kind: Kind,
-    thresholds: GateThresholds,
-) -> RoundMotion:
-    """Report stills taken at standstill: there is no speed, but a place that may be wrong."""
-    shaken = _shaking(source, track, cruise, datum=datum, thresholds=thresholds)
-    reasons = judge_motion(
-        velocity_mm_s=0.0,
-        commanded_mm_s=None,
-        shaken_sd_px=shaken.sd_mm * datum.px_per_mm,
-        autocorrelation=shaken.autocorrelation,
-        thresholds=thresholds,
-    )
-    placed = cruise.position_mm[track.frame_index]
-    empty = rejected_motion(
-        source.round.name, take=source.take, camera=source.camera_name, reason="", frames=len(source.time_s)
-    )
-    return empty.model_copy(
-        update={
-            "verdict": "rejected" if reasons else "used",
-            "reasons": reasons,
-            "evidence": (kind, "telemetry"),
-            "residual_sd_px": cruise.residual_sd_mm * datum.px_per_mm,
-            "shaken_sd_px": shaken.sd_mm * datum.px_per_mm,
-            "autocorrelation": shaken.autocorrelation,
-            "sigma_measurement_mm": cruise.sigma_measurement_mm,
-            "sigma_jitter_mm": cruise.sigma_jitter_mm,
-            "frames_tracked": len(track.time_s),
-            "time_s": _rounded(track.time_s),
-            "position_mm": _rounded(track.position_mm),
-            "residual_px": _rounded((track.position_mm - placed) * datum.px_per_mm),
-        }
     )
 
 
@@ -361,12 +333,16 @@ def _rounded(values: Array) -> tuple[float, ...]:
 
 def rejected_motion(round_name: str, *, take: int, camera: str, reason: str, frames: int = 0) -> RoundMotion:
     """Report a round whose motion could not be measured."""
+    unmeasured = _unmeasured(round_name, take=take, camera=camera, frames=frames)
+    return unmeasured.model_copy(update={"reasons": (reason,)})
+
+
+def _unmeasured(round_name: str, *, take: int, camera: str, frames: int) -> RoundMotion:
     return RoundMotion(
         round=round_name,
         take=take,
         camera=camera,
         verdict="rejected",
-        reasons=(reason,),
         evidence=(),
         profile=None,
         phases=None,

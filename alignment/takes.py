@@ -83,6 +83,12 @@ class TakeSource:
         return stops if at_rest else None
 
     @property
+    def course(self) -> Array:
+        """``(N,)`` what positions should follow in a straight line: times, s, or where the rail stood, mm."""
+        stops_mm = self.stops_mm
+        return self.time_s if stops_mm is None else stops_mm
+
+    @property
     def tag_tone_name(self) -> ToneName:
         """Name of the tone curve by the stream's transfer tag, sRGB for stills and untagged streams."""
         return "bt709" if self.camera.colour.transfer in _VIDEO_TRANSFERS else "srgb"

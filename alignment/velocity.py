@@ -295,20 +295,14 @@ def cruise_positions(
             f"only {int(inside.sum())} frames were exposed in uniform motion",
             next_step="lengthen the uniform part of the sweep or raise the frame rate",
         )
-    line = _RobustLine.through(track.time_s[inside], track.position_mm[inside])
-    measurement = _measurement_sigma(track, fit)
-    jitter = float(np.sqrt(max(line.sigma**2 - measurement**2, 0.0)))
     wanted = (time_s >= begin) & (time_s <= end)
-    index, time = frame_index[wanted], time_s[wanted]
-    position, sigma = _shrink(track, line, measurement=measurement, jitter=jitter, index=index, time=time)
-    return CruisePositions(
-        frame_index=index,
-        time_s=time,
-        position_mm=position,
-        sigma_mm=sigma,
-        sigma_measurement_mm=measurement,
-        sigma_jitter_mm=jitter,
-        residual_sd_mm=line.sigma,
+    return _placed(
+        track,
+        _RobustLine.through(track.time_s[inside], track.position_mm[inside]),
+        measurement_mm=_measurement_sigma(track, fit),
+        frame_index=frame_index[wanted],
+        time_s=time_s[wanted],
+        course=time_s[wanted],
     )
 
 
@@ -328,45 +322,61 @@ def stop_positions(track: Track, *, stops_mm: Array, time_s: Array) -> CruisePos
             f"only {len(track.frame_index)} stills have a position",
             next_step="take more stops, or bring a board into view",
         )
-    line = _RobustLine.through(stops_mm[track.frame_index], track.position_mm)
-    measurement = float(np.median(track.sigma_mm))
-    jitter = float(np.sqrt(max(line.sigma**2 - measurement**2, 0.0)))
-    index = np.arange(len(stops_mm))
-    position, sigma = _shrink(track, line, measurement=measurement, jitter=jitter, index=index, time=stops_mm)
-    return CruisePositions(
-        frame_index=index,
+    return _placed(
+        track,
+        _line_over_stops(track, stops_mm),
+        measurement_mm=float(np.median(track.sigma_mm)),
+        frame_index=np.arange(len(stops_mm)),
         time_s=time_s,
-        position_mm=position,
-        sigma_mm=sigma,
-        sigma_measurement_mm=measurement,
-        sigma_jitter_mm=jitter,
-        residual_sd_mm=line.sigma,
+        course=stops_mm,
     )
 
 
 def stop_scale(track: Track, *, stops_mm: Array) -> float:
     """Tell how far the track moves per mm of stops, unsigned."""
-    return abs(_RobustLine.through(stops_mm[track.frame_index], track.position_mm).slope)
+    return abs(_line_over_stops(track, stops_mm).slope)
 
 
-def _shrink(
+def _line_over_stops(track: Track, stops_mm: Array) -> _RobustLine:
+    return _RobustLine.through(stops_mm[track.frame_index], track.position_mm)
+
+
+def _placed(
     track: Track,
     line: _RobustLine,
     *,
-    measurement: float,
-    jitter: float,
-    index: NDArray[np.int64],
-    time: Array,
-) -> tuple[Array, Array]:
-    total = measurement**2 + jitter**2
-    share = jitter**2 / total if total > 0 else 0.0
-    fitted, fitted_sigma = line.at(time)
+    measurement_mm: float,
+    frame_index: NDArray[np.int64],
+    time_s: Array,
+    course: Array,
+) -> CruisePositions:
+    """Place frames on a line, each moved off it by as much of its own deviation as is real.
+
+    Args:
+        track: The measured frames.
+        line: What they follow over the course.
+        measurement_mm: Standard deviation of a measurement by itself; what is more than that is jitter.
+        frame_index: The frames to place, ``(N,)``, measured or not.
+        time_s: Their mid-exposure times.
+        course: Where on the line they belong: times, or the places where the rail was sent.
+    """
+    jitter_mm = float(np.sqrt(max(line.sigma**2 - measurement_mm**2, 0.0)))
+    total = measurement_mm**2 + jitter_mm**2
+    share = jitter_mm**2 / total if total > 0 else 0.0
+    fitted, fitted_sigma = line.at(course)
     measured = dict(zip(track.frame_index.tolist(), track.position_mm.tolist(), strict=True))
-    known = np.array([i in measured for i in index.tolist()])
-    own = np.array([measured.get(i, 0.0) for i in index.tolist()])
-    position = np.where(known, fitted + share * (own - fitted), fitted)
-    variance = np.where(known, share * measurement**2, jitter**2) + ((1 - share) * fitted_sigma) ** 2
-    return position, np.sqrt(variance)
+    known = np.array([i in measured for i in frame_index.tolist()])
+    own = np.array([measured.get(i, 0.0) for i in frame_index.tolist()])
+    variance = np.where(known, share * measurement_mm**2, jitter_mm**2) + ((1 - share) * fitted_sigma) ** 2
+    return CruisePositions(
+        frame_index=frame_index,
+        time_s=time_s,
+        position_mm=np.where(known, fitted + share * (own - fitted), fitted),
+        sigma_mm=np.sqrt(variance),
+        sigma_measurement_mm=measurement_mm,
+        sigma_jitter_mm=jitter_mm,
+        residual_sd_mm=line.sigma,
+    )
 
 
 def _measurement_sigma(track: Track, fit: MotionFit) -> float:
