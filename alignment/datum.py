@@ -86,6 +86,11 @@ class Datum:
         """Picture motion of the reference target per mm of camera motion."""
         return self.scales[self.reference].px_per_mm
 
+    @property
+    def direction(self) -> Array:
+        """Unit vector of the reference target's motion for growing positions, ``(2,)``."""
+        return self.scales[self.reference].direction
+
     def scaled(self, px_per_mm: float) -> Datum:
         """Return the datum in mm, given the reference target's scale as telemetry or a command tells it."""
         factor = px_per_mm / self.px_per_mm

@@ -12,15 +12,13 @@ from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from math import hypot
 
 import numpy as np
 from pydantic import Field
 
 from alignment.calibration.store import StoredCalibration, find_calibration
-from alignment.camera_motion import gap_over_rows_mm, typical_focal_px
+from alignment.camera_motion import typical_focal_px
 from alignment.clock_tie import disagreement_s, flashes_of, tie_clocks, with_tie
-from alignment.datum import Datum
 from alignment.depth import SceneDepths
 from alignment.errors import (
     CalibrationNotFoundError,
@@ -30,30 +28,26 @@ from alignment.errors import (
     NothingToAlignError,
 )
 from alignment.evidence_files import finish_round, finished_round, publish, round_key, versions
-from alignment.gates import REASON_TEXTS, GateThresholds, PairMeasurements, RoundNorms, judge_pair
-from alignment.matching import Match, match_frames
+from alignment.gates import REASON_TEXTS, GateThresholds
+from alignment.matching import Match
 from alignment.motion import TakeMotion, measure_motion, rejected_motion
 from alignment.pair_job import (
-    NOT_WRITTEN,
     PairJob,
     PairOutcome,
-    PairTask,
     run_pair_job,
     shared_out,
     single_threaded,
-    target_records,
 )
+from alignment.pair_plan import PairPlanner
+from alignment.pair_records import judge_round
 from alignment.reference import Reference, read_depths, read_reference, track_take
 from alignment.take_shift import TakeShift, sample_shift, shift_matches
-from alignment.takes import Array, TakeSource
+from alignment.takes import TakeSource
 from alignment.tracking import TargetTrack
-from catalog.evidence import AlignmentRecord, PairFrame, PairRecord, RoundMotion
+from catalog.evidence import AlignmentRecord, PairRecord, RoundMotion
 from catalog.executors import open_executor
 from catalog.session_folder import SessionFolder, SessionRecord
 from catalog.yaml_document import Document
-
-_PICTURE_TRACK_SIGMA_PX = 0.4
-"""How far the picture's middle may move other than the whole picture does: it follows one of its depths."""
 
 _CLOCKS_DISAGREE_S = 0.02
 """Clocks from light and from motion this far apart are told: twice what a serial line's report may be late."""
@@ -115,7 +109,6 @@ class _Session:
     rejected: dict[str, RoundMotion] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     calibration: StoredCalibration | None = None
-    datum: Datum | None = None
 
     def __post_init__(self) -> None:
         self.record = self.folder.record()
@@ -124,7 +117,6 @@ class _Session:
         self.calibration = calibration_in_force(self.folder, self.record, self.warnings)
         sources = self._sources()
         reference = self._reference([s for s in sources if s.round.role == "gt"])
-        self.datum = reference.datum
         self.progress(0.2)
         others = [s for s in sources if s.round.name != reference.source.round.name]
         focal_px, focal_source = _focal(self.record, reference.source)
@@ -136,9 +128,7 @@ class _Session:
         self.progress(0.1)
         motions = self._shifted(motions, reference, depths, focal_px)
         self.progress(0.1)
-        truths = [reference.motion, *(m for m in motions if m.source.round.role == "gt" and m.used)]
-        degraded = [m for m in motions if m.source.round.role != "gt"]
-        pairs = self._pairs(truths, [m for m in degraded if m.used], depths, focal_px)
+        pairs = self._pairs(reference, motions, depths, focal_px)
         alignment = self._alignment(reference, motions, depths, focal_px, focal_source)
         publish(self.folder, pairs, alignment)
         return alignment
@@ -270,12 +260,25 @@ class _Session:
 
     def _pairs(
         self,
-        truths: Sequence[TakeMotion],
-        degraded: Sequence[TakeMotion],
+        reference: Reference,
+        motions: Sequence[TakeMotion],
         depths: SceneDepths | None,
         focal_px: float,
     ) -> list[PairRecord]:
-        rounds = [self._plan(truths, motion, depths, focal_px) for motion in degraded]
+        used = [m for m in motions if m.used]
+        planner = PairPlanner(
+            session=self.folder.path,
+            truths=(reference.motion, *(m for m in used if m.source.round.role == "gt")),
+            depths=depths,
+            focal_px=focal_px,
+            direction=reference.datum.direction,
+            thresholds=self.options.thresholds,
+            pairs_per_run=self.options.pairs_per_run,
+        )
+        return self._registered([planner.plan(m) for m in used if m.source.round.role != "gt"])
+
+    def _registered(self, rounds: Sequence[PairJob]) -> list[PairRecord]:
+        """Register the pairs of all rounds; take over what an interrupted run has finished."""
         keys = [round_key(whole, self.options) for whole in rounds]
         done = [finished_round(self.folder.path, key) for key in keys]
         left = [w if known is None else replace(w, runs=()) for w, known in zip(rounds, done, strict=True)]
@@ -289,43 +292,6 @@ class _Session:
             new = known if known is not None else self._finish(whole, key, running, share)
             records.extend(new)
         return records
-
-    def _plan(
-        self,
-        truths: Sequence[TakeMotion],
-        motion: TakeMotion,
-        depths: SceneDepths | None,
-        focal_px: float,
-    ) -> PairJob:
-        spread = depths.spread_px_per_mm if depths else 1.0
-        offered = [f for i, t in enumerate(truths) for f in (*t.cruise_frames(i), *t.other_frames(i))]
-        matches = match_frames(
-            motion.cruise_frames(0),
-            offered,
-            limit_mm=self.options.thresholds.parallax_px / max(spread, 1e-9),
-            spread_px_per_mm=spread,
-        )
-        shear = self._shear_px_per_mm(depths, motion.source.camera.height)
-        tasks = [_task(m, truths[m.gt.source], motion, spread, shear) for m in matches]
-        size = self.options.pairs_per_run
-        return PairJob(
-            session=self.folder.path,
-            gt_sources=tuple(t.source for t in truths),
-            lq_source=motion.source,
-            lq_evidence=motion.record.evidence,
-            runs=tuple(tuple(tasks[i : i + size]) for i in range(0, len(tasks), size)),
-            focal_px=focal_px,
-            depths=depths,
-            direction=self._direction(),
-            thresholds=self.options.thresholds,
-        )
-
-    def _shear_px_per_mm(self, depths: SceneDepths | None, height: int) -> Array:
-        """Shear of the picture from its first row to its last per mm of way between them, ``(2,)``."""
-        return np.zeros(2) if depths is None else depths.shear_px_per_mm(height) * self._direction()
-
-    def _direction(self) -> Array:
-        return np.zeros(2) if self.datum is None else self.datum.scales[self.datum.reference].direction
 
     def _finish(
         self, whole: PairJob, key: str, running: Sequence[Future[list[PairOutcome]]], share: float
@@ -421,76 +387,3 @@ def _focal(record: SessionRecord, source: TakeSource) -> tuple[float, str]:
 def _parameters(options: AlignmentOptions) -> dict[str, float | int | str | bool]:
     own: dict[str, float | int | str | bool] = options.model_dump(exclude={"thresholds"})
     return own | options.thresholds.model_dump()
-
-
-def _task(
-    match: Match, truth: TakeMotion, degraded: TakeMotion, spread: float, shear_px_per_mm: Array
-) -> PairTask:
-    lq = degraded.source
-    readout_gap_mm = degraded.way_while_read_mm(match.lq.index) - truth.way_while_read_mm(match.gt.index)
-    shear_px = readout_gap_mm * shear_px_per_mm
-    before = PairMeasurements(
-        uniform=match.gt.uniform and match.lq.uniform,
-        marker_share=degraded.marker_share(match.lq.index),
-        parallax_px=gap_over_rows_mm(match.reach_mm, readout_gap_mm) * spread,
-        kinematics_sigma_px=0.0 if "markers" in degraded.record.evidence else _PICTURE_TRACK_SIGMA_PX,
-    )
-    return PairTask(
-        name=f"{lq.round.number:02d}-{lq.round.name[:40]}.t{lq.take}-{match.lq.index:06d}",
-        match=match,
-        gt_anchors=tuple(truth.anchors_at(match.gt.index)),
-        lq_anchors=tuple(degraded.anchors_at(match.lq.index)),
-        target_sigma_px=tuple(
-            map(hypot, truth.sigmas_at(match.gt.index), degraded.sigmas_at(match.lq.index))
-        ),
-        before=before,
-        readout_gap_mm=readout_gap_mm,
-        shear_px=(float(shear_px[0]), float(shear_px[1])),
-    )
-
-
-def judge_round(job: PairJob, outcomes: Sequence[PairOutcome]) -> list[PairRecord]:
-    """Hold the pairs of a round against the gates and against each other."""
-    norms = RoundNorms.of([o.measured for o in outcomes])
-    return [_pair_record(job, outcome, norms) for outcome in outcomes]
-
-
-def _pair_record(job: PairJob, outcome: PairOutcome, norms: RoundNorms) -> PairRecord:
-    gates, reasons = judge_pair(
-        outcome.measured, thresholds=job.thresholds, norms=norms, low_light=job.lq_source.low_light
-    )
-    match, name = outcome.task.match, outcome.task.name
-    written = NOT_WRITTEN if reasons else outcome.hashes
-    return PairRecord(
-        pair=name,
-        gt=_pair_frame(job.gt_sources[match.gt.source], match.gt.index, match.gt.position_mm),
-        lq=_pair_frame(job.lq_source, match.lq.index, match.lq.position_mm),
-        verdict="rejected" if reasons else "accepted",
-        reasons=reasons,
-        homography=outcome.homography,
-        lq_crop=outcome.lq_crop,
-        gt_from_pair=outcome.gt_from_pair,
-        gt_warped=outcome.gt_warped,
-        residual_px=outcome.residual_px,
-        predicted_epe_px=outcome.predicted_epe_px,
-        bound_px=outcome.bound_px,
-        position_gap_mm=match.gap_mm,
-        blur=outcome.blur,
-        gates=gates,
-        evidence=job.lq_evidence,
-        targets=target_records(outcome),
-        mask=f"pairs/mask/{name}.png" if written.mask else None,
-        mu=outcome.mu if not reasons else None,
-        sigma=outcome.sigma if not reasons else None,
-        sha256=written,
-    )
-
-
-def _pair_frame(source: TakeSource, index: int, position_mm: float) -> PairFrame:
-    return PairFrame(
-        round=source.round.name,
-        take=source.take,
-        frame_index=index,
-        time_s=round(float(source.time_s[index]), 6),
-        position_mm=position_mm,
-    )

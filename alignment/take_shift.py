@@ -89,7 +89,7 @@ def sample_shift(
     Returns:
         A sample for each match; none where a pair cannot be registered or the scene is too flat.
     """
-    direction = datum.scales[datum.reference].direction
+    direction = datum.direction
     samples = []
     with (
         single_threaded(),
