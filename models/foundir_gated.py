@@ -12,16 +12,15 @@ Convention: tensors are ``(B, C, H, W)``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.backbones.nafnet import NAFBlock
+from models.backbones.nafnet import NafTrunk
 from models.backbones.restormer import padded_to
 from models.foundir_unet import PADDED_TO
 
 
-class GatedUnet(nn.Module):
+class GatedUnet(NafTrunk):
     """One block for each stage on the way down and up, additive skips; called as `FoundirUnet` is.
 
     Args:
@@ -35,16 +34,10 @@ class GatedUnet(nn.Module):
         self, *, in_channels: int = 6, out_channels: int = 3, dim: int, dim_mults: Sequence[int]
     ) -> None:
         super().__init__()
-        *widths, lowest = (dim * mult for mult in dim_mults)
-        steps = list(pairwise([*widths, lowest]))
-        first = dim * dim_mults[0]
-        self.init_conv = nn.Conv2d(in_channels, first, 3, padding=1)
-        self.encoders = nn.ModuleList(NAFBlock(width) for width in widths)
-        self.downs = nn.ModuleList(nn.Conv2d(thin, wide, 2, stride=2) for thin, wide in steps)
-        self.middle = NAFBlock(lowest)
-        self.ups = nn.ModuleList(_doubled(wide, thin) for thin, wide in reversed(steps))
-        self.decoders = nn.ModuleList(NAFBlock(width) for width in reversed(widths))
-        self.final_conv = nn.Conv2d(first, out_channels, 3, padding=1)
+        widths, once = [dim * mult for mult in dim_mults], (1,) * (len(dim_mults) - 1)
+        self.init_conv = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        self.make_trunk(widths, enc_blk_nums=once, middle_blk_num=1, dec_blk_nums=once)
+        self.final_conv = nn.Conv2d(widths[0], out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, _time: Tensor) -> Tensor:
         """Predict the residual.
@@ -57,18 +50,5 @@ class GatedUnet(nn.Module):
             ``(B, out_channels, H, W)``, not clamped.
         """
         height, width = x.shape[-2:]
-        x = self.init_conv(padded_to(x, PADDED_TO))
-        skips = []
-        for encoder, down in zip(self.encoders, self.downs, strict=True):
-            x = encoder(x)
-            skips.append(x)
-            x = down(x)
-        x = self.middle(x)
-        for up, decoder in zip(self.ups, self.decoders, strict=True):
-            x = decoder(up(x) + skips.pop())
-        predicted: Tensor = self.final_conv(x)
+        predicted: Tensor = self.final_conv(self.trunk(self.init_conv(padded_to(x, PADDED_TO))))
         return predicted[..., :height, :width]
-
-
-def _doubled(wide: int, thin: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(wide, 4 * thin, 1, bias=False), nn.PixelShuffle(2))

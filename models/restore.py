@@ -7,9 +7,9 @@ the same picture gives the same result every time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
+from itertools import product, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from models.errors import ModelError, NoPairsError, StorageError
 from models.images import Pixels, read_picture, write_png
 from models.loading import load
 from models.noise_field import NoiseField
+from models.picture_mean import PictureMeans
 from models.precision import Usage
 from models.routing import chooser, known_degradations
 
@@ -33,9 +34,12 @@ if TYPE_CHECKING:
     from catalog.console import Console
     from models.ensemble import ExpertChoice
 
-GRID_PX = 16
-"""Tiles begin at multiples of this, so that a network that halves the sides up to four times meets the same grid in
-a tile as in the whole picture."""
+GRID_PX = 32
+"""Tiles begin at multiples of this, so that a network that halves the sides up to five times meets the same grid in
+a tile as in the whole picture. Small tiles keep to halves of it."""
+_LOOKS = 2
+"""How often a picture in tiles is looked through for its means before it is restored: after one look tiles of captured
+pictures still differ from the whole by up to 3.6 of 255 codes, after two by 0.1."""
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 
 
@@ -43,8 +47,8 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", "
 class Tiling:
     """How a picture is cut.
 
-    Networks with global pooling see one tile at a time, so tiles are as large as memory allows: up to
-    `tile_px` on both sides a picture is restored in one piece.
+    Networks see one tile at a time, so tiles are as large as memory allows: up to `tile_px` on both sides a picture is
+    restored in one piece.
     """
 
     tile_px: int = 1536
@@ -97,15 +101,16 @@ def restored_bands(
     Yields:
         ``(rows, W, 3)`` float32 in [0, 1].
     """
-    model, noise = _chosen(model, lq), NoiseField(seed)
     rows, columns = (list(tile_spans(extent, tiling)) for extent in lq.shape[:2])
+    tiles = _Tiles(_chosen(model, lq), lq, device, NoiseField(seed))
+    if len(rows) * len(columns) > 1:
+        tiles.learn_means(list(product(rows, columns)))
     unfinished = np.zeros((0, *lq.shape[1:]), np.float32)
     for row, following in zip_longest(rows, rows[1:]):
         band = np.zeros((len(row.weights), *lq.shape[1:]), np.float32)
         band[: len(unfinished)] = unfinished
         for column in columns:
-            place = _Place(device, noise, row.start, column.start)
-            piece = _restore_piece(model, lq[row.slice, column.slice], place)
+            piece = tiles.restored(row, column)
             band[:, column.slice] += piece * row.weights[:, None, None] * column.weights[:, None]
         finished = len(band) if following is None else following.start - row.start
         yield band[:finished].clip(0, 1)
@@ -150,9 +155,11 @@ def tile_spans(extent: int, tiling: Tiling) -> Iterator[TileSpan]:
 
 
 def _tile_step(extent: int, tiling: Tiling) -> int:
-    """Return the distance of neighbouring tiles: a multiple of the grid unless tiles are too small for that."""
+    """Return the distance of neighbouring tiles: a multiple of the grid, or of a finer one where tiles are small."""
     longest = tiling.tile_px - tiling.overlap_px
-    grid = GRID_PX if longest >= GRID_PX else 1
+    grid = GRID_PX
+    while grid > 1 and longest < 2 * grid:
+        grid //= 2
     longest -= longest % grid
     count = -(-(extent - tiling.overlap_px) // longest)
     return -(-(extent - tiling.overlap_px) // (count * grid)) * grid
@@ -275,34 +282,49 @@ def images_in(path: Path) -> list[Path]:
     return found
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a piece of a picture lies, and where it is restored."""
+class _Tiles:
+    """The tiles of a picture, each restored as a part of the whole: from its noise and by its means."""
 
-    device: torch.device
-    noise: NoiseField
-    top: int = 0
-    left: int = 0
+    def __init__(self, model: Restorer, lq: Pixels, device: torch.device, noise: NoiseField) -> None:
+        self._model, self._lq, self._device, self._noise = model, lq, device, noise
+        self._means: PictureMeans | None = None
+        self._first: NDArray[np.float32] | None = None
 
-    def start_noise(self, piece: Tensor) -> Tensor:
-        window = self.noise.window(self.top, self.left, *piece.shape[-2:])
-        return torch.from_numpy(window).to(self.device)
+    def learn_means(self, places: Sequence[tuple[TileSpan, TileSpan]]) -> None:
+        """Look the picture through for the means that the network asks for, if it asks for any."""
+        self._means = PictureMeans()
+        first = self.restored(*places[0])
+        if not self._means.wanted:
+            self._means, self._first = None, first
+            return
+        for look in range(_LOOKS):
+            for row, column in places[look == 0 :]:
+                self.restored(row, column)
+            self._means.settle()
 
+    def restored(self, row: TileSpan, column: TileSpan) -> NDArray[np.float32]:
+        """Restore the tile at a row and a column of tiles, ``(H, W, 3)``."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        lq = self._lq[row.slice, column.slice]
+        what = f"a tile of {lq.shape[1]}x{lq.shape[0]} px"
+        told = nullcontext() if self._means is None else self._means.of_tile(row.weights, column.weights)
+        with torch.inference_mode(), memory_told(what, next_step="make tiles smaller with --tile-px"), told:
+            return self._pixels(to_unit([lq], self._device), row.start, column.start)
 
-def _restore_piece(model: Restorer, lq: Pixels, place: _Place) -> NDArray[np.float32]:
-    what = f"a tile of {lq.shape[1]}x{lq.shape[0]} px"
-    with torch.inference_mode(), memory_told(what, next_step="make tiles smaller with --tile-px"):
-        piece = to_unit([lq], place.device)
-        if isinstance(model, StartsFromNoise):
-            restored = model.restore_from(piece, place.start_noise(piece))
+    def _pixels(self, lq: Tensor, top: int, left: int) -> NDArray[np.float32]:
+        if isinstance(self._model, StartsFromNoise):
+            noise = torch.from_numpy(self._noise.window(top, left, *lq.shape[-2:])).to(self._device)
+            restored = self._model.restore_from(lq, noise)
         else:
-            restored = model.restore(piece)
-    if not bool(torch.isfinite(restored).all()):
-        raise ModelError(
-            "the network returned values that are not finite", next_step="use another checkpoint"
-        )
-    pixels: NDArray[np.float32] = restored[0].permute(1, 2, 0).float().cpu().numpy()
-    return pixels
+            restored = self._model.restore(lq)
+        if not bool(torch.isfinite(restored).all()):
+            raise ModelError(
+                "the network returned values that are not finite", next_step="use another checkpoint"
+            )
+        pixels: NDArray[np.float32] = restored[0].permute(1, 2, 0).float().cpu().numpy()
+        return pixels
 
 
 def _ramps(size: int, overlap_px: int) -> NDArray[np.float32]:
