@@ -29,10 +29,8 @@ def tone_curve(found: ToneCalibration, name: str) -> ToneCurve:
     return measured_tone_curve(name, codes=codes[rising], light=light[rising] / light[-1])
 
 
-def light_sigma(noise: NoiseCalibration, light: Array) -> Array:
-    """Standard deviation of one channel's light by shot and read noise, white = 1; ``light`` of any shape."""
-    electrons = noise.electrons_at_white.value
-    read_e = 0.0 if noise.read_noise_e is None else noise.read_noise_e.value
+def light_sigma(light: Array, *, electrons: float, read_e: float) -> Array:
+    """Standard deviation of one channel's light by shot and read noise, white = 1; arguments as `coded`."""
     return np.asarray(np.sqrt(np.maximum(light, 0.0) * electrons + read_e**2) / electrons, np.float64)
 
 
@@ -46,15 +44,32 @@ def slope_of_light(tone: ToneCurve, codes: Array) -> Array:
 def recorded(noise: NoiseCalibration, tone: ToneCurve, light: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of one channel in codes, as clipped and coded, rounding left out.
 
-    Near black and under strong noise the curve is not straight over what a pixel scatters: codes below 0 do not
-    exist, and the slope of the curve at the mean would tell several times too much.
-
     Args:
         noise: Of the ISO setting.
         tone: The camera's curve.
         light: What falls on the pixels, ``(n,)``, white = 1.
     """
-    scattered = light[:, None] + light_sigma(noise, light)[:, None] * _normal_quantiles()
+    read_e = 0.0 if noise.read_noise_e is None else noise.read_noise_e.value
+    return coded(light, tone, electrons=noise.electrons_at_white.value, read_e=read_e)
+
+
+def coded(light: Array, tone: ToneCurve, *, electrons: float, read_e: float) -> tuple[Array, Array]:
+    """Mean and standard deviation of one channel in codes, each ``(n,)``, rounding left out.
+
+    Near black and under strong noise the curve is not straight over what a pixel scatters: codes below 0 do not
+    exist, and the slope of the curve at the mean would tell several times too much. Few electrons scatter farther
+    up than down, to third order as Cornish and Fisher have it.
+
+    Args:
+        light: What falls on the pixels, ``(n,)``, white = 1.
+        tone: The camera's curve.
+        electrons: At white.
+        read_e: Read noise, electrons.
+    """
+    sigma = light_sigma(light, electrons=electrons, read_e=read_e)
+    lopsided = np.maximum(light, 0.0) / (6 * np.maximum(electrons * sigma, 1e-9) ** 2)
+    z = _normal_quantiles()
+    scattered = light[:, None] + sigma[:, None] * z + lopsided[:, None] * (z**2 - 1)
     codes = tone.codes(np.clip(scattered, 0.0, 1.0).astype(np.float32)).astype(np.float64)
     return codes.mean(axis=1), codes.std(axis=1)
 

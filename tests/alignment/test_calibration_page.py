@@ -171,10 +171,10 @@ def test_the_page_lies_beside_its_file_and_is_the_same_for_the_same_calibration(
 
 def test_light_varies_by_its_electrons_and_by_the_reading():
     """At half of 500 electrons and no read noise 250 ± √250; at none of 8000 the read noise of 4 alone."""
-    clean, dark = FULL.noise[1], FULL.noise[0]
+    half, nothing = np.array([0.5]), np.array([0.0])
 
-    assert light_sigma(clean, np.array([0.5]))[0] == pytest.approx(np.sqrt(250) / 500)
-    assert light_sigma(dark, np.array([0.0]))[0] == pytest.approx(4 / 8000)
+    assert light_sigma(half, electrons=500, read_e=0.0)[0] == pytest.approx(np.sqrt(250) / 500)
+    assert light_sigma(nothing, electrons=8000, read_e=4.0)[0] == pytest.approx(4 / 8000)
 
 
 @pytest.mark.parametrize(
