@@ -1,8 +1,10 @@
 """What `alignment calibrate` finds against what is true, and what it is worth to a session that it is used for.
 
-    python -P -m benchmarks.calibration [--seeds 1 2 3] [--width 640]
+    python -P -m benchmarks.calibration [--seeds 1 2 3 4 5] [--width 1280]
 
-Writes ``benchmarks/results/calibration.json`` after every seed; seeds of the same width that stand there stay.
+Every seed is a rig, its noise and a scene of its own. Writes ``benchmarks/results/calibration.json`` after every seed;
+seeds of the same conditions that stand there stay. A pull is an error over its stated sigma: about 1 where that is
+honest.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,13 +28,48 @@ from alignment.calibration.store import store_calibration
 from alignment.pairing import align_session
 from alignment.photometry import standard_tone_curve
 from benchmarks.pair_truth import pair_errors
-from benchmarks.rendered_session import LARGE_BOARDS, RenderedSession, RigTruth, planned_round, simulation
+from benchmarks.rendered_session import (
+    FAR_BOARDS_MM,
+    LARGE_BOARDS,
+    REST_S,
+    RenderedSession,
+    RigTruth,
+    planned_round,
+    simulation,
+)
 from rig.sim.carriage import Carriage
 
 RESULTS = Path(__file__).parent / "results" / "calibration.json"
 K1, K2, READOUT_S, MM_PER_MM, CLOCK_OFFSET_S = -0.05, 0.04, 0.015, 1.002, 0.35
 LADDER_S = (0.000625, 0.001, 0.002, 0.003125, 0.005, 0.0125, 0.02)
 ISOS = (400, 1600, 6400)
+_MODULES = 6
+"""Along the side of a marker of DICT_4X4, its border among them."""
+
+
+def conditions(width: int) -> dict[str, Any]:
+    """Say what is rendered, in a form that tells runs of the same kind."""
+    focal_px = 35 / 35.9 * width
+    modules = [
+        b.marker_mm / _MODULES * focal_px / z for b, z in zip(LARGE_BOARDS, FAR_BOARDS_MM, strict=True)
+    ]
+    return {
+        "width": width,
+        "height": _height(width),
+        "board_module_px": [round(m, 2) for m in modules],
+        "distortion": [K1, K2],
+        "readout_s": READOUT_S,
+        "mm_per_mm": MM_PER_MM,
+        "movie_crf": 0,
+        "sweeps": "slow, fast and slow again over 180 mm at 20 frames/s",
+        "exposure_ladder_s": list(LADDER_S),
+        "isos": [100, *ISOS],
+        "still_frames": int(REST_S * 20),
+    }
+
+
+def _height(width: int) -> int:
+    return width * 9 // 16 // 8 * 8
 
 
 def calibration_session(data: Path, truth: RigTruth, *, seed: int) -> RenderedSession:
@@ -52,7 +90,9 @@ def calibration_session(data: Path, truth: RigTruth, *, seed: int) -> RenderedSe
         )
         for k, iso in enumerate(ISOS)
     ]
-    rig = RenderedSession(data, [*sweeps, *ladder, *isos], truth=truth, name="calibration")
+    rig = RenderedSession(
+        data, [*sweeps, *ladder, *isos], truth=truth, name="calibration", scene=f"calibration-{seed}"
+    )
     for k, round_ in enumerate(sweeps):
         rig.take(round_.name, seed=10 * seed + k)
     for k, round_ in enumerate([*ladder, *isos]):
@@ -139,7 +179,9 @@ def tone_error(found: Calibration, truth: RigTruth) -> dict[str, float]:
         tone_curve(found.tone, "found").light(codes) / standard_tone_curve(truth.transfer).light(codes)
     )
     tag = np.log(standard_tone_curve("bt709").light(codes) / standard_tone_curve(truth.transfer).light(codes))
+    sigma = np.interp(codes, found.tone.codes, found.tone.sigma)
     return {
+        "pull_rms": float(np.sqrt(np.mean(((ratio - np.median(ratio)) / sigma) ** 2))),
         "largest_relative_error": float(np.abs(ratio - np.median(ratio)).max()),
         "largest_relative_error_of_the_tag": float(np.abs(tag - np.median(tag)).max()),
         "lowest_code": found.tone.measured_codes[0],
@@ -192,8 +234,7 @@ def _percentile(values: np.ndarray[Any, Any], percent: float) -> float | None:
 
 def one_seed(seed: int, *, width: int) -> dict[str, Any]:
     """Calibrate one rig and use it."""
-    height = width * 9 // 16 // 8 * 8
-    common = {"width": width, "height": height, "readout_s": READOUT_S, "seed": seed}
+    common = {"width": width, "height": _height(width), "readout_s": READOUT_S, "seed": seed}
     common |= {"distortion_k1": K1, "distortion_k2": K2}
     rig_truth = partial(
         RigTruth, boards=LARGE_BOARDS, mm_per_mm=MM_PER_MM, transfer="srgb", clock_offset_s=CLOCK_OFFSET_S
@@ -209,7 +250,6 @@ def one_seed(seed: int, *, width: int) -> dict[str, Any]:
         used = rig_truth(simulation(**common))
         return {
             "seed": seed,
-            "k2": K2,
             "calibrate_cpu_s": cpu_s,
             "numbers": pulls(found, truth),
             "tone": tone_error(found, truth),
@@ -219,28 +259,52 @@ def one_seed(seed: int, *, width: int) -> dict[str, Any]:
         }
 
 
+def summary(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Root mean square and mean of every number's pull over the runs, and of its error."""
+    names = sorted(set.intersection(*(set(run["numbers"]) for run in runs)))
+    return {name: _summed([run["numbers"][name] for run in runs]) for name in names}
+
+
+def _summed(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    pulls_ = np.array([row["pull"] for row in rows])
+    errors = np.array([row.get("error", row["value"] - row["true"]) for row in rows])
+    return {
+        "pull_rms": float(np.sqrt(np.mean(pulls_**2))),
+        "pull_mean": float(pulls_.mean()),
+        "pull_largest": float(np.abs(pulls_).max()),
+        "error_rms": float(np.sqrt(np.mean(errors**2))),
+    }
+
+
 def main() -> None:
     """Run and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--width", type=int, default=640)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--width", type=int, default=1280)
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     asked = parser.parse_args()
-    runs = _earlier(asked.output, width=asked.width)
+    known = conditions(asked.width)
+    runs = _earlier(asked.output, known)
     for seed in asked.seeds:
         runs[seed] = one_seed(seed, width=asked.width)
         ordered = [runs[seed] for seed in sorted(runs)]
-        document = {"schema": 1, "width": asked.width, "goal_px": [0.05, 0.10], "runs": ordered}
+        document = {
+            "schema": 2,
+            "conditions": known,
+            "goal_px": [0.05, 0.10],
+            "summary": summary(ordered),
+            "runs": ordered,
+        }
         asked.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        print(json.dumps(runs[seed], indent=1))
+        print(json.dumps(runs[seed], indent=1), flush=True)
 
 
-def _earlier(path: Path, *, width: int) -> dict[int, dict[str, Any]]:
-    """Return the runs of the same kind that stand in the file, by seed."""
+def _earlier(path: Path, known: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """Return the runs of the same conditions that stand in the file, by seed."""
     if not path.is_file():
         return {}
     document = json.loads(path.read_text(encoding="utf-8"))
-    same = document["width"] == width and all(run.get("k2") == K2 for run in document["runs"])
+    same = document.get("conditions") == known
     return {run["seed"]: run for run in document["runs"]} if same else {}
 
 
