@@ -63,6 +63,8 @@ def _motion_caption(motion: RoundMotion) -> str:
         parts.append(f"{number(motion.velocity_mm_s, 4)} ± {sigma} mm/s while cruising")
     if motion.residual_sd_px is not None:
         parts.append(f"residual σ {number(motion.residual_sd_px, 3)} px")
+    if motion.shaken_sd_px is not None:
+        parts.append(f"shaken σ {number(motion.shaken_sd_px, 3)} px")
     return ", ".join(parts) + "."
 
 

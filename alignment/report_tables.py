@@ -120,6 +120,7 @@ MOTION_COLUMNS = (
     "velocity",
     "against GT",
     "residual σ",
+    "shaken σ",
     "frames tracked",
     "shift x, y",
     "yaw drift",
@@ -130,13 +131,17 @@ def motion_rows(source: ReportSource) -> tuple[Row, ...]:
     """List how every round moved, and how its camera stood against the ground truth's."""
     gt = source.gt.motion.velocity_mm_s if source.gt and source.gt.motion else None
     focal_px = source.alignment.focal_px if source.alignment else None
-    return tuple(_motion_row(r, gt, focal_px) for r in source.rounds if r.motion)
+    limits = source.alignment.parameters if source.alignment else {}
+    return tuple(_motion_row(r, r.motion, gt, focal_px, limits) for r in source.rounds if r.motion)
 
 
-def _motion_row(round_: RoundSource, gt_mm_s: float | None, focal_px: float | None) -> Row:
-    motion = round_.motion
-    if motion is None:
-        raise ValueError(f"round {round_.name} has no motion")
+def _motion_row(
+    round_: RoundSource,
+    motion: RoundMotion,
+    gt_mm_s: float | None,
+    focal_px: float | None,
+    limits: Mapping[str, float | str],
+) -> Row:
     used = motion.verdict == "used"
     why = ", ".join(reason_words(code).title.lower() for code in motion.reasons)
     cells = (
@@ -147,10 +152,24 @@ def _motion_row(round_: RoundSource, gt_mm_s: float | None, focal_px: float | No
             note=_percent(motion.velocity_mm_s, motion.commanded_velocity_mm_s),
         ),
         Cell(with_unit(motion.residual_sd_px, 3, "px"), note=(motion.profile or "").replace("_", "-")),
+        _shaken(motion, limits),
         Cell(_tracked(motion), note=f"by {listed(motion.evidence)}" if motion.evidence else ""),
         *_pose_cells(round_, focal_px),
     )
     return Row(round_.name, f"take {motion.take}" if motion.take else "", cells)
+
+
+def _shaken(motion: RoundMotion, limits: Mapping[str, float | str]) -> Cell:
+    """Show the carriage's own shaking and the limit it is held to, a lower one where it sticks and slips."""
+    if motion.shaken_sd_px is None:
+        return Cell(NOTHING)
+    lag_one, slips_from = motion.autocorrelation or 0.0, limits.get("stick_slip")
+    slips = slips_from is not None and lag_one > float(slips_from)
+    limit = limits.get("stick_slip_floor_px" if slips else "cruise_residual_px")
+    note = "" if limit is None else f"limit {number(float(limit), 3)} px"
+    if slips:
+        note += f" at autocorrelation {number(lag_one, 2)}"
+    return Cell(with_unit(motion.shaken_sd_px, 3, "px"), note=note)
 
 
 def _tracked(motion: RoundMotion) -> str:

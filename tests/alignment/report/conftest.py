@@ -70,6 +70,8 @@ class Sketch:
     rejected: tuple[str, ...] = ()
     """One rejected candidate per entry; reasons joined by ``+``."""
     residual_px: float = 0.02
+    shaken_sd_px: float | None = 0.01
+    autocorrelation: float = 0.05
     void_reasons: tuple[str, ...] = ()
     """A void take for each, before the valid one."""
     valid: bool = True
@@ -223,7 +225,13 @@ class SessionSketch:
                 schema=1,
                 session=self.session,
                 versions={"cleanplate": "0.1.0", "numpy": "2.4.6"},
-                parameters={"parallax_px": 0.25, "unwarped_px": 0.05},
+                parameters={
+                    "parallax_px": 0.25,
+                    "unwarped_px": 0.05,
+                    "cruise_residual_px": 0.3,
+                    "stick_slip": 0.5,
+                    "stick_slip_floor_px": 0.2,
+                },
                 focal_px=1248.0,
                 focal_source="lens",
                 px_per_mm=0.6569,
@@ -298,7 +306,8 @@ def motion_of(sketch: Sketch) -> RoundMotion:
         acceleration_mm_s2=sketch.velocity_mm_s / RAMP_S,
         commanded_velocity_mm_s=sketch.velocity_mm_s,
         residual_sd_px=0.02,
-        autocorrelation=0.05,
+        shaken_sd_px=sketch.shaken_sd_px,
+        autocorrelation=sketch.autocorrelation,
         sigma_measurement_mm=0.02,
         sigma_jitter_mm=0.01,
         clock_offset_s=0.31,

@@ -132,6 +132,23 @@ def test_a_setting_the_camera_did_not_take_is_noted(draw_up: DrawUp):
     assert "6400 read back 3200" in words
 
 
+@pytest.mark.parametrize(
+    ("round_", "words"),
+    [
+        ({"shaken_sd_px": 0.24}, "0.240 px limit 0.300 px"),
+        ({"shaken_sd_px": 0.24, "autocorrelation": 0.93}, "0.240 px limit 0.200 px at autocorrelation 0.93"),
+        ({"shaken_sd_px": None}, "0.020 px trapezoid –"),
+    ],
+    ids=["even", "sticks-and-slips", "older-record"],
+)
+def test_a_rounds_shaking_stands_beside_the_limit_it_is_held_to(draw_up: DrawUp, round_, words: str):
+    """Less of it is allowed where neighbouring frames go astray together: the carriage sticks and slips."""
+    page = written(draw_up({"rain": round_}))
+
+    rain = text_of(page, "motion").split("rain", 1)[1]
+    assert words in rain
+
+
 def test_a_setting_left_alone_is_shown_as_read(draw_up: DrawUp):
     """Focus is read to a tenth of a millimetre, but nobody asked for more than three digits."""
     read = ExposureSettings(iso=100, f_number=8.0, exposure_s=0.005, focus_m=2.0004, white_balance="daylight")
