@@ -114,13 +114,19 @@ def _read(path: Path) -> Rgb:
         with Image.open(path) as picture:
             width, height = picture.size
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DecodeError(f"{path.name}: cannot be read as a picture ({_plain(error, path)})") from error
+        raise DecodeError(
+            f"{path.name}: cannot be read as a picture ({_plain(error, path)})",
+            next_step="give a PNG, JPEG, TIFF or WebP file; copy it again if it should be one",
+        ) from error
     if width * height > MAX_PIXELS:
-        raise DecodeError(f"{path.name}: {width} x {height} px are more than {MAX_PIXELS} pixels")
+        raise DecodeError(
+            f"{path.name}: {width} x {height} px are more than {MAX_PIXELS} pixels",
+            next_step="give a part of the picture",
+        )
     try:
         return read_still(path)
     except DecodeError as error:
-        raise DecodeError(_plain(error, path)) from error
+        raise DecodeError(_plain(error, path), next_step="copy the file again") from error
 
 
 def _plain(error: Exception, path: Path) -> str:

@@ -12,13 +12,15 @@ import cv2
 import numpy as np
 
 from alignment.camera_motion import Array, Pinhole, grid_points, inverted, map_points, typical_focal_px
-from alignment.errors import PictureFormatError
+from alignment.errors import NoCommonStructureError, PictureFormatError
 from alignment.photometry import Plane, Rgb, ToneCurve, standard_tone_curve
 from alignment.picture import Picture
 from alignment.registration import Registration, register
 from alignment.tiles import IN_PLACE, TileGrid, compare_tiles
 from catalog.evidence import BlurRecord
 
+_LEAST_SIDE_PX = 64
+"""Two tiles: of less, no part can be held against another."""
 _COARSE_SCALE = 4
 _COARSE_TILE_PX = 16
 _COARSE_BACKGROUND_PX = 8.0
@@ -63,6 +65,11 @@ def measure(
         raise PictureFormatError(
             f"the images differ in size: {gt.shape[1]} x {gt.shape[0]} and {lq.shape[1]} x {lq.shape[0]} px",
             next_step="give the two images of one pair",
+        )
+    if min(gt.shape[:2]) < _LEAST_SIDE_PX:
+        raise NoCommonStructureError(
+            f"{gt.shape[1]} x {gt.shape[0]} px show too little to register by",
+            next_step=f"give images of at least {_LEAST_SIDE_PX} x {_LEAST_SIDE_PX} px",
         )
     tone = tone or standard_tone_curve("srgb")
     pictures = Picture(gt, tone=tone), Picture(lq, tone=tone)

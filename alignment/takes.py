@@ -15,6 +15,7 @@ from alignment.camera_motion import Pinhole
 from alignment.decode import CACHED_FRAMES, FrameReader, open_frames
 from alignment.errors import DecodeError
 from alignment.photometry import ToneCurve, standard_tone_curve
+from catalog.errors import SessionFolderError
 from catalog.records import Degradation
 from catalog.session_folder import CameraTake, RoundRecord, Take
 
@@ -50,13 +51,16 @@ class TakeSource:
 
         Raises:
             SessionFolderError: `round.json` is missing or damaged.
-            DecodeError: The camera has no frames in this take.
+            DecodeError: The camera has no frames in this take, or their table cannot be read.
         """
         record = take.record()
         if camera_name not in record.cameras:
             raise DecodeError(f"{take.folder.name}: camera {camera_name} has no frames in this take")
         camera = record.cameras[camera_name]
-        starts = np.array([f.t_host_s for f in take.frames(camera_name)])
+        try:
+            starts = np.array([f.t_host_s for f in take.frames(camera_name)])
+        except SessionFolderError as error:
+            raise DecodeError(error.message, kept=error.kept, next_step=error.next_step) from error
         if starts.size == 0:
             raise DecodeError(f"{take.folder.name}: the frame table of camera {camera_name} is empty")
         exposure_s = camera.settings_read.exposure_s or take.round.settings.exposure_s or 0.0

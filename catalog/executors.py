@@ -65,11 +65,20 @@ def open_executor(*, workers: int | None = None, dask: str | None = None) -> Ite
 def _dask_executor(address: str) -> Iterator[Executor]:
     try:
         from distributed import Client
+        from distributed.comm.addressing import get_address_host_port
     except ImportError as error:
         raise MissingExtraError(
             "--dask needs Dask, which is not installed",
             kept="everything as it was",
             next_step="pip install 'cleanplate[dask]'",
+        ) from error
+    try:
+        get_address_host_port(address)
+    except ValueError as error:
+        raise ClusterError(
+            f"Dask scheduler {address}: not an address ({error})",
+            kept="everything as it was",
+            next_step="give it as the scheduler prints it, such as tcp://host:8786",
         ) from error
     try:
         client: Any = Client(address, timeout=_CONNECT_TIMEOUT_S, set_as_default=False)  # type: ignore[no-untyped-call]

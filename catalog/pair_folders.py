@@ -380,8 +380,15 @@ def _captured(pattern: str) -> re.Pattern[str]:
     """Turn a glob, less its suffix, into an expression whose groups are what the wildcards stand for."""
     plain = re.sub(r"\.[^./]*$", "", pattern)
     parts = re.split(r"(\*\*/?|\*|\?|\[[^]]+\])", plain.removeprefix("./"))
-    return re.compile("".join(_WILDCARDS.get(p) or _class_or_text(p) for p in parts))
+    try:
+        return re.compile("".join(_WILDCARDS.get(p) or _class_or_text(p) for p in parts))
+    except re.error as error:
+        raise PairFolderError(
+            f"{pattern}: not a pattern of file names ({error.msg})",
+            next_step="the wildcards are * ? ** and [abc]",
+        ) from None
 
 
 def _class_or_text(part: str) -> str:
-    return f"({part.replace('[!', '[^')})" if part.startswith("[") else re.escape(part)
+    is_class = part.startswith("[") and part.endswith("]")
+    return f"({part.replace('[!', '[^')})" if is_class else re.escape(part)

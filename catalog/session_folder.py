@@ -243,13 +243,22 @@ class Take:
         return _read_json(self.folder / ROUND_FILE, TakeRecord)
 
     def frames(self, camera: str) -> list[FrameTime]:
-        """Read the frame table of one camera."""
+        """Read the frame table of one camera.
+
+        Raises:
+            SessionFolderError: It is missing, a column is, or a value is no number.
+        """
         path = self.folder / self.record().cameras[camera].frames_csv
-        with path.open(newline="", encoding="utf-8") as rows:
-            return [
-                FrameTime(int(r["index"]), int(r["pts"]), r["time_base"], float(r["t_host_s"]))
-                for r in csv.DictReader(rows)
-            ]
+        try:
+            with path.open(newline="", encoding="utf-8") as rows:
+                return [
+                    FrameTime(int(r["index"]), int(r["pts"]), r["time_base"], float(r["t_host_s"]))
+                    for r in csv.DictReader(rows)
+                ]
+        except FileNotFoundError:
+            raise _damaged(str(path), "the file is missing") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(str(path), f"not a frame table ({error})") from error
 
     def telemetry(self) -> list[TelemetrySample]:
         """Read the rail's telemetry; an empty list where there was none."""
@@ -450,7 +459,7 @@ def _read_json(path: Path, model: type[B]) -> B:
     try:
         return model.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise SessionFolderError(f"{path}: the file is missing") from None
+        raise _damaged(str(path), "the file is missing") from None
     except ValidationError as error:
         raise _unfit(str(path), error) from None
 
@@ -473,7 +482,10 @@ def _unfit(place: str, error: ValidationError) -> SessionFolderError:
             kept="the folder, as it is",
             next_step="use the version that wrote it",
         )
-    what = f"{where}: {problem['msg']}" if where else problem["msg"]
+    return _damaged(place, f"{where}: {problem['msg']}" if where else problem["msg"])
+
+
+def _damaged(place: str, what: str) -> SessionFolderError:
     return SessionFolderError(
         f"{place}: {what}", kept="the folder, as it is", next_step="restore the file from a copy"
     )

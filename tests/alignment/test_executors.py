@@ -105,6 +105,14 @@ def test_a_scheduler_that_does_not_answer_is_an_error_of_its_own(monkeypatch):
             pass
 
 
+def test_an_address_without_a_port_is_refused_before_anything_is_tried():
+    pytest.importorskip("distributed")
+
+    with pytest.raises(ClusterError, match="nonsense: not an address"):
+        with open_executor(dask="nonsense"):
+            pass
+
+
 def test_jobs_run_on_the_cluster(dask_cluster):
     assert re.fullmatch(r"tcp://127\.0\.0\.1:\d+", dask_cluster)
 

@@ -8,7 +8,7 @@ import skimage.data
 
 import alignment
 from alignment.decode import read_still
-from alignment.errors import PictureFormatError
+from alignment.errors import NoCommonStructureError, PictureFormatError
 from alignment.misalignment import measure
 from alignment.photometry import standard_tone_curve
 
@@ -58,6 +58,14 @@ def test_grey_images_are_measured_too():
     found = measure(coded(moved(0, 0))[..., 1].copy(), coded(moved(0.5, 0.25))[..., 1].copy())
 
     assert found.shift_px == pytest.approx((0.5, 0.25), abs=0.02)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 200), (63, 300)])
+def test_images_of_a_few_pixels_are_refused_with_their_size(size):
+    few = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+
+    with pytest.raises(NoCommonStructureError, match=f"{size[1]} x {size[0]} px"):
+        measure(few, few)
 
 
 def test_images_of_different_size_are_refused_with_both_sizes():

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from alignment.camera_motion import grid_points, map_points
 from alignment.cli import app
-from alignment.errors import NothingToAlignError
+from alignment.errors import DecodeError, NothingToAlignError
 from alignment.pairing import align_session
+from alignment.takes import TakeSource
 from catalog.evidence import AlignmentRecord, PairRecord
 from catalog.executors import InlineExecutor
 from catalog.session_folder import SessionFolder, file_sha256
@@ -276,6 +277,20 @@ def test_a_truncated_movie_costs_its_round_only(bench, tmp_path):
     assert motion["defocus"].reasons == ("unreadable",)
     assert any("main-01.mov" in w and "frame" in w for w in alignment.warnings)
     assert {p.lq.round for p in SessionFolder(twin).pairs()} == {"noise"}
+
+
+@pytest.mark.parametrize("table", [None, "index,pts\n0,0\n", "index,pts,time_base,t_host_s\n0,0,1/20,soon\n"])
+def test_a_frame_table_that_cannot_be_read_is_an_unreadable_take(bench, tmp_path, table: str | None):
+    """Its round is refused for it, as for a movie that cannot be read; the others are aligned."""
+    twin = SessionFolder(copy_of(bench, tmp_path / "twin"))
+    take = twin.valid_takes()["defocus"]
+    path = take.folder / "main.frames.csv"
+    path.unlink()
+    if table is not None:
+        path.write_text(table)
+
+    with pytest.raises(DecodeError, match=r"main\.frames\.csv"):
+        TakeSource.of(take, "main")
 
 
 def test_a_session_without_ground_truth_is_refused(bench, tmp_path):

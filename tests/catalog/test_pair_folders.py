@@ -152,6 +152,10 @@ def test_patterns_that_match_nothing_are_refused(tmp_path):
         match_globs(f"{tmp_path}/none/*.png", f"{tmp_path}/b/*.png")
     with pytest.raises(PairFolderError, match="same part for the wildcards"):
         match_globs(f"{tmp_path}/a/*.png", f"{tmp_path}/b/*.png")
+    with pytest.raises(PairFolderError, match="no picture matches"):
+        match_globs(f"{tmp_path}/a/[", f"{tmp_path}/b/*.png")
+    with pytest.raises(PairFolderError, match="not a pattern"):
+        match_globs(f"{tmp_path}/a/[z-a].png", f"{tmp_path}/b/*.png")
 
 
 @pytest.mark.parametrize("given", [{}, {"gt": "*.png"}, {"folder": True, "gt": "*", "lq": "*"}])
