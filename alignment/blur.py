@@ -71,6 +71,13 @@ def _of_sum_one(kernel: NDArray[np.float64]) -> Plane:
     return np.asarray(kernel / total if total > 0 else np.ones((1, 1)), np.float32)
 
 
+def variance_px2(blur: BlurRecord) -> float:
+    """Variance of a blur along each of its axes: of a disc along both, of motion along x."""
+    if blur.kind == "none":
+        return 0.0
+    return blur.size_px**2 / (4 if blur.kind == "disc" else 12)
+
+
 def blur_light(light: Plane, blur: BlurRecord, *, scale: int = 1) -> Plane:
     """Blur light as defocus (disc) or horizontal motion (box) does.
 

@@ -26,7 +26,7 @@ _SIZES_PX: dict[Family, tuple[float, ...]] = {
     "motion": (2.0, 3.5, 6.0, 9.0, 14.0, 21.0, 32.0),
 }
 """Of the two families, sizes of the same number spread about as much along x."""
-_CLOSING_STEPS = 4
+_CLOSING_STEPS = 3
 _CLOSING_TOLERANCE = 0.02
 """Of the logarithm of a size: 2 %."""
 _CORRELATED_PX = 10.0

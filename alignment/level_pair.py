@@ -64,13 +64,15 @@ class ForwardPair:
         self._truth, self._truth_size = truth.level(scale), truth.size
         self._lq = lq.level(scale)
         self._trusted = trusted_tiles(trust, self.grid)
+        self._upright = _upright(truth)
 
     def linearise(self, homography: Array) -> tuple[TileStatistics, Flags]:
         """Warp the ground truth and compare."""
         back = inverted(homography)
         usable = self.grid.inside(back, self._truth_size, margin_px=2.0 * self.grid.scale)
         to_truth = at_scale(back, self.grid.scale)
-        return compare_tiles(self._truth, to_truth, self._lq, IN_PLACE, self.grid), usable & self._trusted
+        tiles = compare_tiles(self._truth, to_truth, self._lq, IN_PLACE, self.grid, upright=self._upright)
+        return tiles, usable & self._trusted
 
     @staticmethod
     def step(homography: Array, motion: Array) -> Array:
@@ -85,12 +87,13 @@ class BackwardPair:
         self.grid = TileGrid.over(truth.size, scale=scale, tile_px=TILE_PX[scale])
         self._truth = truth.level(scale)
         self._lq, self._lq_size = lq.level(scale), lq.size
+        self._upright = _upright(truth)
 
     def linearise(self, homography: Array) -> tuple[TileStatistics, Flags]:
         """Warp the degraded frame and compare."""
         usable = self.grid.inside(homography, self._lq_size, margin_px=2.0 * self.grid.scale)
         to_lq = at_scale(homography, self.grid.scale)
-        return compare_tiles(self._truth, IN_PLACE, self._lq, to_lq, self.grid), usable
+        return compare_tiles(self._truth, IN_PLACE, self._lq, to_lq, self.grid, upright=self._upright), usable
 
     @staticmethod
     def step(homography: Array, motion: Array) -> Array:
@@ -134,6 +137,11 @@ def refine(
         moved = float(np.abs(jacobians @ fit.parameters).max())
         iterations += 1
     return Refinement(pair, homography, fit, tiles, iterations, moved < tolerance_px)
+
+
+def _upright(truth: MatchedTruth) -> float:
+    """Motion along the rail blurs along x alone."""
+    return 0.0 if truth.blur.kind == "motion" else 1.0
 
 
 def trusted_tiles(trust: Mask | None, grid: TileGrid) -> Flags:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from alignment.blur import blur_light
+from alignment.blur_field import BlurField
 from alignment.errors import PictureFormatError
 from alignment.photometry import Plane, Rgb, ToneCurve, grey_codes
 from catalog.evidence import BlurRecord
@@ -102,13 +103,23 @@ class MatchedTruth:
         tone: How the degraded frame's camera codes light.
         blur: Blur to add, in linear light.
         exposure: Light of the degraded frame over that of the ground truth.
+        field: How the blur changes over the picture, taken into account at full size.
     """
 
-    def __init__(self, gt: Picture, *, tone: ToneCurve, blur: BlurRecord, exposure: float) -> None:
+    def __init__(
+        self,
+        gt: Picture,
+        *,
+        tone: ToneCurve,
+        blur: BlurRecord,
+        exposure: float,
+        field: BlurField | None = None,
+    ) -> None:
         self.gt = gt
         self.tone = tone
         self.blur = blur
         self.exposure = exposure
+        self._field = field
         self._reduced: dict[int, Plane] = {}
         self._levels: dict[int, Plane] = {}
 
@@ -116,6 +127,13 @@ class MatchedTruth:
     def size(self) -> tuple[int, int]:
         """Width and height, px."""
         return self.gt.size
+
+    def varied(self, field: BlurField) -> MatchedTruth:
+        """The same with a blur that changes over the picture; what is reduced already is kept."""
+        found = MatchedTruth(self.gt, tone=self.tone, blur=self.blur, exposure=self.exposure, field=field)
+        found._reduced.update(self._reduced)
+        found._levels.update(self._levels)
+        return found
 
     def level(self, scale: int) -> Plane:
         """Return the matched frame reduced ``scale`` times and smoothed, as `Picture.level`."""
@@ -131,7 +149,10 @@ class MatchedTruth:
             return self.gt.reduced(scale)
         if scale not in self._reduced:
             light = self.gt.light if scale == 1 else self.gt.tone.light(self.gt.reduced(scale))
-            light = blur_light(light, self.blur, scale=scale)
+            if self._field is not None and scale == 1:
+                light = self._field.blurred(light, self.blur)
+            else:
+                light = blur_light(light, self.blur, scale=scale)
             self._reduced[scale] = self.tone.codes(light, exposure=self.exposure)
         return self._reduced[scale]
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from alignment.blur_field import BlurField
 from alignment.blur_search import find_blur
 from alignment.camera_motion import (
     Array,
@@ -178,7 +179,9 @@ def register(
     if blur is None:
         blur = find_blur(gt, lq, homography=coarse.homography, exposure=exposure)
     truth = MatchedTruth(gt, tone=lq.tone, blur=blur, exposure=exposure if exposure < DIMMED else 1.0)
-    forward = _fine(truth, lq, coarse, camera=camera, models=models, trust=trust, finest_scale=finest_scale)
+    truth, forward = _fine(
+        truth, lq, coarse, camera=camera, models=models, trust=trust, finest_scale=finest_scale
+    )
     ladder = (4, models[0]), (2 * finest_scale, forward.fit.model)
     backward = _backward(truth, lq, initial, camera=camera, ladder=ladder)
     return _describe(
@@ -211,9 +214,14 @@ def _fine(
     models: tuple[ModelName, ...],
     trust: Mask | None,
     finest_scale: int,
-) -> Refinement:
+) -> tuple[MatchedTruth, Refinement]:
     found = coarse
     for scale in (2, 1) if finest_scale == 1 else (2,):
+        if scale == 1 and truth.blur.kind != "none":
+            field = BlurField.of(
+                found.tiles, found.fit.usable, found.pair.grid, homography=found.homography, blur=truth.blur
+            )
+            truth = truth.varied(field)
         pair = ForwardPair(truth, lq, scale=scale, trust=trust)
         tolerance_px = _FINE_TOLERANCE_PX if scale == finest_scale else _MIDDLE_TOLERANCE_PX
         found = refine(pair, found.homography, camera=camera, model=models[0], tolerance_px=tolerance_px)
@@ -221,7 +229,7 @@ def _fine(
         if model != models[0]:
             models = models[models.index(model) :]
             found = refine(pair, found.homography, camera=camera, model=model, tolerance_px=tolerance_px)
-    return found
+    return truth, found
 
 
 def _choose_model(found: Refinement, camera: Pinhole, models: tuple[ModelName, ...]) -> ModelName:

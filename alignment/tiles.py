@@ -1,8 +1,9 @@
 """Small tiles that each keep their own brightness: what one frame says about its shift against another.
 
-In every tile the degraded frame is taken as a gain times the ground truth plus an offset, and both are
-projected out of the gradients (variable projection). Exposure, haze, vignetting and shadows then move
-nothing. Gradients come from the ground truth alone: noise in them would shrink the estimate.
+In every tile the degraded frame is taken as a gain times the ground truth, a little more or less blurred, plus an
+offset, and all three are projected out of the gradients (variable projection). Exposure, haze, vignetting and shadows
+then move nothing, nor does focus that changes with depth. Blur enters as heat flow does, by the ground truth's bend.
+Gradients come from the ground truth alone: noise in them would shrink the estimate.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ Flags = NDArray[np.bool_]
 IN_PLACE: Array = np.eye(3)
 """The map of the frame that the tiles lie on."""
 _LEAST_VARIANCE = 1e-9
+_LEAST_GAIN = 1e-6
 _CODE_VARIANCE_FLOOR = 1e-3
 """Least residual variance, codes²: rounding to 8 bits leaves 1/12 before smoothing, a tenth of that after."""
 _GRADIENT_MOMENTS = [[9, 10], [10, 11]]
 """Where `tile_products` keeps the second moments of the ground truth's gradient."""
+_LEAST_BEND = 1e-3
+"""Share of the bend's variance that is never projected away: where it is all like the picture itself, it tells
+nothing."""
 _FINE_GRADIENT_MOMENTS = [[0, 1], [1, 2]]
 """Where `tile_detail` does."""
 
@@ -112,6 +117,10 @@ class TileStatistics:
     """``(K, 2, 2)`` per px², as if the residual were white."""
     score: Array
     """``(K, 2)``: information times the shift measured."""
+    extra_blur_px2: Array
+    """``(K,)`` variance of the blur along each of its axes that the degraded frame has beyond the ground truth."""
+    extra_blur_information: Array
+    """``(K,)`` per px⁴, as if the residual were white."""
     residual_variance: Array
     """``(K,)`` codes²: what gain and offset leave of the smoothed degraded frame."""
     correlation: Array
@@ -127,7 +136,9 @@ class TileStatistics:
     second."""
 
 
-def compare_tiles(gt: Plane, to_gt: Array, lq: Plane, to_lq: Array, grid: TileGrid) -> TileStatistics:
+def compare_tiles(
+    gt: Plane, to_gt: Array, lq: Plane, to_lq: Array, grid: TileGrid, *, upright: float = 1.0
+) -> TileStatistics:
     """Linearise every tile about the present alignment.
 
     Args:
@@ -136,21 +147,29 @@ def compare_tiles(gt: Plane, to_gt: Array, lq: Plane, to_lq: Array, grid: TileGr
         lq: The degraded frame, reduced and smoothed alike.
         to_lq: ``(3, 3)``: the same for ``lq``; one of the two is the identity.
         grid: The tiles.
+        upright: How much the frames' unlike blur spreads along y for what it does along x: 1 for focus, 0 for motion.
     """
-    products = tile_products(gt, to_gt, lq, to_lq, grid.layout)
+    products = tile_products(gt, to_gt, lq, to_lq, grid.layout, np.float32(upright))
     gt_mean, lq_mean, gg, gl, ll = products[:, :5].T
     on_gt, on_lq, slope = products[:, 5:7], products[:, 7:9], products[:, 12:14]
     gg = np.maximum(gg, _LEAST_VARIANCE)
     gain = gl / gg
     residual = np.maximum(ll - gain**2 * gg, _CODE_VARIANCE_FLOOR)
+    bend = _Bend.of(products, gain=gain, gg=gg)
+    sharp_residual = np.maximum(residual - bend.share**2 * bend.variance, _CODE_VARIANCE_FLOOR)
     moments = products[:, _GRADIENT_MOMENTS] - slope[:, :, None] * slope[:, None, :]
     projected = moments - on_gt[:, :, None] * on_gt[:, None, :] / gg[:, None, None]
-    weight = grid.tile_px**2 * np.maximum(gain, 0.0) / residual
+    projected -= bend.on[:, :, None] * bend.on[:, None, :] / bend.variance[:, None, None]
+    positive = np.maximum(gain, 0.0)
+    weight = grid.tile_px**2 * positive / sharp_residual
     return TileStatistics(
         gain=gain,
         offset=lq_mean - gain * gt_mean,
         information=(weight * gain / grid.scale**2)[:, None, None] * projected,
-        score=-(weight / grid.scale)[:, None] * (on_lq - gain[:, None] * on_gt),
+        score=-(weight / grid.scale)[:, None]
+        * (on_lq - gain[:, None] * on_gt - bend.share[:, None] * bend.on),
+        extra_blur_px2=2 * grid.scale**2 * bend.share / np.maximum(positive, _LEAST_GAIN),
+        extra_blur_information=weight * positive * bend.variance / (2 * grid.scale**2) ** 2,
         residual_variance=residual,
         correlation=gain * np.sqrt(gg / np.maximum(ll, _LEAST_VARIANCE)),
         gt_variance=gg,
@@ -161,6 +180,27 @@ def compare_tiles(gt: Plane, to_gt: Array, lq: Plane, to_lq: Array, grid: TileGr
             [products[:, 14], products[:, 9] + products[:, 11], products[:, 15]]
         ),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Bend:
+    """The ground truth's second derivative over ``K`` tiles, without what offset and gain explain of it."""
+
+    variance: Array
+    """``(K,)``"""
+    on: Array
+    """``(K, 2)`` mean product with the gradient."""
+    share: Array
+    """``(K,)`` how much of it the degraded frame shows."""
+
+    @classmethod
+    def of(cls, products: Array, *, gain: Array, gg: Array) -> _Bend:
+        slope, on_gt = products[:, 12:14], products[:, 5:7]
+        bb, gb, lb, xb, yb, mean = products[:, 16:].T
+        whole = bb - mean**2
+        variance = np.maximum(whole - gb**2 / gg, _LEAST_BEND * whole + _LEAST_VARIANCE)
+        on = np.column_stack([xb, yb]) - slope * mean[:, None] - on_gt * (gb / gg)[:, None]
+        return cls(variance, on, (lb - gain * gb) / variance)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ Layout = tuple[int, int, int, int, int]
 """Of tiles: first column and first row, side of a tile in px, tiles across and down."""
 
 _EIGHTH, _QUARTER, _HALF, _ONE, _TWO, _FOUR = (np.float32(v) for v in (0.125, 0.25, 0.5, 1, 2, 4))
-_PRODUCTS, _DETAILS = 16, 8
+_PRODUCTS, _DETAILS = 22, 8
 _TWO_FRAMES = "float32[:, ::1], float64[:, ::1], float32[:, ::1], float64[:, ::1]"
 _GRID = "UniTuple(int64, 5)"
 
@@ -113,17 +113,20 @@ def _mean_inside(patch: Plane) -> np.float32:
 
 
 @part
-def _products(gt: Plane, lq: Plane, found: Array) -> None:
-    """Average the products of both patches and of their gradients, rim excluded, into ``found``."""
+def _products(gt: Plane, lq: Plane, upright: np.float32, found: Array) -> None:
+    """Average the products of both patches, of their gradients and of the bend, rim excluded, into ``found``."""
     side = gt.shape[0] - 2
     mean_g, mean_l = _mean_inside(gt), _mean_inside(lq)
     gg = gl = ll = xg = yg = xl = yl = xx = xy = yy = sx = sy = cross = own = np.float32(0)
+    bb = gb = lb = xb = yb = sb = np.float32(0)
     for j in range(1, side + 1):
         above, level, below = gt[j - 1], gt[j], gt[j + 1]
         over, at, under = lq[j - 1], lq[j], lq[j + 1]
         for i in range(side):
             g, l = level[i + 1] - mean_g, at[i + 1] - mean_l
             x, y = _HALF * (level[i + 2] - level[i]), _HALF * (below[i + 1] - above[i + 1])
+            b = level[i + 2] - _TWO * level[i + 1] + level[i]
+            b += upright * (below[i + 1] - _TWO * level[i + 1] + above[i + 1])
             p, q = _HALF * (at[i + 2] - at[i]), _HALF * (under[i + 1] - over[i + 1])
             gg += g * g
             gl += g * l
@@ -139,16 +142,25 @@ def _products(gt: Plane, lq: Plane, found: Array) -> None:
             sy += y
             cross += x * p + y * q
             own += p * p + q * q
+            bb += b * b
+            gb += g * b
+            lb += l * b
+            xb += x * b
+            yb += y * b
+            sb += b
     found[0], found[1] = mean_g, mean_l
     found[2], found[3], found[4] = gg, gl, ll
     found[5], found[6], found[7], found[8] = xg, yg, xl, yl
     found[9], found[10], found[11] = xx, xy, yy
     found[12], found[13], found[14], found[15] = sx, sy, cross, own
+    found[16], found[17], found[18], found[19], found[20], found[21] = bb, gb, lb, xb, yb, sb
     found[2:] /= side * side
 
 
-@compiled(f"float64[:, ::1]({_TWO_FRAMES}, {_GRID})")
-def tile_products(gt: Plane, to_gt: Array, lq: Plane, to_lq: Array, layout: Layout) -> Array:
+@compiled(f"float64[:, ::1]({_TWO_FRAMES}, {_GRID}, float32)")
+def tile_products(  # noqa: PLR0917 - numba's functions know no keywords
+    gt: Plane, to_gt: Array, lq: Plane, to_lq: Array, layout: Layout, upright: np.float32
+) -> Array:
     """Sample both frames on every tile and average the products of their pixels and gradients.
 
     Args:
@@ -157,11 +169,12 @@ def tile_products(gt: Plane, to_gt: Array, lq: Plane, to_lq: Array, layout: Layo
         lq: Degraded frame, smoothed alike.
         to_lq: ``(3, 3)``: pixel of the tiles to pixel of ``lq``.
         layout: The tiles.
+        upright: How much of its bend along y the bend b of g has, beside all of that along x.
 
     Returns:
-        ``(rows × columns, 16)``: the means of ground truth and degraded frame; with g and l less these means, x and
-        y the gradient of g and p and q that of l by central differences: gg, gl, ll, xg, yg, xl, yl, xx, xy, yy, x,
-        y, xp + yq, pp + qq.
+        ``(rows × columns, 22)``: the means of ground truth and degraded frame; with g and l less these means, x and
+        y the gradient of g and p and q that of l by central differences and b by second differences: gg, gl, ll, xg,
+        yg, xl, yl, xx, xy, yy, x, y, xp + yq, pp + qq, bb, gb, lb, xb, yb, b.
     """
     x0, y0, side, columns, rows = layout
     found = np.empty((rows * columns, _PRODUCTS))
@@ -172,7 +185,7 @@ def tile_products(gt: Plane, to_gt: Array, lq: Plane, to_lq: Array, layout: Layo
         corner = x0 + tile % columns * side - 1, y0 + tile // columns * side - 1
         _sample(gt, to_gt, corner, (spare, ramp), g)
         _sample(lq, to_lq, corner, (spare, ramp), l)
-        _products(g, l, found[tile])
+        _products(g, l, upright, found[tile])
     return found
 
 
