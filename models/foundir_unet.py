@@ -44,8 +44,7 @@ class StandardisedConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve; same size."""
-        variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True, correction=0)
-        weight = (self.weight - mean) * (variance + EPS).rsqrt()
+        weight = F.layer_norm(self.weight, self.weight.shape[1:], eps=EPS)
         return F.conv2d(x, weight, self.bias, padding=1)
 
 
