@@ -58,8 +58,16 @@ class StartsFromNoise(Protocol):
 class Refiner(Protocol):
     """A restorer made for what another one left behind: FoundIR's specialists behind its generalist."""
 
-    def refine(self, restored: Tensor) -> Tensor:
-        """Restore ``(B, 3, H, W)`` float32 RGB in [0, 1] further; same shape and range."""
+    def refine(self, restored: Tensor, lq: Tensor) -> Tensor:
+        """Restore further what a first pass made of a degraded picture.
+
+        Args:
+            restored: What it made, ``(B, 3, H, W)`` float32 RGB in [0, 1].
+            lq: The degraded picture itself, of the same shape and range.
+
+        Returns:
+            The same shape and range.
+        """
 
 
 @runtime_checkable

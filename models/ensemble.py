@@ -84,14 +84,14 @@ class TwoPasses:
 
     def restore(self, lq: Tensor) -> Tensor:
         """Restore as `Restorer.restore` does."""
-        return self._second(first_pass(self.generalist, lq))
+        return self._second(first_pass(self.generalist, lq), lq)
 
     def restore_from(self, lq: Tensor, noise: Tensor) -> Tensor:
         """Restore as `StartsFromNoise.restore_from` does; without meaning where the generalist starts from none."""
-        return self._second(first_pass(self.generalist, lq, noise))
+        return self._second(first_pass(self.generalist, lq, noise), lq)
 
-    def _second(self, restored: Tensor) -> Tensor:
-        return restored if self.expert is None else refined(self.expert, restored)
+    def _second(self, restored: Tensor, lq: Tensor) -> Tensor:
+        return restored if self.expert is None else refined(self.expert, restored, lq)
 
 
 class Ensemble:

@@ -73,16 +73,16 @@ class SecondPass(nn.Module):
         self._loaded: tuple[Restorer, ...] = ()  # in a tuple it is no part of this module
 
     @abstractmethod
-    def refine(self, restored: Tensor) -> Tensor:
-        """Restore what the first pass returned, ``(B, 3, H, W)`` float32 RGB in [0, 1]; same shape and range."""
+    def refine(self, restored: Tensor, lq: Tensor) -> Tensor:
+        """Restore what the first pass returned; as `Refiner.refine`."""
 
     def restore(self, lq: Tensor) -> Tensor:
         """Make both passes; as `Restorer.restore`."""
-        return self.refine(self.first_pass(lq))
+        return self.refine(self.first_pass(lq), lq)
 
     def restore_from(self, lq: Tensor, noise: Tensor) -> Tensor:
         """Make both passes from given start noise; as `StartsFromNoise.restore_from`."""
-        return self.refine(self.first_pass(lq, noise))
+        return self.refine(self.first_pass(lq, noise), lq)
 
     def first_pass(self, lq: Tensor, noise: Tensor | None = None) -> Tensor:
         """Restore with the generalist, without gradients; the picture itself where there is none.
@@ -119,9 +119,9 @@ class ExpertRestorer(SecondPass):
         losses: dict[str, Tensor] = self.network.loss(replace(batch, lq=first, picture=picture))  # type: ignore[operator]
         return losses
 
-    def refine(self, restored: Tensor) -> Tensor:
+    def refine(self, restored: Tensor, lq: Tensor) -> Tensor:
         """Restore what the first pass returned."""
-        return refined(self.network, restored)
+        return refined(self.network, restored, lq)
 
 
 def first_pass(model: Restorer, lq: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -131,8 +131,7 @@ def first_pass(model: Restorer, lq: Tensor, noise: Tensor | None = None) -> Tens
     return model.restore(lq)
 
 
-def refined(model: Any, restored: Tensor) -> Tensor:
-    """Restore what a first pass returned with a model made for that, or with any restorer."""
-    second = model.refine if isinstance(model, Refiner) else model.restore
-    out: Tensor = second(restored)
+def refined(model: Any, restored: Tensor, lq: Tensor) -> Tensor:
+    """Restore what a first pass made of a degraded picture, with a model made for that or with any restorer."""
+    out: Tensor = model.refine(restored, lq) if isinstance(model, Refiner) else model.restore(restored)
     return out

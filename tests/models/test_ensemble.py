@@ -16,7 +16,16 @@ from catalog.label_file import Label, write_labels
 from catalog.session_folder import file_sha256
 from models.base import ChoosesRestorer, Classifier, Restorer
 from models.cli import app
-from models.ensemble import SERVED, Ensemble, EnsembleRecord, Member, assemble, expert_runs, load_ensemble
+from models.ensemble import (
+    SERVED,
+    Ensemble,
+    EnsembleRecord,
+    Member,
+    TwoPasses,
+    assemble,
+    expert_runs,
+    load_ensemble,
+)
 from models.errors import RunExistsError, RunNotFoundError, StorageError
 from models.evaluate import EvaluationRequest, evaluate_export
 from models.images import plain_picture, read_pixels, write_png
@@ -36,6 +45,13 @@ class Adds:
 
     def restore(self, lq: Tensor) -> Tensor:
         return lq + self.number
+
+
+class Undoes:
+    """An expert that finds the degraded picture better."""
+
+    def refine(self, restored: Tensor, lq: Tensor) -> Tensor:
+        return lq
 
 
 class SeesTheDark:
@@ -58,6 +74,15 @@ def _ensemble(router: Classifier | None = None) -> Ensemble:
     )
     experts = {"illumination": Adds(0.2), "weather": Adds(0.4), "text": Adds(0.6)}
     return Ensemble(record, Adds(0.1), experts, router)
+
+
+def test_an_expert_made_for_it_is_shown_the_degraded_picture_too():
+    lq = torch.rand(1, 3, 8, 8)
+
+    passes = TwoPasses(Adds(0.1), Undoes())
+
+    assert torch.equal(passes.restore(lq), lq)
+    assert torch.equal(TwoPasses(Adds(0.1), Adds(0.2)).restore(lq), lq + 0.1 + 0.2)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_an_expert_restores_what_the_generalist_left(generalist):
 
     assert isinstance(expert, Refiner)
     assert not torch.equal(first, lq)
-    assert torch.equal(both, expert.refine(first))
+    assert torch.equal(both, expert.refine(first, lq))
 
 
 def test_noise_reaches_a_generalist_that_starts_from_it(saved_run):
@@ -62,7 +62,7 @@ def test_noise_reaches_a_generalist_that_starts_from_it(saved_run):
     assert isinstance(expert, StartsFromNoise)
 
     with torch.inference_mode():
-        expected = expert.refine(load(sampler).restore_from(lq, noise))
+        expected = expert.refine(load(sampler).restore_from(lq, noise), lq)
 
         assert torch.equal(expert.restore_from(lq, noise), expected)
         assert not torch.equal(expert.restore(lq), expected)
@@ -91,7 +91,7 @@ def test_the_loss_is_the_networks_own_and_the_generalist_stays_as_it_is(generali
 def test_an_expert_without_a_generalist_sees_the_degraded_picture():
     expert, lq = _expert(None), torch.rand(1, 3, 16, 16)
 
-    assert torch.equal(expert.restore(lq), expert.refine(lq))
+    assert torch.equal(expert.restore(lq), expert.refine(lq, lq))
 
 
 def test_an_expert_is_trained_on_what_it_serves_and_used_as_a_run(make_export, generalist, console):
@@ -206,7 +206,19 @@ def test_where_no_print_is_seen_the_generalists_picture_stays():
         expert.network.ending.bias[3] = -30
     picture = torch.rand(1, 3, 21, 30)
 
-    assert torch.allclose(expert.refine(picture), picture, atol=1e-6)
+    assert torch.allclose(expert.refine(picture, picture), picture, atol=1e-6)
+
+
+def test_print_that_the_generalist_smeared_is_taken_from_the_degraded_picture():
+    """A network that adds nothing to either picture, sees print everywhere, and trusts the degraded one."""
+    torch.manual_seed(0)
+    expert = TextExpert(SMALL_TEXT).eval()
+    with torch.no_grad():
+        expert.network.ending.weight.zero_()
+        expert.network.ending.bias.copy_(torch.tensor([0.0, 0, 0, 30, 0, 0, 0, 30]))
+    smeared, lq = torch.rand(2, 1, 3, 21, 30)
+
+    assert torch.allclose(expert.refine(smeared, lq), lq, atol=1e-6)
 
 
 def test_what_is_not_print_is_left_to_the_generalist():
@@ -260,7 +272,7 @@ def test_the_text_expert_learns_to_read():
     torch.manual_seed(99)
     printed = print_on(*drawn(), share=1.0)
     with torch.inference_mode():
-        restored = expert.refine(printed.lq)
+        restored = expert.refine(printed.lq, printed.lq)
     before, after = (
         ((image - printed.gt).square() * printed.where).sum().item() for image in (printed.lq, restored)
     )
