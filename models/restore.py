@@ -1,7 +1,8 @@
 """Restore pictures of any size with bounded memory: overlapping tiles, feathered into each other.
 
 Models that start from noise get one plane of it per seed, so that a tile starts where the whole picture would, and
-the same picture gives the same result every time.
+the same picture gives the same result every time. Models that average over the picture are told its means
+(`models.picture_mean`), for which a picture in tiles is gone through beforehand.
 """
 
 from __future__ import annotations
