@@ -1,7 +1,8 @@
 """Experts: specialists that restore what FoundIR's generalist left behind.
 
 Li, Chen, Dong, Tang, Pan: FoundIR, ICCV 2025. A specialist's input is the generalist's output: a second pass behind the
-first; ours may look at the degraded picture as well, which the text expert does. The authors release a Restormer for weather and a Wave-Mamba for low light, and no way to train either.
+first. Ours may look at the degraded picture as well, which the text expert does. The authors release a Restormer for
+weather and a Wave-Mamba for low light, and no way to train either.
 
 Any network of the registry that restores can be one. While it is trained, the generalist is frozen and applied to the
 crops, so nothing has to be restored beforehand; it is no part of the expert's checkpoint, only its name is. A whole run
