@@ -29,6 +29,9 @@ Reason = Literal[
     "no_structure",
 ]
 
+_EXPLAINED_BY_MOVING: frozenset[Reason] = frozenset({"low_information", "exposure"})
+"""Reasons that a thing in front of the scene gives rise to: it leaves less to register by, of another contrast."""
+
 
 class GateThresholds(Document):
     """What a pair and a round must keep to."""
@@ -55,6 +58,9 @@ class GateThresholds(Document):
     """Largest 90th percentile of the tiles' leftover shift, px."""
     masked_share: float = Field(default=0.3, gt=0, le=1)
     """Largest share of tiles that show something else."""
+    telling_masked_share: float = Field(default=0.05, gt=0, le=1)
+    """Share of such tiles from which a thing that moved explains why too little is left to register by, or why the
+    brightness of the whole changed."""
     rotation_deg: float = Field(default=0.1, gt=0)
     """Largest angle between the two cameras, deg."""
     structure_share: float = Field(default=0.5, gt=0, le=1)
@@ -144,6 +150,9 @@ def judge_pair(
         *_registration_reasons(pair, thresholds, low_light),
         *_content_reasons(pair, thresholds, norms, low_light),
     ]
+    masked = pair.masked_share or 0.0
+    if masked > thresholds.telling_masked_share and _EXPLAINED_BY_MOVING.intersection(reasons):
+        reasons.append("moving_object")
     return _gate_values(pair, norms), tuple(dict.fromkeys(reasons))
 
 

@@ -99,6 +99,20 @@ def test_a_dark_round_may_clip_black_and_err_more():
     assert reasons(dark) == ("low_information", "exposure")
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"gain": 0.4}, ("exposure", "moving_object")),
+        ({"predicted_epe_px": 0.12}, ("low_information", "moving_object")),
+        ({"split_half_px": 0.2}, ("disagree",)),
+        ({}, ()),
+    ],
+)
+def test_a_masked_thing_is_named_beside_what_it_explains(change: dict[str, object], found: tuple[str, ...]):
+    """A fifth of the picture is masked, which alone refuses nothing."""
+    assert reasons(replace(GOOD, masked_share=0.2, **change)) == found
+
+
 def test_consistency_never_allows_more_than_a_pixel():
     assert reasons(replace(GOOD, kinematics_px=1.1, kinematics_sigma_px=5.0)) == ("inconsistent",)
 
