@@ -47,7 +47,7 @@ def run(
     workers: WorkersOption = None,
     dask: DaskOption = None,
 ) -> None:
-    """Align sessions: motion, matching, registration, gates, pairs."""
+    """Align sessions: write pairs/, pairs.jsonl and alignment.json into each; prints what became of every round."""
     from catalog.executors import open_executor
     from catalog.session_folder import SessionFolder
 
@@ -195,7 +195,7 @@ def audit(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many pairs, drawn by lot.")] = None,
     aligned_px: Annotated[
-        float, typer.Option(min=0.01, help="Largest displacement of an aligned pair.")
+        float, typer.Option(min=0.01, help="Largest displacement of an aligned pair, px.")
     ] = 0.5,
     workers: WorkersOption = None,
     dask: DaskOption = None,
@@ -298,7 +298,10 @@ def calibrate(
     console: Console,
     session: Annotated[str, typer.Argument(help="Name in the data folder, or a path.")],
 ) -> None:
-    """Measure lens, rail, shutter, tone curve and noise; best of a session of hardware/plans/calibration.yaml."""
+    """Measure lens, rail, shutter, tone curve and noise of the rig that recorded a session; stores it for later ones.
+
+    Best of a session of the plan hardware/plans/calibration.yaml, with boards of 6 px a module and more in the picture.
+    """
     from alignment.calibration.measure import calibrate_session
     from alignment.calibration.page import write_calibration_page
     from alignment.calibration.store import store_calibration

@@ -227,17 +227,23 @@ def _fit_from(track: Track, start: Kinematics, scale_mm: float) -> tuple[MotionF
         max_nfev=200,
     )
     rest = -residual(result.x)
-    ramp_sigma_s = max(float(result.x[1]), float(np.median(np.diff(track.time_s))))
-    covariance = _covariance(np.asarray(result.jac, np.float64), rest, ramp_sigma_s=ramp_sigma_s)
-    ends = np.array([[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]], float)
-    sigmas = np.sqrt(np.diag(ends @ covariance @ ends.T))
-    fit = MotionFit(
-        _kinematics(start.profile, result.x),
-        velocity_sigma_mm_s=float(np.sqrt(covariance[3, 3])),
-        change_sigma_s=(float(sigmas[0]), float(sigmas[1])),
-        residual_mm=rest,
+    covariance = _covariance(
+        np.asarray(result.jac, np.float64),
+        rest,
+        ramp_sigma_s=max(float(result.x[1]), float(np.median(np.diff(track.time_s)))),
     )
-    return fit, float(result.cost) / len(rest)
+    return _fitted(_kinematics(start.profile, result.x), rest, covariance), float(result.cost) / len(rest)
+
+
+def _fitted(kinematics: Kinematics, residual_mm: Array, covariance: Array) -> MotionFit:
+    ends = np.array([[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]], float)
+    begin_s, end_s = np.sqrt(np.diag(ends @ covariance @ ends.T))
+    return MotionFit(
+        kinematics,
+        velocity_sigma_mm_s=float(np.sqrt(covariance[3, 3])),
+        change_sigma_s=(float(begin_s), float(end_s)),
+        residual_mm=residual_mm,
+    )
 
 
 def _kinematics(profile: ProfileName, p: Array) -> Kinematics:

@@ -114,22 +114,9 @@ def _basis(codes: Array) -> Array:
 
 
 def _fit(samples: Array, *, base: str, kind: str, exposures_s: Sequence[float]) -> ToneCalibration | Missing:
-    """Solve for the spline with the patches' own lights eliminated."""
-    patch = np.unique(samples[:, 0], return_inverse=True)[1]
-    basis, values, sigma = _basis(samples[:, 1]), samples[:, 2], samples[:, 3]
-    prior = np.diff(np.eye(basis.shape[1]), 2, axis=0) / _STIFFNESS
-    pin = _basis(np.median(samples[:, 1:2], axis=0)) / 1e-6
-    robust = np.ones(len(values))
-    for _ in range(6):
-        weight = robust / sigma**2
-        centred, rest = _centred(basis, patch, weight), _centred(values[:, None], patch, weight)[:, 0]
-        normal = (centred * weight[:, None]).T @ centred + prior.T @ prior + pin.T @ pin
-        solution = np.linalg.solve(normal, centred.T @ (weight * rest))
-        misfit = (rest - centred @ solution) / sigma
-        spread = max(1.4826 * float(np.median(np.abs(misfit[misfit != 0]))), 1e-3)
-        robust = np.minimum(1.0, _HUBER * spread / np.maximum(np.abs(misfit), 1e-9))
+    """Fit the spline and read it at the nodes."""
+    solution, covariance = _spline(samples)
     at_nodes = _basis(_NODES)
-    covariance = max(spread, 1.0) ** 2 * np.linalg.inv(normal)
     log_light = at_nodes @ solution
     if np.any(np.diff(_log_light(base) + log_light[1:]) <= 0):
         return _missing("the fitted curve does not rise throughout; the scene or the light may have changed")
@@ -144,9 +131,27 @@ def _fit(samples: Array, *, base: str, kind: str, exposures_s: Sequence[float]) 
             "sigma": tuple(node_sigma.tolist()),
             "measured_codes": (float(samples[:, 1].min()), float(samples[:, 1].max())),
             "exposures_s": tuple(exposures_s),
-            "count": len(np.unique(patch)),
+            "count": len(np.unique(samples[:, 0])),
         }
     )
+
+
+def _spline(samples: Array) -> tuple[Array, Array]:
+    """Solve for the spline's coefficients with the patches' own lights eliminated: values and covariance."""
+    patch = np.unique(samples[:, 0], return_inverse=True)[1]
+    basis, values, sigma = _basis(samples[:, 1]), samples[:, 2], samples[:, 3]
+    prior = np.diff(np.eye(basis.shape[1]), 2, axis=0) / _STIFFNESS
+    pin = _basis(np.median(samples[:, 1:2], axis=0)) / 1e-6
+    robust = np.ones(len(values))
+    for _ in range(6):
+        weight = robust / sigma**2
+        centred, rest = _centred(basis, patch, weight), _centred(values[:, None], patch, weight)[:, 0]
+        normal = (centred * weight[:, None]).T @ centred + prior.T @ prior + pin.T @ pin
+        solution = np.linalg.solve(normal, centred.T @ (weight * rest))
+        misfit = (rest - centred @ solution) / sigma
+        spread = max(1.4826 * float(np.median(np.abs(misfit[misfit != 0]))), 1e-3)
+        robust = np.minimum(1.0, _HUBER * spread / np.maximum(np.abs(misfit), 1e-9))
+    return np.asarray(solution), np.asarray(max(spread, 1.0) ** 2 * np.linalg.inv(normal))
 
 
 def _centred(columns: Array, patch: NDArray[np.intp], weight: Array) -> Array:
