@@ -19,25 +19,34 @@ _DENSE = 900
 """Combs of more frames than this are drawn with finer lines; the close view, which is as wide, from fewer."""
 _CLOSE_DENSE = 150
 
+_VELOCITY_PX = 126
+"""Height of the velocity's panel with its gap."""
+
 
 def motion_figures(source: ReportSource) -> tuple[Figure, ...]:
-    """Draw one figure per round that has a measured motion."""
+    """Draw one figure per round that has a measured motion; stills taken at standstill have places, but no speed."""
     return tuple(_motion_figure(r, r.motion) for r in source.rounds if r.motion and len(r.motion.time_s) > 1)
 
 
 def _motion_figure(round_: RoundSource, motion: RoundMotion) -> Figure:
-    title = f"Round {round_.name}: position, velocity and residual against time"
-    caption = _motion_caption(motion)
-    drawing = Drawing(f"motion-{round_.record.number}", 452, title=title, description=caption)
+    moved = motion.velocity_mm_s is not None
+    shown = "position, velocity and residual" if moved else "position and residual"
+    title, caption = f"Round {round_.name}: {shown} against time", _motion_caption(motion)
+    height = 452 if moved else 452 - _VELOCITY_PX
+    drawing = Drawing(f"motion-{round_.record.number}", height, title=title, description=caption)
     y = drawing.legend(14, _motion_legend(motion, bool(_rejected_times(round_))), left_px=LEFT)
     x = _time_range(motion)
     position = Panel(drawing, Box(LEFT, y + 14, INNER, 104), x=x, y=spread(motion.position_mm))
-    velocity = Panel(drawing, Box(LEFT, y + 152, INNER, 92), x=x, y=_velocity_range(motion))
-    residual = Panel(drawing, Box(LEFT, y + 278, INNER, 84), x=x, y=_residual_range(motion))
-    for panel in (position, velocity, residual):
-        _shade_phases(panel, motion.phases)
+    _shade_phases(position, motion.phases)
     _draw_position(position, motion, _rejected_times(round_))
-    _draw_velocity(velocity, motion)
+    y += 152
+    if moved:
+        velocity = Panel(drawing, Box(LEFT, y, INNER, 92), x=x, y=_velocity_range(motion))
+        _shade_phases(velocity, motion.phases)
+        _draw_velocity(velocity, motion)
+        y += _VELOCITY_PX
+    residual = Panel(drawing, Box(LEFT, y, INNER, 84), x=x, y=_residual_range(motion))
+    _shade_phases(residual, motion.phases)
     _draw_residual(residual, motion)
     return Figure(round_.name, drawing.markup(), caption)
 
@@ -57,7 +66,8 @@ def _motion_legend(motion: RoundMotion, rejected: bool) -> list[tuple[str, str, 
 
 
 def _motion_caption(motion: RoundMotion) -> str:
-    parts = [f"{motion.frames_tracked} of {motion.frames} frames tracked"]
+    what = "stills at standstill" if motion.velocity_mm_s is None else "frames"
+    parts = [f"{motion.frames_tracked} of {motion.frames} {what} tracked"]
     if motion.velocity_mm_s is not None:
         sigma = number(motion.velocity_sigma_mm_s, 4)
         parts.append(f"{number(motion.velocity_mm_s, 4)} ± {sigma} mm/s while cruising")
@@ -178,7 +188,8 @@ def _draw_residual(panel: Panel, motion: RoundMotion) -> None:
 
 def speed_figure(source: ReportSource) -> Figure | None:
     """Draw the velocity of all rounds over the position, so that they can be compared at one glance."""
-    moved = [r for r in source.rounds if r.motion and len(r.motion.time_s) > 5]
+    fitted = [r for r in source.rounds if r.motion and r.motion.velocity_mm_s is not None]
+    moved = [r for r in fitted if r.motion and len(r.motion.time_s) > 5]
     if not moved:
         return None
     caption = "Every round on the datum of the first ground truth; pairs come from where all lines are level."

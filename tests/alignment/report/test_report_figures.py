@@ -17,7 +17,13 @@ from skimage import data
 
 from alignment.report_axes import Box, Drawing, Panel, arrows, decade_numbers, round_ticks, spread
 from alignment.report_error_figures import error_figures, verdict_figure
-from alignment.report_figures import motion_figures, pairing_figures, smoothed_velocity, telemetry_on_datum
+from alignment.report_figures import (
+    motion_figures,
+    pairing_figures,
+    smoothed_velocity,
+    speed_figure,
+    telemetry_on_datum,
+)
 from alignment.report_pictures import difference
 from alignment.report_pose_figure import pose_figure
 from alignment.report_source import RoundSource, frame_times, read_source
@@ -176,6 +182,20 @@ def test_rounds_that_did_not_move_are_left_out(bench_session: SessionFolder):
     drawn = motion_figures(replace(source, rounds=rounds))
 
     assert [f.title for f in drawn] == ["gt"]
+
+
+def test_stills_taken_at_standstill_have_a_place_and_no_speed(bench_session: SessionFolder):
+    source = read_source(bench_session)
+    moved = source.rounds[1].motion
+    assert moved is not None
+    standing = moved.model_copy(update={"velocity_mm_s": None, "phases": None, "telemetry_time_s": ()})
+    stopped = replace(source, rounds=(replace(source.rounds[1], motion=standing),))
+
+    (drawn,) = motion_figures(stopped)
+
+    assert "velocity" not in str(drawn.svg)
+    assert "stills at standstill tracked" in drawn.caption
+    assert speed_figure(stopped) is None
 
 
 def test_a_round_whose_candidates_were_all_rejected_is_still_drawn(draw_up: DrawUp):
