@@ -5,7 +5,8 @@ left is taken from tiles that do show the ground truth, so that a large thing ca
 own gain is 0, and what it hides would then be expected to be hidden. Tiles that can tell nothing,
 because the ground truth has no structure there or noise covers it, go with their neighbours. Two limits remain:
 haze so thick that nothing shows through looks like a flat thing, and a flat thing over a flat part of the
-ground truth is known by its rim alone.
+ground truth is known by its rim alone. What lies between the parts of a thing, up to its convex hull, is
+counted as its own.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ _LARGEST_WEIGHT = 4.0
 """Most a tile weighs in the local gain, in medians, so that no single edge decides."""
 _LEAST_TILES = 3
 """Smallest group of tiles that counts as a thing that moved; fewer are chance."""
+_GAP_TILES = 3
+"""Parts of a thing this far apart belong together: what is flat in it, or an edge along its movement, looks in both
+frames alike."""
+_LARGE_TILES = 20
+"""Tiles of a thing large enough, 1 % of 1080p, for all between its parts to be counted as its own."""
 _SLOPE_SPAN_CODES = 4.0
 
 
@@ -155,10 +161,15 @@ def _groups(flags: Flags, grid: TileGrid) -> Flags:
 
 
 def _filled(flags: Flags, grid: TileGrid) -> Flags:
-    """Count what a thing and its rim enclose as part of it: it may look there as the ground truth does."""
+    """Count what lies between the parts of a thing as part of it: there it may look as the ground truth does.
+
+    A thing is what a closing by some tiles holds together; small ones stay as they are.
+    """
     image = flags.reshape(grid.rows, grid.columns).astype(np.uint8)
-    around = cv2.dilate(image, np.ones((3, 3), np.uint8))
-    count, labels = cv2.connectedComponents(1 - around, connectivity=4)
-    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    enclosed = np.setdiff1d(np.arange(1, count), border)
-    return flags | np.isin(labels.ravel(), enclosed)
+    reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _GAP_TILES + 1, 2 * _GAP_TILES + 1))
+    count, labels = cv2.connectedComponents(cv2.morphologyEx(image, cv2.MORPH_CLOSE, reach), connectivity=8)
+    for label in range(1, count):
+        part = cv2.findNonZero(image * (labels == label))
+        if part is not None and len(part) >= _LARGE_TILES:
+            cv2.fillConvexPoly(image, cv2.convexHull(part), (1,))
+    return np.asarray(image.ravel() > 0, np.bool_)

@@ -29,7 +29,7 @@ Reason = Literal[
     "no_structure",
 ]
 
-_EXPLAINED_BY_MOVING: frozenset[Reason] = frozenset({"low_information", "exposure"})
+_EXPLAINED_BY_MOVING: frozenset[Reason] = frozenset({"low_information", "bad_content", "exposure"})
 """Reasons that a thing in front of the scene gives rise to: it leaves less to register by, of another contrast."""
 
 

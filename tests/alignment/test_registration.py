@@ -349,10 +349,12 @@ def test_a_degradation_is_not_mistaken_for_a_thing_that_moved(name):
         assert np.mean(found.trust_mask() == 255) >= 0.9
 
 
-def test_what_a_thing_encloses_belongs_to_it():
-    """Inside, over 224 by 160 px, the thing looks as the ground truth does: a table top moved along itself."""
+@pytest.mark.parametrize(
+    "inside", [np.s_[144:304, 208:432], np.s_[64:304, 224:400]], ids=["in its middle", "up to its upper rim"]
+)
+def test_what_lies_between_the_parts_of_a_thing_belongs_to_it(inside):
+    """There the thing looks as the ground truth does: a table top moved along itself."""
     whole, pair = make_pair(Shot(mover=(128, 64, 384, 320))), make_pair(Shot())
-    inside = np.s_[144:304, 208:432]
     whole.lq[inside] = pair.lq[inside]
 
     found = register_pair(whole)
