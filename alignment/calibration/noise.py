@@ -85,6 +85,8 @@ def _of_iso(
     if len(patches.variance) < _LEAST_PATCHES:
         return None
     found, covariance, count = _fit(patches, tone)
+    if count < _LEAST_PATCHES:
+        return None
     doubted = replace(patches, variance=patches.variance + _ROUNDING_DOUBT)
     slope, floor = found
     slope_sigma, floor_sigma = np.sqrt(np.diag(covariance) + (_fit(doubted, tone)[0] - found) ** 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,16 @@ from alignment.calibration.document import (
     ToneCalibration,
 )
 from alignment.calibration.measure import calibrate_session
+from alignment.calibration.noise import measure_noise
 from alignment.calibration.rail import RailScale, mean_scale
 from alignment.calibration.store import find_calibration, newest_calibration, store_calibration
+from alignment.calibration.still_phase import still_phases
 from alignment.camera_motion import Pinhole, jacobian, map_points, motion_matrix
 from alignment.cli import app
 from alignment.datum import Datum
 from alignment.errors import CalibrationNotFoundError, DamagedCalibrationError, NothingToCalibrateError
 from alignment.photometry import standard_tone_curve
+from alignment.takes import TakeSource
 from alignment.tracking import ReferenceTracks, Target, TargetTrack
 from benchmarks.rendered_session import LARGE_BOARDS, RenderedSession, RigTruth, planned_round, simulation
 from rig.sim.optics import Pinhole as SimulatedLens
@@ -141,6 +145,16 @@ def test_standstills_tell_electrons_and_read_noise_of_every_iso(from_ladder: Cal
         assert read is not None
         assert abs(read.value - 4.0) < 3 * read.sigma
         assert read.sigma < 0.4
+
+
+def test_noise_that_rounding_eats_is_not_measured(ladder: RenderedSession):
+    """Of 0.35 codes² rounding made (0.56 + 1.36)/12 = 0.16; 0.19 is less than the quarter at which it merely adds."""
+    take = ladder.folder.valid_takes()["iso400"]
+    (phase, *_) = still_phases(TakeSource.of(take, "main"))
+    faint = replace(phase, luma_variance=np.full_like(phase.luma_variance, 0.35))
+
+    assert measure_noise([phase], standard_tone_curve("srgb"))
+    assert not measure_noise([faint], standard_tone_curve("srgb"))
 
 
 def test_what_standstills_cannot_tell_is_listed_with_what_to_record(from_ladder: Calibration):
