@@ -25,8 +25,8 @@ from alignment.calibration.document import (
 from alignment.calibration.measure import calibrate_session
 from alignment.calibration.noise import measure_noise
 from alignment.calibration.rail import RailScale, mean_scale
-from alignment.calibration.store import find_calibration, newest_calibration, store_calibration
 from alignment.calibration.still_phase import still_phases
+from alignment.calibration.store import find_calibration, newest_calibration, store_calibration
 from alignment.camera_motion import Pinhole, jacobian, map_points, motion_matrix
 from alignment.cli import app
 from alignment.datum import Datum
