@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import re
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -109,7 +110,9 @@ def _batch(crops: Tensor) -> RestorationBatch:
 
 
 def _peak_mb() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    """Return this program's own peak; getrusage's would be that of the process it was started by, if that is larger."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) // 1024
 
 
 if __name__ == "__main__":
