@@ -46,22 +46,30 @@ class BlurField:
         extra = _around(weight * tiles.extra_blur_px2, grid) / (_around(weight, grid) + 1 / usual**2)
         return cls(grid, np.clip(1 + extra / usual, _LEAST_TIMES, _MOST_TIMES).astype(np.float32), homography)
 
-    def blurred(self, light: Plane, blur: BlurRecord) -> Plane:
-        """Blur the ground truth's light ``(H, W)``, at full size, by a blend of three blurs of that variance."""
-        found = blur_light(light, blur)
+    def blurred(self, light: Plane, blur: BlurRecord, *, scale: int = 1) -> Plane:
+        """Blur the ground truth's light ``(H, W)`` by a blend of three blurs of that variance.
+
+        Args:
+            light: Reduced ``scale`` times.
+            blur: That of most of the picture, as the field was read off under.
+            scale: How often ``light`` was reduced.
+        """
+        found = blur_light(light, blur, scale=scale)
         for times in (_LEAST_TIMES, _MOST_TIMES):
             share = np.maximum((self.times - 1) / np.float32(times - 1), np.float32(0))
             if share.max() > _LEAST_WEIGHT:
                 size_px = blur.size_px * float(np.sqrt(times))
-                other = blur_light(light, blur.model_copy(update={"size_px": size_px}))
-                weight = self._interpolated(share, (light.shape[1], light.shape[0]))
+                other = blur_light(light, blur.model_copy(update={"size_px": size_px}), scale=scale)
+                weight = self._interpolated(share, (light.shape[1], light.shape[0]), scale)
                 found = np.asarray(cv2.blendLinear(found, other, 1 - weight, weight), np.float32)
         return found
 
-    def _interpolated(self, share: Plane, size: tuple[int, int]) -> Plane:
-        """Interpolate between tiles at the pixels of the ground truth, ``(H, W)``."""
+    def _interpolated(self, share: Plane, size: tuple[int, int], scale: int) -> Plane:
+        """Interpolate between tiles at the pixels of the reduced ground truth, ``(H, W)``."""
         first, side = self.grid.centres_px()[0], self.grid.side_px()
-        to_tiles = np.array([[1, 0, -first[0]], [0, 1, -first[1]], [0, 0, side]]) @ self.homography
+        middle = (scale - 1) / 2
+        to_full = np.array([[scale, 0, middle], [0, scale, middle], [0, 0, 1.0]])
+        to_tiles = np.array([[1, 0, -first[0]], [0, 1, -first[1]], [0, 0, side]]) @ self.homography @ to_full
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         found = cv2.warpPerspective(share, to_tiles, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(found, np.float32)

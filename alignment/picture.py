@@ -103,7 +103,7 @@ class MatchedTruth:
         tone: How the degraded frame's camera codes light.
         blur: Blur to add, in linear light.
         exposure: Light of the degraded frame over that of the ground truth.
-        field: How the blur changes over the picture, taken into account at full size.
+        field: How the blur changes over the picture; None for one that does not.
     """
 
     def __init__(
@@ -129,11 +129,8 @@ class MatchedTruth:
         return self.gt.size
 
     def varied(self, field: BlurField) -> MatchedTruth:
-        """The same with a blur that changes over the picture; what is reduced already is kept."""
-        found = MatchedTruth(self.gt, tone=self.tone, blur=self.blur, exposure=self.exposure, field=field)
-        found._reduced.update(self._reduced)
-        found._levels.update(self._levels)
-        return found
+        """The same with a blur that changes over the picture."""
+        return MatchedTruth(self.gt, tone=self.tone, blur=self.blur, exposure=self.exposure, field=field)
 
     def level(self, scale: int) -> Plane:
         """Return the matched frame reduced ``scale`` times and smoothed, as `Picture.level`."""
@@ -149,10 +146,8 @@ class MatchedTruth:
             return self.gt.reduced(scale)
         if scale not in self._reduced:
             light = self.gt.light if scale == 1 else self.gt.tone.light(self.gt.reduced(scale))
-            if self._field is not None and scale == 1:
-                light = self._field.blurred(light, self.blur)
-            else:
-                light = blur_light(light, self.blur, scale=scale)
+            blurred = blur_light if self._field is None else self._field.blurred
+            light = blurred(light, self.blur, scale=scale)
             self._reduced[scale] = self.tone.codes(light, exposure=self.exposure)
         return self._reduced[scale]
 

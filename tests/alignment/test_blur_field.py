@@ -8,7 +8,7 @@ import skimage.data
 from alignment.blur import blur_light, variance_px2
 from alignment.blur_field import BlurField
 from alignment.photometry import standard_tone_curve
-from alignment.picture import SMOOTHING_PX, MatchedTruth, Picture, smooth
+from alignment.picture import SMOOTHING_PX, MatchedTruth, Picture, reduce_plane, smooth
 from alignment.tiles import IN_PLACE, TileGrid, compare_tiles
 from catalog.evidence import BlurRecord
 
@@ -80,15 +80,18 @@ def test_a_nearer_half_shows_its_own_blur(sharp, near_px, low, high):
     assert np.median(times[HALVES["right"]]) == pytest.approx(1.0, abs=0.06)
 
 
+@pytest.mark.parametrize("scale", [1, 2])
 @pytest.mark.parametrize("near_px", [1.5, 4.0])
-def test_the_ground_truth_is_blurred_as_its_halves_are(sharp, near_px):
+def test_the_ground_truth_is_blurred_as_its_halves_are(sharp, near_px, scale):
     """Left of the middle the varied blur leaves less than half of what one blur for all leaves."""
     lq = in_two_depths(sharp, BlurRecord(kind="disc", size_px=near_px))
-    field, light, seen = field_between(sharp, lq), light_of(sharp), light_of(lq)
+    field = field_between(sharp, lq)
+    light, seen = (reduce_plane(light_of(codes), scale) for codes in (sharp, lq))
+    inner = np.s_[16 // scale : -16 // scale, 16 // scale : 224 // scale]
 
     left = [
-        np.sqrt(np.mean((found - seen)[16:-16, 16:224] ** 2))
-        for found in (blur_light(light, FAR), field.blurred(light, FAR))
+        np.sqrt(np.mean((found - seen)[inner] ** 2))
+        for found in (blur_light(light, FAR, scale=scale), field.blurred(light, FAR, scale=scale))
     ]
 
     assert left[1] < 0.5 * left[0]
