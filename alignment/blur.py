@@ -18,21 +18,23 @@ from catalog.evidence import BlurRecord
 
 _OVERSAMPLING = 16
 _BISECTIONS = 12
+_DISC_VARIANCE, _LINE_VARIANCE = 1 / 4, 1 / 12
+"""Along an axis, of radius² and of length²."""
 
 
 @lru_cache(maxsize=256)
 def disc_kernel(radius_px: float) -> Plane:
     """Weigh pixels as a disc does: ``(k, k)`` float32 of sum 1, k odd."""
-    return _of_variance(_covered_by_disc, radius_px**2 / 4, radius_px)
+    return _of_variance(_covered_by_disc, _DISC_VARIANCE * radius_px**2, radius_px)
 
 
 @lru_cache(maxsize=256)
 def box_kernel(length_px: float) -> Plane:
     """Weigh the pixels of a row as a line does: ``(1, k)`` float32 of sum 1, k odd."""
-    return _of_variance(_covered_by_line, length_px**2 / 12, length_px)
+    return _of_variance(_covered_by_line, _LINE_VARIANCE * length_px**2, length_px)
 
 
-def _of_variance(covered: Callable[[float], Plane], variance_px2: float, size_px: float) -> Plane:
+def _of_variance(covered: Callable[[float], Plane], wanted_px2: float, size_px: float) -> Plane:
     """Find the shape whose pixel coverages spread as the wanted shape itself does.
 
     Coverage adds the pixel's own width, which the picture to be blurred has already: left alone, radii of 4 px
@@ -41,7 +43,7 @@ def _of_variance(covered: Callable[[float], Plane], variance_px2: float, size_px
     low, high = 0.0, size_px + 1.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _variance_across(covered(middle)) < variance_px2 else (low, middle)
+        low, high = (middle, high) if _variance_across(covered(middle)) < wanted_px2 else (low, middle)
     return covered(high)
 
 
@@ -75,7 +77,7 @@ def variance_px2(blur: BlurRecord) -> float:
     """Variance of a blur along each of its axes: of a disc along both, of motion along x."""
     if blur.kind == "none":
         return 0.0
-    return blur.size_px**2 / (4 if blur.kind == "disc" else 12)
+    return blur.size_px**2 * (_DISC_VARIANCE if blur.kind == "disc" else _LINE_VARIANCE)
 
 
 def blur_light(light: Plane, blur: BlurRecord, *, scale: int = 1) -> Plane:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from alignment.blur import variance_px2
 from alignment.blur_field import BlurField
 from alignment.blur_search import find_blur
 from alignment.camera_motion import (
@@ -217,7 +218,7 @@ def _fine(
 ) -> tuple[MatchedTruth, Refinement]:
     found = coarse
     for scale in (2, 1) if finest_scale == 1 else (2,):
-        if scale == 1 and truth.blur.kind != "none":
+        if scale == 1 and variance_px2(truth.blur) > 0:
             field = BlurField.of(
                 found.tiles, found.fit.usable, found.pair.grid, homography=found.homography, blur=truth.blur
             )

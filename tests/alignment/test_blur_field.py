@@ -105,5 +105,5 @@ def test_without_structure_the_blur_stays_that_of_the_picture():
 
 def test_variance_of_a_disc_of_a_line_and_of_none():
     assert variance_px2(FAR) == 2.25
-    assert variance_px2(BlurRecord(kind="motion", size_px=6.0)) == 3.0
+    assert variance_px2(BlurRecord(kind="motion", size_px=6.0)) == pytest.approx(3.0)
     assert variance_px2(BlurRecord(kind="none", size_px=0.0)) == 0.0

@@ -349,6 +349,14 @@ def test_a_degradation_is_not_mistaken_for_a_thing_that_moved(name):
         assert np.mean(found.trust_mask() == 255) >= 0.9
 
 
+def test_a_blur_of_no_size_is_none():
+    found = [
+        register_pair(make_pair(Shot()), blur=b) for b in (NO_BLUR, BlurRecord(kind="disc", size_px=0.0))
+    ]
+
+    assert found[1].homography == pytest.approx(found[0].homography, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     "inside", [np.s_[144:304, 208:432], np.s_[64:304, 224:400]], ids=["in its middle", "up to its upper rim"]
 )
