@@ -263,9 +263,11 @@ def main() -> None:
                 _answer(_obey(rig, json.loads(line)))
     except CleanplateError as error:
         _answer({"error": str(error)})
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is leaving already
 
 
-def _leave(_number: int, _frame: object) -> None:
+def _leave(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # whoever stops it says so until it is gone
     sys.exit()
 
 
