@@ -16,11 +16,10 @@ from alignment.camera_motion import Pinhole, inverted, map_points, row_share
 from alignment.errors import NoCommonStructureError
 from alignment.picture import NO_BLUR, Picture
 from alignment.registration import Registration, register
+from alignment.scene_depths import DepthView, DisparityMap, SceneDepths
 
 Array = NDArray[np.float64]
 
-PARALLAX_LIMIT_PX = 0.25
-"""Default for the largest difference in shift between near and far within a pair."""
 BASELINE_PX = 1.2
 """Motion between the two frames compared: enough to measure, little enough for one linear step per tile."""
 _SIGMA_TIMES = 3.0
@@ -31,82 +30,49 @@ _WORST_CONDITION = 1e9
 
 
 @dataclass(frozen=True, eq=False)
-class SceneDepths:
-    """Picture motion per mm of camera motion, by tile."""
-
-    centres_px: Array
-    """``(K, 2)`` of the tiles that could be measured."""
-    disparity_px_per_mm: Array
-    """``(K,)``, positive; equals focal length over depth."""
-
-    @property
-    def range_px_per_mm(self) -> tuple[float, float]:
-        """2nd and 98th percentile."""
-        low, high = np.percentile(self.disparity_px_per_mm, (2, 98))
-        return float(low), float(high)
-
-    @property
-    def spread_px_per_mm(self) -> float:
-        """Difference between near and far."""
-        low, high = self.range_px_per_mm
-        return high - low
-
-    def shear_px_per_mm(self, height: int) -> float:
-        """Shear of the picture from its first row to its last per mm that the carriage goes between them.
-
-        Rows far from the middle have the say: it is the slope of what each tile moves over its row.
-
-        Args:
-            height: Of the picture, px.
-        """
-        share = row_share(self.centres_px, height)
-        centred = share - share.mean()
-        power = float(centred @ centred)
-        return float((self.disparity_px_per_mm * share) @ centred / power) if power > 0 else 0.0
-
-    def position_limit_mm(self, parallax_px: float = PARALLAX_LIMIT_PX) -> float:
-        """Largest position gap that keeps the parallax below ``parallax_px``; infinite for a flat scene."""
-        spread = self.spread_px_per_mm
-        return parallax_px / spread if spread > 0 else np.inf
-
-    def at(self, points_px: Array) -> Array:
-        """Return the disparity of the nearest measured tile for points ``(N, 2)``."""
-        from scipy.spatial import cKDTree
-
-        _, nearest = cKDTree(self.centres_px).query(points_px)
-        return np.asarray(self.disparity_px_per_mm[nearest], np.float64)
-
-
-@dataclass(frozen=True, eq=False)
 class StereoPair:
     """Two ground-truth frames a known way apart."""
 
     first: Picture
     second: Picture
+    position_mm: float
+    """Of the second frame."""
     gap_mm: float
     """Position of the second less that of the first, not 0."""
     shift_px: Array
     """Expected picture shift from first to second, ``(2,)``."""
 
 
-def measure_depths(pairs: Iterable[StereoPair], *, camera: Pinhole) -> SceneDepths | None:
-    """Measure the disparity of every tile, as the median over several pairs.
+def measure_depths(pairs: Iterable[StereoPair], *, camera: Pinhole, direction: Array) -> SceneDepths | None:
+    """Measure the disparity of every tile at several places of the rail.
+
+    Args:
+        pairs: Two frames from every place.
+        camera: Of both.
+        direction: Unit vector of picture motion for growing positions, ``(2,)``.
 
     Returns:
         None where too few tiles could be measured.
     """
-    maps = [found for pair in pairs if (found := _disparity(pair, camera)) is not None]
+    maps = [found for pair in pairs if (found := _disparity(pair, camera, direction)) is not None]
     if not maps:
         return None
     with np.errstate(invalid="ignore"):
-        values = np.stack([disparity for _, disparity in maps])
+        values = np.stack([view.disparity_px_per_mm for view in maps])
     enough = np.isfinite(values).sum(axis=0) * 2 >= len(maps)
     if enough.sum() < _LEAST_TILES:
         return None
-    return SceneDepths(maps[0][0][enough], np.nanmedian(values[:, enough], axis=0))
+    views = tuple(_measured_part(view) for view in maps)
+    return SceneDepths(maps[0].centres_px[enough], np.nanmedian(values[:, enough], axis=0), direction, views)
 
 
-def _disparity(pair: StereoPair, camera: Pinhole) -> tuple[Array, Array] | None:
+def _measured_part(view: DepthView) -> DepthView:
+    measured = np.isfinite(view.disparity_px_per_mm)
+    return DepthView(view.position_mm, view.centres_px[measured], view.disparity_px_per_mm[measured])
+
+
+def _disparity(pair: StereoPair, camera: Pinhole, direction: Array) -> DepthView | None:
+    """Tell every tile's disparity, NaN where it is not known well."""
     initial = np.eye(3)
     initial[:2, 2] = pair.shift_px
     try:
@@ -115,13 +81,11 @@ def _disparity(pair: StereoPair, camera: Pinhole) -> tuple[Array, Array] | None:
         )
     except NoCommonStructureError:
         return None
-    moved = tile_motion(found)
-    direction = np.asarray(pair.shift_px) / max(float(np.linalg.norm(pair.shift_px)), 1e-9)
-    disparity = moved @ direction / abs(pair.gap_mm)
+    disparity = tile_motion(found) @ direction / pair.gap_mm
     # The tiles' sigmas are inflated by their misfit, which here is the parallax itself: only their ratio counts.
     sigma, measured = found.leftover.sigma_px, found.leftover.measured
     sure = measured & (sigma < _SIGMA_TIMES * np.median(sigma[measured]))
-    return found.leftover.centres_px, np.where(sure, disparity, np.nan)
+    return DepthView(pair.position_mm, found.leftover.centres_px, np.where(sure, disparity, np.nan))
 
 
 def tile_motion(found: Registration) -> Array:
@@ -153,7 +117,7 @@ def stereo_baselines(
 
 
 def position_gap(
-    found: Registration, depths: SceneDepths, *, direction: Array, readout_gap_mm: float = 0.0
+    found: Registration, disparities: DisparityMap, *, readout_gap_mm: float = 0.0
 ) -> tuple[float, float] | None:
     """Tell from parallax alone how far apart on the rail two registered frames were taken.
 
@@ -163,8 +127,7 @@ def position_gap(
 
     Args:
         found: The pair as registered.
-        depths: Disparity of the scene's tiles.
-        direction: Unit vector of picture motion for growing positions, ``(2,)``.
+        disparities: Of the ground truth.
         readout_gap_mm: How much farther the carriage goes in the degraded frame while the rows are read out.
 
     Returns:
@@ -176,7 +139,7 @@ def position_gap(
     if good.sum() < _LEAST_TILES:
         return None
     centres = rest.centres_px[good]
-    disparity = depths.at(centres)
+    direction, disparity = disparities.direction, disparities.at(centres)
     sheared = readout_gap_mm * row_share(centres, found.size[1]) * disparity
     along = tile_motion(found)[good] @ direction - sheared
     across = (centres @ np.array([-direction[1], direction[0]])) / 1000  # a roll of the camera
@@ -185,7 +148,11 @@ def position_gap(
 
 
 def seen_parallax_px(
-    found: Registration, depths: SceneDepths | None, *, direction: Array, readout_gap_mm: float = 0.0
+    found: Registration,
+    disparities: DisparityMap | None,
+    *,
+    spread_px_per_mm: float,
+    readout_gap_mm: float = 0.0,
 ) -> float:
     """Parallax between near and far that a registered pair shows beyond two standard deviations; 0 where none is known.
 
@@ -194,23 +161,23 @@ def seen_parallax_px(
 
     Args:
         found: The pair as registered.
-        depths: Disparity of the scene's tiles; None where it is not known.
-        direction: Unit vector of picture motion for growing positions, ``(2,)``.
+        disparities: Of the ground truth; None where they are not known.
+        spread_px_per_mm: Between the scene's near and far.
         readout_gap_mm: As for `position_gap`.
     """
     rest = found.leftover
     good = rest.measured & ~rest.foreign
-    if depths is None or good.sum() < _LEAST_TILES:
+    if disparities is None or good.sum() < _LEAST_TILES:
         return 0.0
     centres = rest.centres_px[good]
-    disparity = depths.at(centres)
+    direction, disparity = disparities.direction, disparities.at(centres)
     sheared = readout_gap_mm * row_share(centres, found.size[1]) * disparity
     along = rest.innovation_px[good] @ direction - sheared
     across = np.array([-direction[1], direction[0]])
     absorbed = centres @ np.column_stack([direction, across]) / 1000  # by the model, whichever it is
     design = np.column_stack([disparity, np.ones(len(along)), absorbed])
     gap = _robust_slope(design, along, 1 / np.maximum(rest.sigma_px[good], 1e-3))
-    return 0.0 if gap is None else max(abs(gap[0]) - 2 * gap[1], 0.0) * depths.spread_px_per_mm
+    return 0.0 if gap is None else max(abs(gap[0]) - 2 * gap[1], 0.0) * spread_px_per_mm
 
 
 def _robust_slope(design: Array, values: Array, weight: Array) -> tuple[float, float] | None:

@@ -3,8 +3,8 @@
 The bound is Cramér-Rao's for the model's parameters under the noise of the frames. A pair's error is the median
 of its misalignment over the picture, and what is predicted is the radius that this median keeps to in 95 of 100
 pairs that look like this one. It is drawn from three parts: the estimator's own covariance, inflated to how much
-the tiles disagree; what no single movement of the camera can remove, chiefly parallax, as far as tiles near
-each other show it in common; and a little that no tile can show.
+the tiles disagree; what no single movement of the camera can remove, that is parallax where the depths are known,
+and what tiles near each other show in common beyond it; and a little that no tile can show.
 
 References:
     Robinson and Milanfar, Fundamental performance limits in image registration, 2004.
@@ -13,11 +13,13 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from alignment.camera_motion import Array, Pinhole, inverted, jacobian
 from alignment.local_map import LocalMap
@@ -55,26 +57,33 @@ _SHARED = 0.65
 away what is common to all. Measured over rendered pairs in noise."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PredictedError:
     """The error to expect of a pair, px."""
 
-    radius_px: float
-    """What the median error over the picture keeps to in 95 of 100 such pairs."""
+    points_px: Array
+    """``(n, 2)`` places of the degraded frame, spread over it."""
+    errors_px: NDArray[np.float32]
+    """``(draws, n, 2)`` how far beyond the homography's these places may truly lie."""
     estimate_px: float
     """Root mean square of the estimate's own error over the picture."""
     local_px: float
     """Root mean square of what one movement of the camera cannot remove."""
 
-    def left_as_cut_px(self, offset_px: float) -> float:
-        """Radius once the ground truth was only cut on whole pixels, which leaves a known ``offset_px``.
+    @cached_property
+    def radius_px(self) -> float:
+        """What the median error over the picture keeps to in 95 of 100 such pairs."""
+        return self.left_as_cut_px(np.zeros(2))
 
-        That of a plane's normal distribution about a point ``offset_px`` away: the noncentral chi distribution.
+    def left_as_cut_px(self, offset_px: Array) -> float:
+        """Radius once the ground truth was only cut on whole pixels.
+
+        Args:
+            offset_px: ``(n, 2)``: how far beyond the cut's the homography puts every place.
         """
-        from scipy.special import chndtrix
-
-        sigma_px = self.radius_px / np.sqrt(_CHI_SQUARE_95)
-        return float(sigma_px * np.sqrt(chndtrix(0.95, 2, (offset_px / sigma_px) ** 2)))
+        off_px = self.errors_px + np.asarray(offset_px, np.float32)
+        medians = np.median(np.hypot(off_px[..., 0], off_px[..., 1]), axis=1)
+        return float(np.percentile(medians, 95))
 
 
 def parameter_covariance(fit: Fit, grid: TileGrid) -> Array:
@@ -103,6 +112,16 @@ def _block_sums(values: Array, grid: TileGrid, *, side: int) -> Array:
     return sums
 
 
+def _some_of_each_block(grid: TileGrid) -> NDArray[np.int64]:
+    """Choose a tile of every row and column of the blocks of the leftover shift, ``(B, 3)``."""
+    rows, columns = (-(-count // _FIELD_TILES) for count in (grid.rows, grid.columns))
+    row, column = np.divmod(np.arange(rows * columns)[:, None], columns)
+    step = np.arange(_FIELD_TILES)
+    row = np.minimum(row * _FIELD_TILES + step, grid.rows - 1)
+    column = np.minimum(column * _FIELD_TILES + (step + 1) % _FIELD_TILES, grid.columns - 1)
+    return np.asarray(row * grid.columns + column, np.int64)
+
+
 def coherent_misfit(leftover: LocalMap) -> Array:
     """Mean square of the leftover shift that tiles near each other share, ``(2,)`` px² in x and y.
 
@@ -121,7 +140,7 @@ def _shared_square(leftover: LocalMap) -> tuple[Array, Array]:
     good = (leftover.inlier & ~leftover.foreign).reshape(grid.rows, grid.columns)
     weight = np.where(good, 1 / (leftover.sigma_px.reshape(good.shape) ** 2 + _EVEN_SIGMA_PX**2), 0.0)
     told = _SHARED * max(float(np.sum(weight * _around(weight))), 1e-12)
-    shifts = [weight * shift.reshape(good.shape) for shift in leftover.innovation_px.T]
+    shifts = [weight * shift.reshape(good.shape) for shift in leftover.unexplained_px.T]
     mean = [np.sum(shift * _around(shift)) / told for shift in shifts]
     doubt = [np.sqrt(2 * np.sum(shift**2 * _around(shift**2))) / told for shift in shifts]
     return np.array(mean), np.array(doubt)
@@ -133,39 +152,29 @@ def _around(plane: Array) -> Array:
 
 
 def predict_error(
-    fit: Fit,
-    covariance: Array,
-    leftover: LocalMap,
-    *,
-    camera: Pinhole,
-    points_px: Array,
-    parallax_spread_px: float,
+    displacement: Callable[[Array], Array], covariance: Array, leftover: LocalMap, *, points_px: Array
 ) -> PredictedError:
     """Predict the error of a pair.
 
     Args:
-        fit: The converged fit.
-        covariance: Of its parameters.
-        leftover: Its local map.
-        camera: For the Jacobians.
+        displacement: ``(n, 2, p)`` Jacobian of the fitted field at points ``(n, 2)``.
+        covariance: Of the fitted parameters.
+        leftover: The local map.
         points_px: ``(n, 2)`` over the picture, for the root mean square of the estimate's error.
-        parallax_spread_px: Spread of the parallax between near and far that the position gap makes, along x;
-            taken as even between its ends.
     """
-    at_points = jacobian(fit.model, camera, points_px)
+    at_points = displacement(points_px)
     estimate = np.einsum("nip,pq,niq->", at_points, covariance, at_points) / len(points_px)
-    seen, expected = coherent_misfit(leftover), np.array([parallax_spread_px**2 / 12, 0.0])
-    local = np.maximum(seen, expected)
     blocks = _FieldBlocks.of(leftover)
-    moved = jacobian(fit.model, camera, blocks.centres_px) @ _spread(
-        covariance, _normals(_DRAWS, len(covariance))
-    )
-    error = moved.transpose(2, 0, 1) + blocks.drawn(_shared_square(leftover), local - seen)
+    moved = displacement(blocks.centres_px) @ _spread(covariance, _normals(_DRAWS, len(covariance)))
+    error = moved.transpose(2, 0, 1) + blocks.drawn(_shared_square(leftover))
     error *= _scale_doubt(leftover)[:, None, None]
     error += _SYSTEMATIC_PX / np.sqrt(2) * _normals(_DRAWS, 2)[:, None]
-    medians = np.median(np.hypot(error[..., 0], error[..., 1]), axis=1)
+    tiles = _some_of_each_block(leftover.grid)
+    errors_px = (error[:, :, None] + leftover.parallax_px[tiles]).astype(np.float32).reshape(_DRAWS, -1, 2)
+    known = np.sum(leftover.parallax_px[leftover.measured] ** 2, axis=1)
+    local = coherent_misfit(leftover).sum() + np.mean(known)
     return PredictedError(
-        float(np.percentile(medians, 95)), float(np.sqrt(estimate)), float(np.sqrt(local.sum()))
+        leftover.centres_px[tiles].reshape(-1, 2), errors_px, float(np.sqrt(estimate)), float(np.sqrt(local))
     )
 
 
@@ -176,7 +185,7 @@ class _FieldBlocks:
     centres_px: Array
     """``(B, 2)``"""
     shift_px: Array
-    """``(B, 2)`` weighted mean of the tiles; those that the fit refused for their parallax count as well."""
+    """``(B, 2)`` weighted mean of what no depth explains; tiles that the fit refused count as well."""
     variance_px2: Array
     """``(B, 1)`` of it by the tiles' noise; very large where no tile is of use."""
 
@@ -187,13 +196,13 @@ class _FieldBlocks:
             np.ones(len(weight)),
             leftover.centres_px,
             weight,
-            weight[:, None] * leftover.innovation_px,
+            weight[:, None] * leftover.unexplained_px,
         )
         sums = _block_sums(np.column_stack(columns), leftover.grid, side=_FIELD_TILES)
         total = np.maximum(sums[:, 3:4], _LEAST_WEIGHT)
         return cls(sums[:, 1:3] / sums[:, :1], sums[:, 4:6] / total, 1 / total)
 
-    def drawn(self, shared: tuple[Array, Array], unseen_px2: Array) -> Array:
+    def drawn(self, shared: tuple[Array, Array]) -> Array:
         """Draw true fields that fit what the blocks show, ``(draws, B, 2)`` px.
 
         Blocks scatter about a mean of their own, which is not that of the fit: it was drawn to where the structure
@@ -202,7 +211,6 @@ class _FieldBlocks:
 
         Args:
             shared: As `_shared_square` tells it.
-            unseen_px2: ``(2,)``, what is expected beyond that and not seen.
         """
         strength = np.maximum(shared[0] + shared[1] * _normals(_DRAWS, 2), _LEAST_VARIANCE_PX2)[:, None]
         weight = 1 / (strength + self.variance_px2)
@@ -210,7 +218,7 @@ class _FieldBlocks:
         mean = (weight * self.shift_px).sum(axis=1, keepdims=True) / precision
         mean += _normals(_DRAWS, 1, 2) / np.sqrt(precision)
         kept = strength * weight
-        scatter = np.sqrt(kept * self.variance_px2 + unseen_px2) * _normals(_DRAWS, len(self.shift_px), 2)
+        scatter = np.sqrt(kept * self.variance_px2) * _normals(_DRAWS, len(self.shift_px), 2)
         return np.asarray(mean + kept * (self.shift_px - mean) + scatter, np.float64)
 
 

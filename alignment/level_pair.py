@@ -107,6 +107,8 @@ class Refinement:
 
     pair: LevelPair
     homography: Array
+    before: Array
+    """Homography that the last step was taken from."""
     fit: Fit
     """Of the last step taken."""
     tiles: TileStatistics
@@ -131,12 +133,13 @@ def refine(
     jacobians = jacobian(model, camera, pair.grid.centres_px())
     iterations, moved = 0, np.inf
     while iterations < max_iterations and moved >= tolerance_px:
-        tiles, usable = pair.linearise(homography)
+        before = homography
+        tiles, usable = pair.linearise(before)
         fit = fit_motion(tiles, jacobians, usable, model=model)
-        homography = pair.step(homography, motion_matrix(model, camera, fit.parameters))
+        homography = pair.step(before, motion_matrix(model, camera, fit.parameters))
         moved = float(np.abs(jacobians @ fit.parameters).max())
         iterations += 1
-    return Refinement(pair, homography, fit, tiles, iterations, moved < tolerance_px)
+    return Refinement(pair, homography, before, fit, tiles, iterations, moved < tolerance_px)
 
 
 def _upright(truth: MatchedTruth) -> float:

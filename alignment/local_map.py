@@ -30,7 +30,9 @@ class LocalMap:
     centres_px: Array
     """``(K, 2)`` in the degraded frame."""
     innovation_px: Array
-    """``(K, 2)`` dx, dy: how much further the tile moved than the model says."""
+    """``(K, 2)`` dx, dy: how much further the tile moved than the homography says."""
+    parallax_px: Array
+    """``(K, 2)`` of it, what the tile's depth explains; 0 where the depths are not known."""
     sigma_px: Array
     """``(K,)`` standard deviation of either component, by how much neighbours disagree: what parallax moves alike is no
     noise."""
@@ -45,6 +47,11 @@ class LocalMap:
     def masked_share(self) -> float:
         """Share of the measured tiles that are foreign."""
         return int(np.count_nonzero(self.foreign)) / max(int(np.count_nonzero(self.measured)), 1)
+
+    @property
+    def unexplained_px(self) -> Array:
+        """``(K, 2)`` leftover shift that no depth explains."""
+        return np.asarray(self.innovation_px - self.parallax_px, np.float64)
 
     @property
     def magnitude_px(self) -> Array:
@@ -70,8 +77,18 @@ class LocalMap:
         return mask
 
 
-def local_map(grid: TileGrid, tiles: TileStatistics, fit: Fit, *, tone: ToneCurve) -> LocalMap:
-    """Collect what a converged fit leaves of every tile; ``tone`` is the degraded frame's."""
+def local_map(
+    grid: TileGrid, tiles: TileStatistics, fit: Fit, *, apart_px: Array, tone: ToneCurve
+) -> LocalMap:
+    """Collect what a converged fit leaves of every tile.
+
+    Args:
+        grid: The tiles.
+        tiles: Their statistics.
+        fit: The converged fit.
+        apart_px: ``(K, 2)`` how far the tiles lie from the homography by their depths, which the fit knows of.
+        tone: Of the degraded frame.
+    """
     usable = fit.usable
     trace = np.maximum(np.trace(tiles.information, axis1=1, axis2=2), 1e-12)
     white = trace / 2 / np.maximum(np.linalg.det(tiles.information), 1e-24)
@@ -81,7 +98,8 @@ def local_map(grid: TileGrid, tiles: TileStatistics, fit: Fit, *, tone: ToneCurv
     return LocalMap(
         grid=grid,
         centres_px=grid.centres_px(),
-        innovation_px=fit.innovation,
+        innovation_px=fit.innovation + apart_px,
+        parallax_px=apart_px,
         sigma_px=np.minimum(sigma, 1e3),
         inlier=fit.weight > 0,
         foreign=foreign_tiles(tiles, usable, usable & moved, grid, tone=tone),

@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.camera_motion import gap_over_rows_mm, map_points
+from alignment.camera_motion import map_points
 from alignment.datum import mean_shift
 from alignment.decode import FrameReader
-from alignment.depth import SceneDepths, seen_parallax_px
+from alignment.depth import seen_parallax_px
 from alignment.errors import NoCommonStructureError, NoOverlapError
 from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair, needs_registration
 from alignment.local_map import MEASURABLE_SIGMA_PX
@@ -31,10 +31,12 @@ from alignment.picture import NO_BLUR, Picture
 from alignment.png import encode_png
 from alignment.registration import Registration, register
 from alignment.resampling import DeliveredPair, deliver
+from alignment.scene_depths import DisparityMap, SceneDepths
 from alignment.takes import Array, TakeSource
 from catalog.evidence import BlurRecord, Matrix3x3, PairHashes, TargetRecord
 from catalog.session_folder import PAIRS_FOLDER
 
+Vector = tuple[float, float, float]
 NOT_WRITTEN = PairHashes(gt=None, lq=None, mask=None)
 _CODE_POWER = 0.45
 """Codes rise about with this power of light: what dimming the ground truth took out of the gain, in codes."""
@@ -83,9 +85,11 @@ class PairJob:
     runs: tuple[tuple[PairTask, ...], ...]
     focal_px: float
     depths: SceneDepths | None
-    direction: Array
-    """Unit vector of picture motion for growing positions, ``(2,)``."""
     thresholds: GateThresholds
+
+    def disparities(self, task: PairTask) -> DisparityMap | None:
+        """Return those of a match's ground truth; None where depths are not known."""
+        return None if self.depths is None else self.depths.seen_from(task.match.gt.position_mm)
 
 
 def shared_out(rounds: Sequence[PairJob], *, workers: int | None) -> list[list[PairJob]]:
@@ -118,6 +122,8 @@ class PairOutcome:
     blur: BlurRecord = NO_BLUR
     predicted_epe_px: float | None = None
     bound_px: float | None = None
+    camera_gap_mm: Vector | None = None
+    camera_gap_sigma_mm: Vector | None = None
     lq_crop: tuple[int, int, int, int] | None = None
     gt_from_pair: Matrix3x3 | None = None
     gt_warped: bool = False
@@ -216,14 +222,13 @@ def _register(
     """Start from what the boards say, corrected by what the pair before turned out to be."""
     initial = _sheared(task.shear_px, lq.size[1]) if last is None else last[0].copy()
     initial[:2, 2] += task.shift_px if last is None else task.shift_px - last[1]
-    spread = job.depths.spread_px_per_mm if job.depths else 0.0
     return register(
         gt,
         lq,
         camera=job.lq_source.pinhole(job.focal_px),
         initial=initial,
         finest_scale=finest_scale,
-        parallax_spread_px=spread * gap_over_rows_mm(task.match.gap_mm, task.readout_gap_mm),
+        disparities=job.disparities(task),
     )
 
 
@@ -241,13 +246,11 @@ def _deliver(job: PairJob, task: PairTask, gt: Picture, lq: Picture, found: Regi
         pair = deliver(gt.rgb, lq.rgb, found, tone=gt.tone)
     except NoOverlapError:
         return replace(outcome, measured=replace(measured, overlap_share=0.0))
-    left_px = 0.0 if pair.gt_warped else pair.residual_px
-    predicted_epe_px = found.predicted.left_as_cut_px(left_px)
-    measured = replace(measured, overlap_share=pair.overlap_share, predicted_epe_px=predicted_epe_px)
+    measured = replace(measured, overlap_share=pair.overlap_share, predicted_epe_px=pair.predicted_epe_px)
     outcome = replace(
         outcome,
         measured=measured,
-        predicted_epe_px=predicted_epe_px,
+        predicted_epe_px=pair.predicted_epe_px,
         lq_crop=pair.lq_crop,
         gt_from_pair=_matrix(pair.gt_from_pair),
         gt_warped=pair.gt_warped,
@@ -268,6 +271,8 @@ def _outcome(job: PairJob, task: PairTask, found: Registration) -> PairOutcome:
         blur=found.blur,
         predicted_epe_px=found.predicted_epe_px,
         bound_px=found.bound_px,
+        camera_gap_mm=_rounded(found.gap_mm),
+        camera_gap_sigma_mm=_rounded(found.gap_sigma_mm),
     )
 
 
@@ -288,12 +293,18 @@ def _cut(mask: NDArray[np.uint8], crop: tuple[int, int, int, int]) -> NDArray[np
 
 
 def _measure(job: PairJob, task: PairTask, found: Registration) -> PairMeasurements:
-    seen_px = seen_parallax_px(found, job.depths, direction=job.direction, readout_gap_mm=task.readout_gap_mm)
+    disparities = job.disparities(task)
+    seen_px = seen_parallax_px(
+        found,
+        disparities,
+        spread_px_per_mm=job.depths.spread_px_per_mm if job.depths else 0.0,
+        readout_gap_mm=task.readout_gap_mm,
+    )
     return replace(
         measurements(found, like=task.before),
         parallax_px=max(task.before.parallax_px, seen_px),
         kinematics_px=_against_targets(task, found),
-        depth_correlation=depth_correlation(found, job.depths),
+        depth_correlation=depth_correlation(found, disparities),
     )
 
 
@@ -330,6 +341,11 @@ def target_records(outcome: PairOutcome) -> tuple[TargetRecord, ...]:
     )
 
 
+def _rounded(gap_mm: Vector | None) -> Vector | None:
+    """To 10 nm: far below what can be told."""
+    return None if gap_mm is None else (round(gap_mm[0], 5), round(gap_mm[1], 5), round(gap_mm[2], 5))
+
+
 def _xy(vector: Array) -> tuple[float, float]:
     return round(float(vector[0]), 4), round(float(vector[1]), 4)
 
@@ -347,13 +363,13 @@ def _against_targets(task: PairTask, found: Registration) -> float | None:
     return float(np.linalg.norm(np.mean(misfits[seen], axis=0))) if seen.any() else None
 
 
-def depth_correlation(found: Registration, depths: SceneDepths | None) -> float:
+def depth_correlation(found: Registration, disparities: DisparityMap | None) -> float:
     """Tell how much the leftover shift follows the depth of the scene, 0..1."""
     rest = found.leftover
     good = rest.measured & (rest.sigma_px < MEASURABLE_SIGMA_PX)
-    if depths is None or good.sum() < 10:
+    if disparities is None or good.sum() < 10:
         return 0.0
-    disparity = depths.at(rest.centres_px[good])
+    disparity = disparities.at(rest.centres_px[good])
     along = rest.innovation_px[good, 0]
     if np.std(disparity) < 1e-9 or np.std(along) < 1e-9:
         return 0.0

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from alignment.camera_motion import gap_over_rows_mm
-from alignment.depth import SceneDepths
 from alignment.gates import GateThresholds, PairMeasurements
 from alignment.matching import Match, match_frames
 from alignment.motion import TakeMotion
 from alignment.pair_job import PairJob, PairTask
+from alignment.scene_depths import SceneDepths
 from alignment.takes import Array
 
 _PICTURE_TRACK_SIGMA_PX = 0.4
@@ -33,8 +33,6 @@ class PairPlanner:
     depths: SceneDepths | None
     """None where they could not be measured."""
     focal_px: float
-    direction: Array
-    """Unit vector of picture motion for growing positions, ``(2,)``."""
     thresholds: GateThresholds
     pairs_per_run: int
     """Matches that are registered one after the other."""
@@ -58,7 +56,6 @@ class PairPlanner:
             runs=tuple(tuple(tasks[i : i + size]) for i in range(0, len(tasks), size)),
             focal_px=self.focal_px,
             depths=self.depths,
-            direction=self.direction,
             thresholds=self.thresholds,
         )
 
@@ -91,4 +88,5 @@ class PairPlanner:
 
     def _shear_px_per_mm(self, height: int) -> Array:
         """Shear of the picture from its first row to its last per mm of way between them, ``(2,)``."""
-        return np.zeros(2) if self.depths is None else self.depths.shear_px_per_mm(height) * self.direction
+        depths = self.depths
+        return np.zeros(2) if depths is None else depths.shear_px_per_mm(height) * depths.direction

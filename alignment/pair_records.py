@@ -36,6 +36,8 @@ def _pair_record(job: PairJob, outcome: PairOutcome, norms: RoundNorms) -> PairR
         predicted_epe_px=outcome.predicted_epe_px,
         bound_px=outcome.bound_px,
         position_gap_mm=match.gap_mm,
+        camera_gap_mm=outcome.camera_gap_mm,
+        camera_gap_sigma_mm=outcome.camera_gap_sigma_mm,
         blur=outcome.blur,
         gates=gates,
         evidence=job.lq_evidence,

@@ -19,7 +19,6 @@ from pydantic import Field
 from alignment.calibration.store import StoredCalibration, find_calibration
 from alignment.camera_motion import typical_focal_px
 from alignment.clock_tie import disagreement_s, flashes_of, tie_clocks, with_tie
-from alignment.depth import SceneDepths
 from alignment.errors import (
     CalibrationNotFoundError,
     DamagedCalibrationError,
@@ -41,6 +40,7 @@ from alignment.pair_job import (
 from alignment.pair_plan import PairPlanner
 from alignment.pair_records import judge_round
 from alignment.reference import Reference, read_depths, read_reference, track_take
+from alignment.scene_depths import SceneDepths
 from alignment.take_shift import TakeShift, sample_shift, shift_matches
 from alignment.takes import TakeSource
 from alignment.tracking import TargetTrack
@@ -229,7 +229,7 @@ class _Session:
             [
                 self.pool.submit(
                     sample_shift, reference.motion, motion, part,
-                    datum=reference.datum, depths=depths, focal_px=focal_px,
+                    depths=depths, focal_px=focal_px,
                 )
                 for part in _parts(shift_matches(reference.motion, motion), parts)
             ]
@@ -271,7 +271,6 @@ class _Session:
             truths=(reference.motion, *(m for m in used if m.source.round.role == "gt")),
             depths=depths,
             focal_px=focal_px,
-            direction=reference.datum.direction,
             thresholds=self.options.thresholds,
             pairs_per_run=self.options.pairs_per_run,
         )

@@ -12,7 +12,7 @@ import numpy as np
 
 from alignment.datum import Datum, mean_shift
 from alignment.decode import Frame, FrameReader
-from alignment.depth import SceneDepths, StereoPair, measure_depths, stereo_baselines
+from alignment.depth import StereoPair, measure_depths, stereo_baselines
 from alignment.errors import NoCommonStructureError
 from alignment.gates import GateThresholds
 from alignment.matching import Match
@@ -21,6 +21,7 @@ from alignment.pair_job import single_threaded
 from alignment.picture import Picture
 from alignment.picture_tracks import follow_picture
 from alignment.registration import Registration, register
+from alignment.scene_depths import SceneDepths
 from alignment.takes import TakeSource
 from alignment.tracking import ReferenceTracks, TargetTrack, decode_boards, track_targets
 from alignment.velocity import FIT_SCALE_PX, fit_kinematics, stop_scale
@@ -142,11 +143,13 @@ def read_depths(motion: TakeMotion, datum: Datum, focal_px: float, count: int) -
                 yield StereoPair(
                     Picture(reader.read(a.index).rgb(), tone=tone),
                     Picture(reader.read(b.index).rgb(), tone=tone),
+                    position_mm=b.position_mm,
                     gap_mm=b.position_mm - a.position_mm,
                     shift_px=np.zeros(2) if shift is None else shift,
                 )
 
-        return measure_depths(pairs(), camera=motion.source.pinhole(focal_px))
+        camera = motion.source.pinhole(focal_px)
+        return measure_depths(pairs(), camera=camera, direction=datum.direction)
 
 
 def screen_pair(

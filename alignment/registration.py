@@ -7,7 +7,7 @@ simplest movement of the camera that explains the tiles is the one reported, wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,6 @@ from alignment.camera_motion import (
     at_scale,
     grid_points,
     inverted,
-    jacobian,
     map_points,
 )
 from alignment.errors import PictureFormatError
@@ -35,10 +34,12 @@ from alignment.level_pair import (
     refine,
 )
 from alignment.local_map import LocalMap, local_map
+from alignment.parallax import CENTRE_MOVES, MotionField, Settled, settle
 from alignment.photometry import Mask
 from alignment.picture import DIMMED, NO_BLUR, MatchedTruth, Picture
-from alignment.robust_fit import Fit, fit_motion, information_criterion
-from alignment.tiles import IN_PLACE, TileStatistics, fine_detail
+from alignment.robust_fit import information_criterion
+from alignment.scene_depths import DisparityMap
+from alignment.tiles import IN_PLACE, fine_detail
 from alignment.window import WindowTrack, track_window
 from catalog.evidence import BlurRecord
 
@@ -87,13 +88,17 @@ class Registration:
     size: tuple[int, int]
     """Width and height of the degraded frame, px."""
     homography: Array
-    """``(3, 3)``: pixel of the ground truth to pixel of the degraded frame."""
+    """``(3, 3)``: pixel of the ground truth to pixel of the degraded frame, as suits most of the picture."""
     model: ModelName
+    """How the camera turned; parallax and the homography's other freedoms are not counted."""
     angles_deg: tuple[float, float, float]
     """Pitch, yaw, roll of the degraded frame's camera against that of the ground truth."""
     scale: float
+    gap_mm: tuple[float, float, float] | None
+    """How far the degraded frame's optical centre lies to the right of the ground truth's, below it and before it, as
+    parallax tells; None where the depths are not known."""
     covariance: Array
-    """``(p, p)`` of the model's parameters (rad; relative scale)."""
+    """``(p, p)`` of the model's parameters (rad; relative scale), then of the gap where it is told (mm)."""
     predicted: PredictedError
     bound_px: float
     """Cramér-Rao bound of the model's displacement, root mean square over the picture."""
@@ -104,6 +109,8 @@ class Registration:
     """By how much the ground truth was dimmed to match; 1 if gains and offsets could absorb the rest."""
     focal_px: float
     """Focal length that turned angles into pixels."""
+    disparities: DisparityMap | None
+    """Of the ground truth, as `register` was told."""
     split_half_px: float
     """Root mean square difference of two registrations by interleaved halves of the tiles."""
     split_half_sigma_px: float
@@ -122,6 +129,14 @@ class Registration:
     leftover: LocalMap
     iterations: int
     converged: bool
+
+    @property
+    def gap_sigma_mm(self) -> tuple[float, float, float] | None:
+        """Standard deviations of `gap_mm`."""
+        if self.gap_mm is None:
+            return None
+        right, down, forward = np.sqrt(np.diag(self.covariance))[-CENTRE_MOVES:][:3]
+        return float(right), float(down), float(forward)
 
     @property
     def predicted_epe_px(self) -> float:
@@ -152,7 +167,7 @@ def register(
     blur: BlurRecord | None = None,
     trust: Mask | None = None,
     finest_scale: Literal[1, 2] = 1,
-    parallax_spread_px: float = 0.0,
+    disparities: DisparityMap | None = None,
     models: tuple[ModelName, ...] = ("rotation", "scale", "homography"),
 ) -> Registration:
     """Find how ``lq`` lies on ``gt``.
@@ -166,7 +181,8 @@ def register(
         trust: ``(H, W)`` uint8 over ``lq``, 0 where it must not be compared.
         finest_scale: 2 screens at half size: about half the accuracy, and about a third of the time with one model
             and no search for blur.
-        parallax_spread_px: Parallax between near and far that the position gap makes, for the prediction.
+        disparities: How near the parts of ``gt`` are, so that what the optical centre's own move does to them is told
+            apart from its turn; None where it is not known.
         models: Models allowed, the simplest first; a richer one is taken only on strong evidence.
 
     Raises:
@@ -180,14 +196,12 @@ def register(
     if blur is None:
         blur = find_blur(gt, lq, homography=coarse.homography, exposure=exposure)
     truth = MatchedTruth(gt, tone=lq.tone, blur=blur, exposure=exposure if exposure < DIMMED else 1.0)
-    truth, forward = _fine(
-        truth, lq, coarse, camera=camera, models=models, trust=trust, finest_scale=finest_scale
-    )
+    choice = _ModelChoice(camera, disparities, models)
+    truth, forward = _fine(truth, lq, coarse, choice=choice, trust=trust, finest_scale=finest_scale)
+    settled = settle(forward, camera=camera, disparities=disparities)
     ladder = (4, models[0]), (2 * finest_scale, forward.fit.model)
     backward = _backward(truth, lq, initial, camera=camera, ladder=ladder)
-    return _describe(
-        truth, lq, forward, backward, camera=camera, exposure=exposure, parallax_spread_px=parallax_spread_px
-    )
+    return _describe(truth, lq, forward, settled, backward, exposure=exposure)
 
 
 def _coarse(
@@ -206,17 +220,48 @@ def _exposure_ratio(coarse: Refinement, gt: Picture, lq: Picture) -> float:
     return float(np.median(lq_light / np.maximum(gt_light, 1e-4)))
 
 
+@dataclass(frozen=True, eq=False)
+class _ModelChoice:
+    """Which models there are to choose from, and what for."""
+
+    camera: Pinhole
+    disparities: DisparityMap | None
+    models: tuple[ModelName, ...]
+    """The simplest first."""
+
+    def best(self, found: Refinement) -> ModelName:
+        """Take the simplest model that no richer one beats by strong evidence."""
+        if len(self.models) == 1:
+            return self.models[0]
+        centres = found.pair.grid.centres_px()
+        fits = [
+            MotionField(model, self.camera, self.disparities, found.homography).fit(
+                found.tiles, centres, like=found.fit
+            )
+            for model in self.models
+        ]
+        best, best_cost = fits[0], np.inf
+        for fit in fits:
+            cost = information_criterion(fit, reference_inflation=fits[-1].inflation)
+            if cost < best_cost - _STRONG_EVIDENCE:
+                best, best_cost = fit, cost
+        return best.model
+
+    def above(self, model: ModelName) -> _ModelChoice:
+        """Leave out what is simpler than a model."""
+        return replace(self, models=self.models[self.models.index(model) :])
+
+
 def _fine(
     truth: MatchedTruth,
     lq: Picture,
     coarse: Refinement,
     *,
-    camera: Pinhole,
-    models: tuple[ModelName, ...],
+    choice: _ModelChoice,
     trust: Mask | None,
     finest_scale: int,
 ) -> tuple[MatchedTruth, Refinement]:
-    found = coarse
+    found, camera = coarse, choice.camera
     for scale in (2, 1) if finest_scale == 1 else (2,):
         if scale == 1 and variance_px2(truth.blur) > 0:
             field = BlurField.of(
@@ -225,28 +270,13 @@ def _fine(
             truth = truth.varied(field)
         pair = ForwardPair(truth, lq, scale=scale, trust=trust)
         tolerance_px = _FINE_TOLERANCE_PX if scale == finest_scale else _MIDDLE_TOLERANCE_PX
-        found = refine(pair, found.homography, camera=camera, model=models[0], tolerance_px=tolerance_px)
-        model = _choose_model(found, camera, models)
-        if model != models[0]:
-            models = models[models.index(model) :]
+        simplest = choice.models[0]
+        found = refine(pair, found.homography, camera=camera, model=simplest, tolerance_px=tolerance_px)
+        model = choice.best(found)
+        if model != simplest:
+            choice = choice.above(model)
             found = refine(pair, found.homography, camera=camera, model=model, tolerance_px=tolerance_px)
     return truth, found
-
-
-def _choose_model(found: Refinement, camera: Pinhole, models: tuple[ModelName, ...]) -> ModelName:
-    """Take the simplest model that no richer one beats by strong evidence; the first is the one of ``found``."""
-    centres = found.pair.grid.centres_px()
-    fits = [found.fit, *(_fit(found.tiles, found.fit, jacobian(m, camera, centres), m) for m in models[1:])]
-    best, best_cost = fits[0], np.inf
-    for fit in fits:
-        cost = information_criterion(fit, reference_inflation=fits[-1].inflation)
-        if cost < best_cost - _STRONG_EVIDENCE:
-            best, best_cost = fit, cost
-    return best.model
-
-
-def _fit(tiles: TileStatistics, like: Fit, jacobians: Array, model: ModelName) -> Fit:
-    return fit_motion(tiles, jacobians, like.usable, model=model)
 
 
 def _backward(
@@ -283,34 +313,33 @@ def _describe(
     truth: MatchedTruth,
     lq: Picture,
     forward: Refinement,
+    settled: Settled,
     backward: Array,
     *,
-    camera: Pinhole,
     exposure: float,
-    parallax_spread_px: float,
 ) -> Registration:
-    grid, fit, tiles = forward.pair.grid, forward.fit, forward.tiles
-    leftover = local_map(grid, tiles, fit, tone=lq.tone)
-    covariance = parameter_covariance(fit, grid)
+    fit, tiles, camera = settled.fit, forward.tiles, settled.field.camera
+    leftover = local_map(forward.pair.grid, tiles, fit, apart_px=settled.apart_px, tone=lq.tone)
+    covariance = parameter_covariance(fit, forward.pair.grid)
     points = grid_points(0, 0, *lq.size)
-    angles_deg, scale = angles_and_scale(forward.homography, camera)
-    white, black = _clipped_shares(truth.gt, lq, forward.homography)
-    halves_px, halves_sigma_px = _split_half(forward, covariance, camera, points)
+    angles_deg, scale = angles_and_scale(settled.homography, camera)
+    white, black = _clipped_shares(truth.gt, lq, settled.homography)
+    halves_px, halves_sigma_px = _split_half(forward, settled, covariance, points)
     good = fit.weight > 0
     return Registration(
-        homography=forward.homography,
+        homography=settled.homography,
         model=fit.model,
         angles_deg=angles_deg,
         scale=scale,
+        gap_mm=settled.gap_mm,
         covariance=covariance,
-        predicted=predict_error(
-            fit, covariance, leftover, camera=camera, points_px=points, parallax_spread_px=parallax_spread_px
-        ),
+        predicted=predict_error(settled.field.jacobian, covariance, leftover, points_px=points),
         bound_px=_bound(truth, lq, forward, camera, points),
         blur=truth.blur,
         exposure_ratio=exposure,
         matched_exposure=truth.exposure,
         focal_px=camera.focal_px,
+        disparities=settled.field.disparities,
         split_half_px=halves_px,
         split_half_sigma_px=halves_sigma_px,
         forward_backward_px=_there_and_back_px(forward.homography, backward, lq.size),
@@ -333,14 +362,12 @@ def _there_and_back_px(there: Array, back: Array, size: tuple[int, int]) -> floa
 
 
 def _split_half(
-    forward: Refinement, covariance: Array, camera: Pinhole, points_px: Array
+    forward: Refinement, settled: Settled, covariance: Array, points_px: Array
 ) -> tuple[float, float]:
-    fit, grid = forward.fit, forward.pair.grid
+    grid, field = forward.pair.grid, settled.field
     odd = (np.add.outer(np.arange(grid.rows), np.arange(grid.columns)) % 2 == 1).ravel()
-    halves = [
-        fit_motion(forward.tiles, fit.jacobians, fit.usable & half, model=fit.model) for half in (odd, ~odd)
-    ]
-    at_points = jacobian(fit.model, camera, points_px)
+    halves = [settled.fit.again(forward.tiles, half) for half in (odd, ~odd)]
+    at_points = field.jacobian(points_px)
     difference = at_points @ (halves[0].parameters - halves[1].parameters)
     variance = np.einsum("nip,pq,niq->", at_points, 4 * covariance, at_points) / len(points_px)
     return float(np.sqrt(np.mean(np.sum(difference**2, axis=1)))), float(np.sqrt(variance))

@@ -148,12 +148,21 @@ def pair_facts(pair: PairRecord) -> tuple[tuple[str, str], ...]:
         ("predicted", with_unit(pair.predicted_epe_px, 3, "px")),
         ("bound", with_unit(pair.bound_px, 4, "px")),
         ("gap", with_unit(pair.position_gap_mm, 3, "mm")),
+        ("camera moved", _moved(pair)),
         ("blur", blur_words(pair)),
         ("GT", "warped" if pair.gt_warped else "as shot"),
         ("frames", f"{pair.gt.frame_index} → {pair.lq.frame_index}"),
         ("rests on", listed(pair.evidence) or NOTHING),
     ]
     return tuple(facts)
+
+
+def _moved(pair: PairRecord) -> str:
+    """Say how far the camera came back beside where it was, to a unit of its standard deviation."""
+    if pair.camera_gap_mm is None or pair.camera_gap_sigma_mm is None:
+        return NOTHING
+    ways = zip(pair.camera_gap_mm, pair.camera_gap_sigma_mm, ("right", "down", "forward"), strict=True)
+    return ", ".join(f"{gap:+.3f} ± {sigma:.3f} mm {way}" for gap, sigma, way in ways)
 
 
 def blur_words(pair: PairRecord) -> str:

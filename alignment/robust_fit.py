@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.camera_motion import PARAMETERS, Array, ModelName, Pinhole, jacobian
+from alignment.camera_motion import PARAMETERS, Array, ModelName
 from alignment.errors import NoCommonStructureError
 from alignment.kernels.reweighting import reweighted
 from alignment.tiles import TileStatistics
@@ -45,13 +45,17 @@ class Fit:
     """How much more the tiles disagree than white residuals would make them."""
     usable: Flags
     """``(K,)`` bool: the tiles that were to be used."""
+    prior: Array | None
+    """``(p,)`` as `fit_motion` was given it."""
 
-    def displacement(self, camera: Pinhole, points_px: Array) -> Array:
-        """Displacement by the fitted step at points ``(n, 2)``, px."""
-        return np.asarray(jacobian(self.model, camera, points_px) @ self.parameters, np.float64)
+    def again(self, tiles: TileStatistics, among: Flags) -> Fit:
+        """Fit the same to fewer of the tiles; ``among`` is ``(K,)`` bool."""
+        return fit_motion(tiles, self.jacobians, self.usable & among, model=self.model, prior=self.prior)
 
 
-def fit_motion(tiles: TileStatistics, jacobians: Array, usable: Flags, *, model: ModelName) -> Fit:
+def fit_motion(
+    tiles: TileStatistics, jacobians: Array, usable: Flags, *, model: ModelName, prior: Array | None = None
+) -> Fit:
     """Solve for the model's parameters with Tukey weights on the whitened innovations.
 
     Args:
@@ -59,13 +63,15 @@ def fit_motion(tiles: TileStatistics, jacobians: Array, usable: Flags, *, model:
         jacobians: ``(K, 2, p)`` of the tile centres.
         usable: ``(K,)`` bool.
         model: Which model the Jacobians belong to.
+        prior: ``(p,)`` information that each parameter is 0, before `Fit.inflation`; None for none.
 
     Raises:
         NoCommonStructureError: The tiles do not determine the parameters.
     """
     information, score, shifts = map(np.ascontiguousarray, (tiles.information, tiles.score, jacobians))
+    known = np.zeros(jacobians.shape[2]) if prior is None else prior
     good, parameters, normal, chi_square, weight, inflation = reweighted(
-        information, score, shifts, usable, (TUKEY_CUT, CHI_SQUARE_MEDIAN)
+        information, score, shifts, usable, known, (TUKEY_CUT, CHI_SQUARE_MEDIAN)
     )
     if not good or _least_eigenvalue(normal) <= _LEAST_EIGENVALUE:
         raise NoCommonStructureError(
@@ -84,6 +90,7 @@ def fit_motion(tiles: TileStatistics, jacobians: Array, usable: Flags, *, model:
         weight=weight,
         inflation=inflation,
         usable=usable,
+        prior=prior,
     )
 
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from alignment.correction import PositionCorrection
-from alignment.datum import Datum
-from alignment.depth import SceneDepths, position_gap
+from alignment.depth import position_gap
 from alignment.matching import Match, match_frames
 from alignment.motion import TakeMotion
 from alignment.pair_job import single_threaded
 from alignment.picture import Picture
 from alignment.reference import screen_pair
+from alignment.scene_depths import SceneDepths
 
 _STEP_MM = 5.0
 _FRAMES = (6, 24)
@@ -72,7 +72,6 @@ def sample_shift(
     motion: TakeMotion,
     matches: Sequence[Match],
     *,
-    datum: Datum,
     depths: SceneDepths,
     focal_px: float,
 ) -> list[ShiftSample]:
@@ -82,14 +81,12 @@ def sample_shift(
         reference: Take that offers the ground truth.
         motion: The take.
         matches: Of its frames, as `shift_matches` chooses them, or some of these.
-        datum: For the direction of the motion in the picture.
         depths: Of the scene.
         focal_px: Focal length, px.
 
     Returns:
         A sample for each match; none where a pair cannot be registered or the scene is too flat.
     """
-    direction = datum.direction
     samples = []
     with (
         single_threaded(),
@@ -102,8 +99,9 @@ def sample_shift(
             found = screen_pair(reference, motion, match, first, second, focal_px=focal_px)
             if found is None:
                 continue
+            disparities = depths.seen_from(match.gt.position_mm)
             rolled_mm = motion.way_while_read_mm(match.lq.index) - reference.way_while_read_mm(match.gt.index)
-            gap = position_gap(found, depths, direction=direction, readout_gap_mm=rolled_mm)
+            gap = position_gap(found, disparities, readout_gap_mm=rolled_mm)
             if gap is not None:
                 beyond_mm = gap[0] - match.gap_mm
                 samples.append(ShiftSample(match.lq.position_mm, beyond_mm, gap[1], found.exposure_ratio))

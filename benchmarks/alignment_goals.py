@@ -81,7 +81,7 @@ def best_rival(rows: Sequence[Row]) -> Paired | None:
     for row in rows:
         by_method.setdefault(row["method"], {})[row["scene"], row["pair"]] = row["delivered_px"]
     ours = by_method.get(OURS)
-    rivals = {m: e for m, e in by_method.items() if m not in (OURS, SCREENING, "position_match")}
+    rivals = {m: e for m, e in by_method.items() if not m.startswith(OURS) and m != "position_match"}
     if not ours or not rivals:
         return None
     rival = min(rivals, key=lambda m: median(rivals[m].values()))

@@ -20,7 +20,8 @@ from alignment.pair_job import measurements
 from alignment.photometry import grey_codes, standard_tone_curve
 from alignment.picture import NO_BLUR, Picture
 from alignment.registration import Pinhole, Registration, register
-from alignment.resampling import Cut, plan_cut
+from alignment.resampling import Cut, delivered_radius_px, plan_cut
+from alignment.scene_depths import DisparityMap
 from benchmarks.alignment_pairs import CLASSES, LENS, TONE_NAME, BenchPair, PairPlace, Studio
 from benchmarks.alignment_rivals import RIVALS, Rival, RivalFailedError
 from rig.sim.optics import nominal_focal_px
@@ -34,8 +35,10 @@ FAILED_PX = 1.0
 """A pair has failed where its median error is over this, or where the estimator gave up."""
 SCREENING: dict[str, Any] = {"finest_scale": 2, "models": ("scale",), "blur": NO_BLUR}
 """The pass that only asks whether a pair is worth more: half size, one model, no search for blur."""
-OURS = {"cleanplate": 1, "cleanplate_half": 2}
-"""Finest scale by method: all of it, and the screening pass at half size."""
+NO_DEPTHS = "cleanplate_no_depths"
+"""The whole of it without the depths that a ground-truth round tells, as `alignment measure` works."""
+OURS = {"cleanplate": 1, "cleanplate_half": 2, NO_DEPTHS: 1}
+"""Finest scale by method: all of it, the screening pass at half size, and all of it without depths."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,12 @@ def run_task(task: Task) -> list[Row]:
     rows = []
     for place in task.places:
         pair = studio.pair(CLASSES[task.kind], place)
+        disparities = studio.depths(CLASSES[task.kind]).seen_from(float(pair.gt_truth.pose[0]))
         for method in task.methods:
             known = {"class": task.kind, "scene": place.scene, "pair": place.index, "method": method}
-            rows.append({**known, **measure(pair, method, low_light=CLASSES[task.kind].low_light)})
+            rows.append(
+                {**known, **measure(pair, method, disparities, low_light=CLASSES[task.kind].low_light)}
+            )
     return rows
 
 
@@ -97,10 +103,18 @@ def _studio(scene: str, photos: Path, work: Path, size: tuple[int, int]) -> Stud
     return Studio(scene, photos=photos, work=work, size=size)
 
 
-def measure(pair: BenchPair, method: str, *, low_light: bool) -> Row:
-    """Run one method on one pair."""
+def measure(pair: BenchPair, method: str, disparities: DisparityMap | None, *, low_light: bool) -> Row:
+    """Run one method on one pair.
+
+    Args:
+        pair: The pair.
+        method: One of `OURS` or of the rivals.
+        disparities: What the ground-truth round tells of depths; the rivals have no use for it.
+        low_light: The pair's class is dark.
+    """
     if method in OURS:
-        return _ours(pair, finest_scale=OURS[method], low_light=low_light)  # type: ignore[arg-type]
+        known = None if method == NO_DEPTHS else disparities
+        return _ours(pair, known, finest_scale=OURS[method], low_light=low_light)  # type: ignore[arg-type]
     return _rival(pair, RIVALS[method])
 
 
@@ -115,7 +129,9 @@ def _rival(pair: BenchPair, rival: Rival) -> Row:
     return {**numbers(pair, found), "cpu_ms": cpu_ms}
 
 
-def _ours(pair: BenchPair, *, finest_scale: Literal[1, 2], low_light: bool) -> Row:
+def _ours(
+    pair: BenchPair, disparities: DisparityMap | None, *, finest_scale: Literal[1, 2], low_light: bool
+) -> Row:
     def run() -> Registration | None:
         tone = standard_tone_curve(TONE_NAME)
         height, width = pair.gt.shape[:2]
@@ -125,6 +141,7 @@ def _ours(pair: BenchPair, *, finest_scale: Literal[1, 2], low_light: bool) -> R
                 Picture(pair.lq, tone=tone),
                 camera=Pinhole(nominal_focal_px(LENS, width), width, height),
                 initial=np.eye(3),
+                disparities=disparities,
                 **SCREENING if finest_scale == 2 else {},
             )
         except AlignmentError:
@@ -140,11 +157,20 @@ def _ours(pair: BenchPair, *, finest_scale: Literal[1, 2], low_light: bool) -> R
         "predicted_px": radius_px,
         "bound_px": found.bound_px,
         "model": found.model,
+        "gap_error_mm": _gap_error_mm(pair, found),
         "blur": [found.blur.kind, round(found.blur.size_px, 3)],
         "iterations": found.iterations,
         "masked_share": found.masked_share,
         "reasons": _reasons(found, low_light=low_light),
     }
+
+
+def _gap_error_mm(pair: BenchPair, found: Registration) -> float | None:
+    """Distance of the optical centre from where parallax puts it; None where depths were not told."""
+    if found.gap_mm is None:
+        return None
+    true_mm = pair.lq_truth.pose[:3] - pair.gt_truth.pose[:3]
+    return float(np.linalg.norm(np.array(found.gap_mm) - true_mm))
 
 
 def _delivered_radius_px(found: Registration) -> float:
@@ -153,7 +179,7 @@ def _delivered_radius_px(found: Registration) -> float:
         cut = plan_cut(found.homography, found.size)
     except AlignmentError:
         return found.predicted_epe_px
-    return found.predicted.left_as_cut_px(0.0 if cut.gt_warped else float(np.median(cut.unwarped_px)))
+    return delivered_radius_px(found, cut)
 
 
 def _timed(run: Callable[[], Result]) -> tuple[Result, float]:

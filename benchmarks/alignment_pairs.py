@@ -8,7 +8,7 @@ can be compared. Photographs are split: one half to tune estimators on, the othe
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
@@ -19,7 +19,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment.camera_motion import Pinhole
 from alignment.decode import open_movie
+from alignment.depth import BASELINE_PX, StereoPair, measure_depths
+from alignment.photometry import standard_tone_curve
+from alignment.picture import Picture
+from alignment.scene_depths import SceneDepths
 from catalog.session_folder import BoardSpec, ExposureSettings, LensSpec
 from rig.profile import SimulationSpec
 from rig.sim.encoder import to_yuv420
@@ -44,7 +49,13 @@ TRAVEL_MM = (0.0, 60.0)
 TONE_NAME: Literal["bt709"] = "bt709"
 REPEATABILITY = np.array([0.05, 0.05, 0.05, 0.01, 0.01, 0.005])
 """One sigma of x, y, z in mm and pitch, yaw, roll in deg."""
+JITTER = REPEATABILITY / 10
+"""The same from frame to frame of one sweep, where the rail's bends and the motor's ripple are all there is."""
 EXPOSURE_S = 0.005
+ALONG_THE_RAIL = np.array([-1.0, 0.0])
+"""How the picture moves for growing positions."""
+DEPTH_PAIRS = 6
+"""Pairs of frames that depths are measured on, as `alignment run` takes them."""
 REFERENCE_DEPTH_MM = 2200.0
 """Depth at which a class's radius and motion length hold: the middle of the scene in disparity."""
 MOVER_STEP_PX = (8.0, 40.0)
@@ -214,6 +225,7 @@ class Studio:
         self._scene = scene
         self._world = lru_cache(maxsize=1)(self._build)
         self._ground_truth = lru_cache(maxsize=_KEPT_GROUND_TRUTHS)(self._take_ground_truth)
+        self._depths = lru_cache(maxsize=1)(self._measure_depths)
 
     def _build(self, changes: tuple[tuple[str, float], ...]) -> World:
         spec = SimulationSpec(
@@ -260,6 +272,39 @@ class Studio:
         codes = _taken(world, poses, shot, PairClass(), seed=_seed(place, 2), mover=mover and mover.before)
         codes.setflags(write=False)
         return codes, _truth(world, poses, shot)
+
+    def depths(self, kind: PairClass) -> SceneDepths:
+        """Measure the scene's depths on frames of a ground-truth round, as the product does."""
+        return self._depths(tuple(sorted(kind.world.items())), kind.velocity_mm_s[0])
+
+    def _measure_depths(self, changes: tuple[tuple[str, float], ...], velocity_mm_s: float) -> SceneDepths:
+        world, shot = self._world(changes), Shot(ExposureSettings())
+        focal_px, tone = nominal_focal_px(LENS, self._size[0]), standard_tone_curve(TONE_NAME)
+        gap_mm = BASELINE_PX * REFERENCE_DEPTH_MM / focal_px
+        rng = np.random.default_rng([6, *self._scene.encode()])
+        offset = rng.normal(size=6) * REPEATABILITY
+
+        def frame(position_mm: float) -> Picture:
+            pose = np.array([position_mm, 0, 0, 0, 0, 0]) + offset + rng.normal(size=6) * JITTER
+            poses = _swept(pose, world, shot, velocity_mm_s=velocity_mm_s)
+            seed = int(rng.integers(1, 2**31))
+            return Picture(_taken(world, poses, shot, PairClass(), seed=seed), tone=tone)
+
+        def pairs() -> Iterator[StereoPair]:
+            for position_mm in np.linspace(TRAVEL_MM[0], TRAVEL_MM[1] - gap_mm, DEPTH_PAIRS):
+                yield StereoPair(
+                    frame(position_mm),
+                    frame(position_mm + gap_mm),
+                    position_mm=position_mm + gap_mm,
+                    gap_mm=gap_mm,
+                    shift_px=BASELINE_PX * ALONG_THE_RAIL,
+                )
+
+        camera = Pinhole(focal_px, *self._size)
+        found = measure_depths(pairs(), camera=camera, direction=ALONG_THE_RAIL)
+        if found is None:
+            raise RuntimeError(f"the depths of {self._scene} could not be measured")
+        return found
 
     def _mover(self, share: float, place: PairPlace) -> Mover | None:
         return Mover.draw(share, place, size=self._size, photos=Photos(self._folder))

@@ -28,13 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.camera_motion import map_points
-from alignment.depth import SceneDepths, seen_parallax_px
+from alignment.depth import seen_parallax_px
 from alignment.errors import AlignmentError
 from alignment.gates import GateThresholds, PairMeasurements, RoundNorms, judge_pair, needs_registration
 from alignment.pair_job import depth_correlation
 from alignment.photometry import standard_tone_curve
 from alignment.picture import Picture
 from alignment.registration import Pinhole, Registration, register
+from alignment.scene_depths import DisparityMap, SceneDepths
 from benchmarks.alignment import RESULTS, SHARED
 from benchmarks.alignment_measure import measurements
 from benchmarks.alignment_pairs import (
@@ -65,8 +66,6 @@ BOARD_STEP_MM = 5.0
 _MASKED = 0.9
 """Share of a thing that its mask must cover."""
 _LIMITS = GateThresholds()
-_ALONG_THE_RAIL = np.array([-1.0, 0.0])
-"""How the picture moves for growing positions."""
 _PLACE = frozenset({"position_gap", "parallax", "inconsistent", "low_information"})
 _PERSON = frozenset({"moving_object", "marker_occluded", "marker_lost"})
 _CONTENT = frozenset({
@@ -312,19 +311,25 @@ def _measured(
         before = replace(before, parallax_px=(abs(gap_mm) + 2 * POSITION_SIGMA_MM) * depths.spread_px_per_mm)
     if not needs_registration(before, thresholds=_LIMITS):
         return None, before
-    found = _registered(pair, case.initial_shift_px)
+    disparities = depths.seen_from(float(pair.gt_truth.pose[0]))
+    found = _registered(pair, disparities, initial_shift_px=case.initial_shift_px)
     if found is None:
         return None, before
     seen_px = board_shift_px + TRACK_SIGMA_PX * rng.standard_normal(board_shift_px.shape)
     return found, replace(
         measurements(found, like=before),
-        parallax_px=max(before.parallax_px, seen_parallax_px(found, depths, direction=_ALONG_THE_RAIL)),
+        parallax_px=max(
+            before.parallax_px,
+            seen_parallax_px(found, disparities, spread_px_per_mm=depths.spread_px_per_mm),
+        ),
         kinematics_px=_against_boards(pair, found, seen_px) if case.boards else None,
-        depth_correlation=depth_correlation(found, depths),
+        depth_correlation=depth_correlation(found, disparities),
     )
 
 
-def _registered(pair: BenchPair, initial_shift_px: float) -> Registration | None:
+def _registered(
+    pair: BenchPair, disparities: DisparityMap, *, initial_shift_px: float
+) -> Registration | None:
     tone = standard_tone_curve(TONE_NAME)
     height, width = pair.gt.shape[:2]
     initial = np.eye(3)
@@ -335,6 +340,7 @@ def _registered(pair: BenchPair, initial_shift_px: float) -> Registration | None
             Picture(pair.lq, tone=tone),
             camera=Pinhole(nominal_focal_px(LENS, width), width, height),
             initial=initial,
+            disparities=disparities,
         )
     except AlignmentError:
         return None

@@ -34,6 +34,8 @@ class PairErrors:
     """What the pair's own evidence predicts as its 95 % radius."""
     gap_error_mm: float
     """Position gap as measured less the true one between the middle rows."""
+    camera_gap_error_mm: float | None
+    """Distance of the optical centre from where parallax put it; None where it did not."""
 
 
 def pair_errors(session: SessionFolder, data: Path) -> Iterator[PairErrors]:
@@ -53,6 +55,7 @@ def _errors(pair: PairRecord, takes: dict[str, Take], data: Path) -> PairErrors:
     true_lq = in_gt + displacement(gt, lq, in_gt)
     delivered = np.linalg.norm(true_lq - (in_pair + np.array([x, y])), axis=1)
     estimate = np.linalg.norm(true_lq - _apply(np.array(pair.homography), in_gt), axis=1)
+    gap_mm = pair.camera_gap_mm
     return PairErrors(
         pair.pair,
         degradation_key(takes[pair.lq.round].round.degradations),
@@ -60,6 +63,7 @@ def _errors(pair: PairRecord, takes: dict[str, Take], data: Path) -> PairErrors:
         float(np.median(estimate)),
         pair.predicted_epe_px,
         float(pair.position_gap_mm - (lq.pose[0] - gt.pose[0])),
+        None if gap_mm is None else float(np.linalg.norm(np.array(gap_mm) - (lq.pose - gt.pose)[:3])),
     )
 
 

@@ -75,6 +75,12 @@ class PairRecord(Document):
     bound_px: float | None
     """Cramér-Rao bound of the estimate."""
     position_gap_mm: float
+    """Of the carriage, as the frames' positions tell it."""
+    camera_gap_mm: tuple[float, float, float] | None = None
+    """How far the optical centre of the LQ frame lies to the right of that of the GT frame, below it and before it, as
+    parallax tells; None where the depths are not known, and in records that are older."""
+    camera_gap_sigma_mm: tuple[float, float, float] | None = None
+    """Standard deviations of it."""
     blur: BlurRecord
     gates: dict[str, float | None]
     """Every gate's measured value by the gate's name."""

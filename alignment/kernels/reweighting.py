@@ -33,10 +33,10 @@ def _whiten(information: Array, score: Array, jacobian: Array, design: Array, ta
 
 
 @part
-def _weighted_normal(design: Array, target: Array, weight: Array) -> tuple[Array, Array]:
-    """Normal equations of all tiles under their weights."""
+def _weighted_normal(design: Array, target: Array, weight: Array, prior: Array) -> tuple[Array, Array]:
+    """Normal equations of all tiles under their weights, and of what is known beforehand: all parameters near 0."""
     size = design.shape[2]
-    normal, right = np.zeros((size, size)), np.zeros(size)
+    normal, right = np.diag(prior), np.zeros(size)
     for k in range(weight.size):
         if weight[k] > 0:
             for row in range(2):
@@ -94,9 +94,16 @@ def _upper_median(values: Array) -> float:
     return float(np.partition(values, values.size // 2)[values.size // 2]) if values.size else 0.0
 
 
-@compiled("(float64[:, :, ::1], float64[:, ::1], float64[:, :, ::1], boolean[::1], UniTuple(float64, 2))")
-def reweighted(
-    information: Array, score: Array, jacobians: Array, usable: NDArray[np.bool_], limits: tuple[float, float]
+@compiled(
+    "(float64[:, :, ::1], float64[:, ::1], float64[:, :, ::1], boolean[::1], float64[::1], UniTuple(float64, 2))"
+)
+def reweighted(  # noqa: PLR0917  - compiled functions take nothing by keyword
+    information: Array,
+    score: Array,
+    jacobians: Array,
+    usable: NDArray[np.bool_],
+    prior: Array,
+    limits: tuple[float, float],
 ) -> tuple[bool, Array, Array, Array, Array, float]:
     """Solve for a few parameters by iterated reweighting with Tukey's biweight of whitened squared misfits.
 
@@ -105,6 +112,7 @@ def reweighted(
         score: ``(K, 2)`` of every tile: its information times its shift.
         jacobians: ``(K, 2, p)``: shift of every tile per unit of the parameters.
         usable: ``(K,)``: the tiles with a say.
+        prior: ``(p,)`` information that each parameter is 0, before any inflation.
         limits: Squared misfit, scaled by the inflation, at which a tile loses its say; what the inflation scales the
             median squared misfit to.
 
@@ -118,7 +126,7 @@ def reweighted(
         _whiten(information[k], score[k], jacobians[k], design[k], target[k])
     weight, chi_square = usable.astype(np.float64), np.empty(usable.size)
     for _ in range(_MOST_REWEIGHTINGS):
-        normal, right = _weighted_normal(design, target, weight)
+        normal, right = _weighted_normal(design, target, weight, prior)
         good, parameters = _solved(normal, right)
         if not good:
             return False, parameters, normal, chi_square, weight, 1.0
@@ -131,5 +139,5 @@ def reweighted(
             weight[k] = new
         if change < _SETTLED:
             break
-    normal, _ = _weighted_normal(design, target, weight)
+    normal, _ = _weighted_normal(design, target, weight, prior)
     return True, parameters, normal, chi_square / inflation, weight, inflation

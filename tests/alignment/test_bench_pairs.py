@@ -111,7 +111,7 @@ def test_moving_by_the_truth_leaves_no_error_and_doing_nothing_leaves_the_displa
 
 
 def test_our_estimate_is_measured_with_its_evidence(clean):
-    row = measure(clean, "cleanplate", low_light=False)
+    row = measure(clean, "cleanplate", None, low_light=False)
 
     assert row["estimate_px"] < 0.1
     assert row["predicted_px"] > row["bound_px"] > 0

@@ -8,7 +8,6 @@ import pytest
 
 from alignment.camera_motion import Pinhole
 from alignment.depth import (
-    SceneDepths,
     StereoPair,
     measure_depths,
     position_gap,
@@ -18,6 +17,7 @@ from alignment.depth import (
 from alignment.photometry import standard_tone_curve
 from alignment.picture import Picture
 from alignment.registration import register
+from alignment.scene_depths import SceneDepths
 
 TONE = standard_tone_curve("bt709")
 LEFTWARD = np.array([-1.0, 0.0])
@@ -51,14 +51,19 @@ def depths(film_kit, small_world) -> SceneDepths:
         StereoPair(
             picture(film_kit, small_world, x, seed=i),
             picture(film_kit, small_world, x + 5.0, seed=i + 50),
+            position_mm=x + 5.0,
             gap_mm=5.0,
             shift_px=np.array([-5 * 0.2, 0.0]),
         )
         for i, x in enumerate((0.0, 4.0, 8.0))
     ]
-    found = measure_depths(pairs, camera=Pinhole(500.0, 512, 320))
+    found = measure_depths(pairs, camera=Pinhole(500.0, 512, 320), direction=LEFTWARD)
     assert found is not None
     return found
+
+
+def seen_parallax(found, depths: SceneDepths) -> float:
+    return seen_parallax_px(found, depths.seen_from(3.0), spread_px_per_mm=depths.spread_px_per_mm)
 
 
 def test_near_and_far_are_told_by_their_speed(depths: SceneDepths):
@@ -84,7 +89,7 @@ def test_a_turn_of_the_camera_is_no_move_along_the_rail(
     lq = picture(film_kit, small_world, 3.0 + gap_mm, seed=8, angles_px=(0.5, -0.2), look=settings)
 
     found = register(gt, lq, camera=Pinhole(500.0, 512, 320), initial=np.eye(3), models=("rotation",))
-    gap = position_gap(found, depths, direction=LEFTWARD)
+    gap = position_gap(found, depths.seen_from(3.0))
 
     assert gap is not None
     assert gap[0] == pytest.approx(gap_mm, abs=0.25)
@@ -99,8 +104,8 @@ def test_parallax_is_seen_whatever_told_the_positions(film_kit, small_world, dep
 
     found = register(gt, lq, camera=camera, initial=np.eye(3), models=models)
 
-    assert 0.2 < seen_parallax_px(found, depths, direction=LEFTWARD) < 0.42
-    assert seen_parallax_px(found, None, direction=LEFTWARD) == 0
+    assert 0.2 < seen_parallax(found, depths) < 0.42
+    assert seen_parallax_px(found, None, spread_px_per_mm=0.0) == 0
 
 
 def test_a_turned_and_breathing_camera_shows_no_parallax(film_kit, small_world, depths):
@@ -112,7 +117,7 @@ def test_a_turned_and_breathing_camera_shows_no_parallax(film_kit, small_world, 
     )
     found = register(gt, Picture(grown, tone=TONE), camera=Pinhole(500.0, 512, 320), initial=np.eye(3))
 
-    assert seen_parallax_px(found, depths, direction=LEFTWARD) < 0.05
+    assert seen_parallax(found, depths) < 0.05
 
 
 READ_MM = 4.0
@@ -134,8 +139,8 @@ def test_rows_read_one_after_the_other_are_no_gap_where_near_things_lie_low(film
     gt, lq = picture(film_kit, small_world, 3.0, seed=7), read_row_by_row(film_kit, small_world, 3.4)
     found = register(gt, lq, camera=Pinhole(500.0, 512, 320), initial=np.eye(3), models=("rotation",))
 
-    told = position_gap(found, depths, direction=LEFTWARD, readout_gap_mm=READ_MM)
-    untold = position_gap(found, depths, direction=LEFTWARD)
+    told = position_gap(found, depths.seen_from(3.0), readout_gap_mm=READ_MM)
+    untold = position_gap(found, depths.seen_from(3.0))
 
     assert told is not None
     assert untold is not None
@@ -160,7 +165,7 @@ def test_a_flat_scene_cannot_tell_turns_from_moves(film_kit, small_world):
     gt, lq = picture(film_kit, small_world, 0.0, seed=1), picture(film_kit, small_world, 0.0, seed=2)
     found = register(gt, lq, camera=Pinhole(500.0, 512, 320), initial=np.eye(3), models=("rotation",))
 
-    assert position_gap(found, flat, direction=LEFTWARD) is None
+    assert position_gap(found, flat.seen_from(0.0)) is None
 
 
 def test_baselines_are_spread_over_the_round_and_of_one_length():

@@ -186,7 +186,9 @@ def test_a_reweighted_fit_is_that_of_the_plain_equations(model):
     score = np.einsum("kij,kj->ki", information, shift)
     usable = np.arange(300) % 10 > 0
 
-    good, parameters, _, _, weight, _ = reweighted(information, score, jacobians, usable, (16.0, 1.386))
+    good, parameters, _, _, weight, _ = reweighted(
+        information, score, jacobians, usable, np.zeros(jacobians.shape[2]), (16.0, 1.386)
+    )
 
     expected, weights = plain_fit(information, score, jacobians, usable)
     assert good
@@ -201,7 +203,9 @@ def test_tiles_that_tell_nothing_determine_nothing():
         jacobian("rotation", CAMERA, np.random.default_rng(3).uniform(0, 100, (50, 2)))
     )
 
-    assert not reweighted(information, score, jacobians, np.ones(50, bool), (16.0, 1.386))[0]
+    assert not reweighted(
+        information, score, jacobians, np.ones(50, bool), np.zeros(jacobians.shape[2]), (16.0, 1.386)
+    )[0]
 
 
 def test_a_kernel_that_cannot_be_kept_is_compiled_all_the_same():

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from alignment.gates import GateThresholds
 from alignment.pair_job import PairJob, shared_out
 
@@ -21,7 +19,6 @@ def a_round(runs: int) -> PairJob:
         runs=((),) * runs,
         focal_px=1.0,
         depths=None,
-        direction=np.zeros(2),
         thresholds=GateThresholds(),
     )
 

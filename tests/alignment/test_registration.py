@@ -424,19 +424,6 @@ def test_predicted_errors_hold_19_of_20_and_are_not_idle():
     assert np.median(ratios) >= 0.1
 
 
-def test_parallax_of_a_position_gap_widens_the_prediction():
-    """A spread of 0.6 px, evenly filled, has a deviation of 0.6 / √12 = 0.173 px; half of a picture lies within 0.117.
-
-    A pair's error is the median over its picture: 95 of 100 such medians lie below one and a half times that.
-    """
-    pair = make_pair(Shot())
-
-    found = register_pair(pair, parallax_spread_px=0.6)
-
-    assert found.predicted.local_px == pytest.approx(0.173, abs=0.005)
-    assert 0.117 < found.predicted_epe_px < 1.5 * 0.117
-
-
 def test_exposure_contrast_and_clipping_are_measured():
     quarter = register_pair(make_pair(Shot(exposure=1 / 4)))
     burnt = register_pair(make_pair(Shot(gain=6.0)))

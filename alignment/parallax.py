@@ -1,0 +1,153 @@
+"""What near and far do when the camera comes back a little beside where it was, and the warp that suits most of both.
+
+The ground-truth round tells how deep the scene is all over the picture (`SceneDepths`). Four numbers then say what
+every place does beyond the camera's turn: the optical centre's move to the right, down and forward, and how much
+farther the carriage went while the rows were read out. Fitted with the turn, they free it from the depths that
+happened to have the clearest structure. A pair is delivered by one homography all the same, and no homography suits
+all depths: the one is taken that leaves most of the picture off by the least.
+
+References:
+    Longuet-Higgins and Prazdny, The interpretation of a moving retinal image, 1980: the motion field of a moving eye.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from alignment.camera_motion import (
+    Array,
+    ModelName,
+    Pinhole,
+    inverted,
+    jacobian,
+    map_points,
+    motion_matrix,
+    row_share,
+)
+from alignment.level_pair import Refinement
+from alignment.robust_fit import Fit, fit_motion
+from alignment.scene_depths import DisparityMap
+from alignment.tiles import TileStatistics
+
+_USUAL_GAP_MM = (0.3, 0.3, 0.3, 0.6)
+"""Standard deviations of the four moves where nothing is seen of them; pairs farther apart are refused."""
+CENTRE_MOVES = len(_USUAL_GAP_MM)
+"""Of the optical centre: right, down, forward, and along the rail from the first row to the last."""
+_REWEIGHTINGS = 8
+_DEPTHS_TRIED = 4
+_MOST = 55
+"""Percent of the tiles. At 50 a plane that fills just half of the picture would decide, and a crop undo it."""
+_LEAST_SCALE_PX = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class MotionField:
+    """The picture's displacement by a model's parameters and, where depths are known, by the optical centre's moves."""
+
+    model: ModelName
+    camera: Pinhole
+    disparities: DisparityMap | None
+    """Of the ground truth."""
+    homography: Array
+    """Ground truth to degraded frame, to find the disparity of a place of the latter."""
+
+    def jacobian(self, points_px: Array) -> Array:
+        """Differentiate the displacement at points ``(n, 2)`` of the degraded frame: ``(n, 2, p)``, px per unit."""
+        turn = jacobian(self.model, self.camera, points_px)
+        if self.disparities is None:
+            return turn
+        return np.concatenate([turn, self._centre_jacobian(points_px, self.disparities.direction)], axis=2)
+
+    def disparity(self, points_px: Array) -> Array:
+        """Return the disparity that the degraded frame shows at points ``(n, 2)``, px per mm; 0 where none is known."""
+        if self.disparities is None:
+            return np.zeros(len(points_px))
+        return self.disparities.at(map_points(inverted(self.homography), points_px))
+
+    def _centre_jacobian(self, points_px: Array, direction: Array) -> Array:
+        """Of the optical centre's move right, down, forward and along the rail from first row to last, px per mm."""
+        disparity = self.disparity(points_px)[:, None]
+        rows = row_share(points_px, self.camera.height)[:, None]
+        away = (
+            np.array([[-1.0, 0.0]]),
+            np.array([[0.0, -1.0]]),
+            self.camera.rays(points_px),
+            rows * direction,
+        )
+        return np.stack([disparity * way for way in away], axis=2)
+
+    def fit(self, tiles: TileStatistics, points_px: Array, *, like: Fit) -> Fit:
+        """Fit the field to tiles centred at ``(K, 2)`` px, to those that ``like`` used."""
+        jacobians = self.jacobian(points_px)
+        prior = np.zeros(jacobians.shape[2])
+        if self.disparities is not None:
+            prior[-CENTRE_MOVES:] = 1 / np.square(_USUAL_GAP_MM)
+        return fit_motion(tiles, jacobians, like.usable, model=self.model, prior=prior)
+
+
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """What a refinement comes to."""
+
+    homography: Array
+    """``(3, 3)`` that suits most of the picture."""
+    fit: Fit
+    """Of the whole field, about where the last step of the refinement began."""
+    field: MotionField
+    apart_px: Array
+    """``(K, 2)`` how far the tiles lie from the homography by their depths."""
+
+    @property
+    def gap_mm(self) -> tuple[float, float, float] | None:
+        """Move of the optical centre to the right, down and forward; None where the depths are not known."""
+        if self.field.disparities is None:
+            return None
+        right, down, forward, _ = self.fit.parameters[-CENTRE_MOVES:]
+        return float(right), float(down), float(forward)
+
+
+def settle(found: Refinement, *, camera: Pinhole, disparities: DisparityMap | None) -> Settled:
+    """Fit the field that depth makes to a converged refinement and choose the homography that suits most of it."""
+    field = MotionField(found.fit.model, camera, disparities, found.homography)
+    if disparities is None:
+        return Settled(found.homography, found.fit, field, np.zeros_like(found.fit.innovation))
+    centres_px = found.pair.grid.centres_px()
+    fit = field.fit(found.tiles, centres_px, like=found.fit)
+    moved_px = fit.jacobians @ fit.parameters
+    warp = jacobian("homography", camera, centres_px)
+    depth = field.disparity(centres_px)
+    parameters = _of_most(moved_px[fit.usable], warp[fit.usable], depth[fit.usable])
+    homography = found.pair.step(found.before, motion_matrix("homography", camera, parameters))
+    return Settled(homography, fit, field, moved_px - warp @ parameters)
+
+
+def _of_most(field_px: Array, jacobians: Array, disparity: Array) -> Array:
+    """Fit a homography to a field ``(K, 2)`` px so that most of the picture is off by as little as may be.
+
+    By reweighting, begun from all tiles and from those of each depth alone: what suits most of the picture suits one
+    of its depths.
+
+    Args:
+        field_px: What every tile moves.
+        jacobians: ``(K, 2, 8)``
+        disparity: ``(K,)``
+    """
+    design, target = jacobians.reshape(-1, jacobians.shape[2]), field_px.ravel()
+    edges = np.quantile(disparity, np.linspace(0, 1, _DEPTHS_TRIED + 1))
+    starts = [(low <= disparity) & (disparity <= high) for low, high in pairwise(edges)]
+    most = int(_MOST / 100 * len(disparity))
+    best, least_px = np.zeros(design.shape[1], np.float64), np.inf
+    for start in (np.ones(len(disparity)), *starts):
+        weight = np.asarray(start, np.float64)
+        for _ in range(_REWEIGHTINGS):
+            weighted = design * np.repeat(weight, 2)[:, None]
+            parameters = np.linalg.lstsq(weighted.T @ design, weighted.T @ target, rcond=None)[0]
+            misfit_px = np.hypot(*(target - design @ parameters).reshape(-1, 2).T)
+            most_px = max(float(np.partition(misfit_px, most)[most]), _LEAST_SCALE_PX)
+            if most_px < least_px:
+                best, least_px = np.asarray(parameters, np.float64), most_px
+            weight = 1 / (misfit_px**2 + most_px**2)
+    return best
