@@ -321,6 +321,8 @@ def calibrate(
         return
     for line in summary_lines(stored):
         console.put(line)
+    for warning in stored.calibration.warnings:
+        console.say(f"warning: {warning}")
     console.say(f"written: {stored.path} and {page.name}")
 
 

@@ -147,6 +147,8 @@ class Calibration(Document):
     tone: ToneCalibration | None = None
     noise: tuple[NoiseCalibration, ...] = ()
     missing: tuple[MissingMeasurement, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """Why what was measured may be less exact than its sigmas say."""
     files_sha256: tuple[str, ...] = ()
     """Hashes of the recordings it rests on."""
     versions: dict[str, str] = {}

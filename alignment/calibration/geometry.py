@@ -222,22 +222,22 @@ def _start(corners: Corners, focal_px: float) -> Solution:
     common = np.zeros(_pulls_at(corners) + 2 * corners.corner_count)
     common[[FOCAL, CX, CY]] = focal_px, *middle
     frames = np.zeros((corners.frames, POSE))
-    order = np.argsort(-np.bincount(corners.board, minlength=corners.boards))
+    sightings = np.bincount(corners.board, minlength=corners.boards)
     known = np.zeros(corners.frames, bool)
-    for board in order:
+    for board in np.argsort(-sightings)[: np.count_nonzero(sightings)]:
         rows, scale, origin = _similarities(corners, int(board))
         depth = focal_px / float(np.median(scale))
         place = (origin - middle) * depth / focal_px
         if not known.any():
             frames[rows, 0] = place[0, 0] - place[:, 0]
             known[rows] = True
-        both = known[rows]
+        fresh = ~known[rows]
+        tied = fresh if fresh.all() else ~fresh  # to boards of no common frame, nothing ties it
         pose = common[board_at(int(board)) :][:POSE]
-        pose[3:5] = np.median(place[both] + frames[rows[both]][:, :1] * [1, 0], axis=0)
+        pose[3:5] = np.median(place[tied] + frames[rows[tied]][:, :1] * [1, 0], axis=0)
         pose[5] = depth
-        fresh = rows[~both]
-        frames[fresh, 0] = pose[3] - place[~both, 0]
-        known[fresh] = True
+        frames[rows[fresh], 0] = pose[3] - place[fresh, 0]
+        known[rows] = True
     empty = np.zeros((len(common), len(common)))
     own = np.zeros((corners.frames, POSE, POSE))
     return Solution(corners, common, frames, empty, own, np.zeros((corners.frames, POSE, len(common))), 1.0)
@@ -282,7 +282,7 @@ def _prior(start: Solution, *, k2_sigma: float, focal_sigma_px: float | None = N
     ]
     board = [_BOARD_TURN_PRIOR] * 3 + [_BOARD_SHIFT_PRIOR_MM] * 3 + [_GRID_PRIOR_PX] * 2
     sigma = np.array(shared + board * corners.boards + [_PULL_PRIOR_PX] * 2 * corners.corner_count)
-    sigma[SHARED + 3] = _PINNED_MM  # x of the first board: where the rail's zero is, is free
+    sigma[board_at(int(corners.board.min())) + 3] = _PINNED_MM  # x: where the rail's zero is, is free
     turn = np.radians(TURN_PRIOR_DEG)
     frame = np.array([_ALONG_PRIOR_MM, SHIFT_PRIOR_MM, SHIFT_PRIOR_MM, turn, turn, turn])
     return _Prior(start.common, 1 / sigma**2, 1 / frame**2)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from alignment.board_plan import LEAST_MODULE_PX, module_mm
 from alignment.calibration import geometry as adj
 from alignment.calibration.curve import tone_curve
 from alignment.calibration.document import (
@@ -41,6 +42,7 @@ _CURVE_DOUBT = 0.02
 """Relative error of noise by a fitted tone curve: its slope is off by 1 % here and there (rendered ladders), and noise
 goes with its square. Against the true curve, the electrons of ISO 100 to 6400 then come out up to 4 % other."""
 _BOARDS_NEXT = "bring two boards at different depths and heights into view from all of the travel"
+_READABLE_NEXT = f"bring it into view, with modules that cover {LEAST_MODULE_PX:.0f} px and more"
 
 
 def calibrate_session(folder: SessionFolder, *, progress: Progress = lambda _: None) -> Calibration:
@@ -130,7 +132,7 @@ class _Findings:
         """Measure all."""
         camera = sources[0].camera
         self._adjust(camera.width, camera.height)
-        tone = self._tone()
+        tone, boards = self._tone(), self._boards()
         return Calibration(
             rig=self._record.rig,
             camera=self._record.cameras[0],
@@ -139,12 +141,13 @@ class _Findings:
             width=camera.width,
             height=camera.height,
             lens=self._lens(),
-            boards=self._boards(),
+            boards=boards,
             rail=self._rail(),
             readout=self._readout(),
             tone=tone,
             noise=self._noise(tone, sources[0]),
             missing=tuple(self._missing),
+            warnings=(*_warnings_of(sources), *self._small_modules(boards)),
             files_sha256=tuple(h for s in sources for h in s.files_sha256),
             versions=versions(),
         )
@@ -196,8 +199,23 @@ class _Findings:
         solution = self._solution
         if solution is None:
             return ()
-        seen = np.unique(solution.corners.board)
-        return tuple(_board(solution, int(b), self._record.boards[b].first_id) for b in seen)
+        for b, spec in enumerate(self._record.boards):
+            if b not in self._seen_boards:
+                self._lack(f"board from {spec.first_id}", "no clean round shows it", _READABLE_NEXT)
+        return tuple(_board(solution, b, self._record.boards[b].first_id) for b in self._seen_boards)
+
+    @property
+    def _seen_boards(self) -> list[int]:
+        """Numbers of the boards that any frame shows."""
+        return [] if self._solution is None else np.unique(self._solution.corners.board).tolist()
+
+    def _small_modules(self, boards: Sequence[BoardCalibration]) -> Iterator[str]:
+        """Warn of the boards that were read although the picture shows them too small."""
+        for b, board in zip(self._seen_boards, boards, strict=True):
+            side_mm = module_mm(self._record.boards[b])
+            side_px = side_mm * board.px_per_mm.value
+            if side_px < LEAST_MODULE_PX:
+                yield _small_module(board, side_mm=side_mm, side_px=side_px)
 
     def _rail(self) -> RailCalibration | None:
         if self._solution is None:
@@ -250,6 +268,20 @@ class _Findings:
                 "noise", "no standstill of at least four frames with flat patches", "record with rest_s: 1"
             )
         return found
+
+
+def _warnings_of(sources: Sequence[TakeSource]) -> Iterator[str]:
+    return (f"{source.round.name}: {text}" for source in sources for text in source.warnings)
+
+
+def _small_module(board: BoardCalibration, *, side_mm: float, side_px: float) -> str:
+    lacking = LEAST_MODULE_PX / side_px
+    return (
+        f"board from {board.first_id}: its modules cover {side_px:.1f} px, fewer than {LEAST_MODULE_PX:.0f}, and what"
+        f" it tells may be off by more than its sigma; bring it within {board.depth_mm.value / lacking:.0f} mm, print"
+        f" it with modules of {side_mm * lacking:.1f} mm instead of {side_mm:.1f}, or record pictures"
+        f" {lacking:.1f} times as wide"
+    )
 
 
 def _board(solution: adj.Solution, board: int, first_id: int) -> BoardCalibration:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +28,13 @@ from alignment.calibration.measure import calibrate_session
 from alignment.calibration.noise import measure_noise
 from alignment.calibration.rail import RailScale, mean_scale
 from alignment.calibration.still_phase import still_phases
-from alignment.calibration.store import find_calibration, newest_calibration, store_calibration
+from alignment.calibration.store import (
+    find_calibration,
+    keep_calibration,
+    load_calibration,
+    newest_calibration,
+    store_calibration,
+)
 from alignment.camera_motion import Pinhole, jacobian, map_points, motion_matrix
 from alignment.cli import app
 from alignment.datum import Datum
@@ -35,6 +43,7 @@ from alignment.photometry import standard_tone_curve
 from alignment.takes import TakeSource
 from alignment.tracking import ReferenceTracks, Target, TargetTrack
 from benchmarks.rendered_session import LARGE_BOARDS, RenderedSession, RigTruth, planned_round, simulation
+from catalog.session_folder import BoardSpec, SessionFolder
 from rig.sim.optics import Pinhole as SimulatedLens
 
 SIZE = (480, 272)
@@ -81,6 +90,19 @@ def test_the_newest_calibration_is_the_one_recorded_last_whichever_was_stored_la
 
     assert newest_calibration(tmp_path, "sim") == last
     assert newest_calibration(tmp_path, "another-rig") is None
+
+
+def test_a_calibration_of_an_older_version_keeps_its_name_where_it_is_put(tmp_path):
+    """It was written before calibrations had warnings; written anew it would be another file of another name."""
+    text = store_calibration(some_calibration(), tmp_path).path.read_text()
+    old = tmp_path / "old.json"
+    old.write_text(text.replace(' "warnings": [],\n', ""))
+    assert old.read_text() != text
+
+    kept = keep_calibration(load_calibration(old), tmp_path)
+
+    assert kept.path.read_bytes() == old.read_bytes()
+    assert find_calibration(kept.hash, data=tmp_path, rig="sim") == kept
 
 
 def test_a_calibration_whose_bytes_have_changed_is_damaged(tmp_path):
@@ -184,6 +206,50 @@ def test_a_session_without_a_readable_take_names_the_plan(tmp_path):
         calibrate_session(rig.folder)
 
 
+@pytest.fixture(scope="module")
+def small_board(tmp_path_factory: pytest.TempPathFactory) -> RenderedSession:
+    """One sweep past a board at 1300 mm whose modules of 14 mm a lens of 468 px shows as 5.04 px; no telemetry.csv."""
+    board = BoardSpec(columns=5, rows=3, square_mm=112, marker_mm=84)
+    spec = simulation(width=SIZE[0], height=SIZE[1], board_depths_mm=(1300.0,), movie_crf=0)
+    rounds = [planned_round(1, "gt", "gt", velocity_mm_s=40.0)]
+    rig = RenderedSession(tmp_path_factory.mktemp("small"), rounds, truth=RigTruth(spec, (board,)))
+    rig.take("gt", seed=1, rest_s=0.3)
+    rig.close()
+    (rig.folder.valid_takes()["gt"].folder / "telemetry.csv").unlink()
+    return rig
+
+
+def test_a_board_of_small_modules_is_warned_of_with_what_would_mend_it(small_board: RenderedSession):
+    """6/5.04 = 1.19: as much nearer than 1300 mm, larger than 14 mm, or wider a picture."""
+    result = CliRunner().invoke(app, ["calibrate", "rendered", "--data", str(small_board.data)])
+
+    warning = next(line for line in result.stderr.splitlines() if line.startswith("warning: board from 0"))
+    assert "cover 5.0 px, fewer than 6" in warning
+    assert re.search(r"within 109\d mm.* of 16\.7 mm instead of 14\.0.* 1\.2 times as wide", warning)
+
+
+def test_a_take_whose_telemetry_is_gone_is_measured_without_it(small_board: RenderedSession):
+    calibration = calibrate_session(small_board.folder)
+
+    assert [b.first_id for b in calibration.boards] == [0]
+    assert calibration.rail is not None
+    assert calibration.rail.mm_per_mm is None
+    assert any("telemetry.csv: the file is missing" in text for text in calibration.warnings)
+
+
+def test_a_board_that_no_frame_shows_is_missed(small_board: RenderedSession, tmp_path: Path):
+    twin = tmp_path / "twin"
+    shutil.copytree(small_board.folder.path, twin)
+    session = json.loads((twin / "session.json").read_text())
+    session["boards"].append(session["boards"][0] | {"first_id": 20})
+    (twin / "session.json").write_text(json.dumps(session))
+
+    calibration = calibrate_session(SessionFolder(twin))
+
+    (missed,) = (m for m in calibration.missing if m.what == "board from 20")
+    assert "6 px" in missed.next_step
+
+
 # Corners projected by the simulator's own lens, not by the adjustment's: only mathematics is shared.
 
 FOCAL_PX, K1, READOUT_S, NOISE_PX = 624.0, -0.05, 0.015, 0.02
@@ -271,6 +337,33 @@ def test_boards_that_face_the_camera_leave_the_focal_length_as_uncertain_as_it_w
     found = adj.adjust(filmed_corners(), focal_px=FOCAL_PX)
 
     assert found.sigma(adj.FOCAL) > 0.8 * adj.FOCAL_PRIOR * FOCAL_PX
+
+
+def test_a_board_that_nothing_shows_changes_nothing():
+    corners = filmed_corners()
+    known = adj.adjust(corners, focal_px=FOCAL_PX)
+
+    found = adj.adjust(replace(corners, board=corners.board + 1, boards=4), focal_px=FOCAL_PX)
+
+    for place in range(adj.SHARED):
+        assert abs(found.common[place] - known.common[place]) < 0.01 * known.sigma(place)
+    assert found.board_pose(1)[5] == pytest.approx(
+        known.board_pose(0)[5], abs=0.01 * known.sigma(adj.board_at(0) + 5)
+    )
+    assert found.sigma(adj.K1) == pytest.approx(known.sigma(adj.K1), rel=1e-4)
+
+
+def test_boards_that_no_frame_shows_together_still_tell_the_lens():
+    """The first two sweeps show the upper board alone, the other two the lower one."""
+    corners = filmed_corners(speeds_mm_s=(40.0, 80.0, 80.0, 40.0))
+    shown = corners.board == (corners.frame >= 24)
+    members = ("frame", "board", "plane_mm", "image_px", "row_share_mm_s", "corner")
+    apart = replace(corners, **{name: getattr(corners, name)[shown] for name in members})
+
+    found = adj.adjust(apart, focal_px=FOCAL_PX)
+
+    for place, true in ((adj.CX, 319.5), (adj.CY, 179.5), (adj.K1, K1), (adj.READOUT, READOUT_S)):
+        assert abs(found.common[place] - true) < 3 * found.sigma(place)
 
 
 def test_one_speed_alone_does_not_tell_the_shutter_from_a_board_that_hangs_askew():
