@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -163,8 +164,16 @@ class _Findings:
         focal_px = (
             typical_focal_px(width, height) if lens is None else lens.focal_mm / lens.sensor_width_mm * width
         )
-        corners = adj.Corners.of(self._seen.sightings, boards=len(self._record.boards))
-        self._solution = adj.adjust(corners, focal_px=focal_px)
+        self._solution = first = self._fitted(self._seen.sightings, focal_px)
+        px_per_mm = first.common[adj.FOCAL] / first.board_pose(self._seen_boards[0])[5]
+        rows = _rows_of(self._seen.sightings)
+        known = zip(self._seen.sightings, rows, strict=True)
+        placed = [s.at_places(first.frames[r, 0], px_per_mm=float(px_per_mm)) for s, r in known]
+        self._solution = self._fitted(placed, focal_px)
+
+    def _fitted(self, sightings: Sequence[TakeSightings], focal_px: float) -> adj.Solution:
+        corners = adj.Corners.of(sightings, boards=len(self._record.boards))
+        return adj.adjust(corners, focal_px=focal_px)
 
     def _measured(self, place: int) -> Measured:
         solution = self._solution
@@ -308,12 +317,15 @@ _ACROSS = [3, 4, 5, 1, 2]
 _UNITS = np.array([np.degrees(1.0)] * 3 + [1.0] * 2)
 
 
+def _rows_of(sightings: Sequence[TakeSightings]) -> list[slice]:
+    """Find every take's frames among those of all takes."""
+    bounds = accumulate((len(s.frames) for s in sightings), initial=0)
+    return [slice(a, b) for a, b in pairwise(bounds)]
+
+
 def _paths(solution: adj.Solution, sightings: Sequence[TakeSightings]) -> list[TakePath]:
-    bounds = np.cumsum([0, *(len(s.frames) for s in sightings)])
-    return [
-        _path(solution, sighting, slice(a, b))
-        for sighting, a, b in zip(sightings, bounds[:-1], bounds[1:], strict=True)
-    ]
+    known = zip(sightings, _rows_of(sightings), strict=True)
+    return [_path(solution, sighting, rows) for sighting, rows in known]
 
 
 def _path(solution: adj.Solution, sighting: TakeSightings, rows: slice) -> TakePath:
@@ -325,7 +337,7 @@ def _path(solution: adj.Solution, sighting: TakeSightings, rows: slice) -> TakeP
     slope = along @ through[:, 0] / max(float(along @ along), 1e-9)
     return TakePath(
         sighting.source,
-        np.array([f.time_s for f in sighting.frames]),
+        sighting.time_s,
         frames[:, 0],
         frames[:, _ACROSS] * _UNITS,
         own[:, _ACROSS] * _UNITS,

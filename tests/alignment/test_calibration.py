@@ -27,6 +27,7 @@ from alignment.calibration.document import (
 from alignment.calibration.measure import calibrate_session
 from alignment.calibration.noise import measure_noise
 from alignment.calibration.rail import RailScale, mean_scale
+from alignment.calibration.sightings import BoardFrame, TakeSightings, sight_boards
 from alignment.calibration.still_phase import still_phases
 from alignment.calibration.store import (
     find_calibration,
@@ -42,9 +43,11 @@ from alignment.errors import CalibrationNotFoundError, DamagedCalibrationError, 
 from alignment.photometry import standard_tone_curve
 from alignment.takes import TakeSource
 from alignment.tracking import ReferenceTracks, Target, TargetTrack
+from alignment.velocity import Kinematics
 from benchmarks.rendered_session import LARGE_BOARDS, RenderedSession, RigTruth, planned_round, simulation
 from catalog.session_folder import BoardSpec, SessionFolder
 from rig.sim.optics import Pinhole as SimulatedLens
+from rig.sim.truth import read_truth
 
 SIZE = (480, 272)
 LADDER_S = (0.000625, 0.00125, 0.0025, 0.005, 0.01, 0.02)
@@ -237,6 +240,50 @@ def test_a_take_whose_telemetry_is_gone_is_measured_without_it(small_board: Rend
     assert any("telemetry.csv: the file is missing" in text for text in calibration.warnings)
 
 
+def test_corners_are_found_where_they_are_wherever_that_is_between_pixels(small_board: RenderedSession):
+    """By the simulator's truth: linear interpolation of sharp edges draws them by 0.025 px and leaves 0.01 px more.
+
+    The board's sheet has a margin of half a square, 56 mm.
+    """
+    take = small_board.folder.valid_takes()["gt"]
+    source = TakeSource.of(take, "main")
+    truth = read_truth(small_board.data, source.files_sha256[0])
+    (board,) = (plane for plane in truth[0].header.planes if plane.name == "board0")
+    found = sight_boards(source, small_board.truth.boards)
+    assert found is not None
+
+    errors, places = [], []
+    for frame in found.frames:
+        index = int(np.argmin(np.abs(source.time_s - frame.time_s)))
+        on_sheet = frame.plane_mm + np.min(board.outline_mm, axis=0) + 56.0
+        places.append(truth[index].project(np.column_stack([on_sheet, np.full(len(on_sheet), 1300.0)])))
+        errors.append(frame.image_px - places[-1])
+
+    error, wave = np.concatenate(errors).ravel(), np.sin(2 * np.pi * np.concatenate(places).ravel())
+    drawn_px = float(wave @ error / (wave @ wave))
+    assert abs(drawn_px) < 0.018
+    assert np.std(error - drawn_px * wave) < 0.015
+
+
+def test_speeds_follow_the_places_that_an_adjustment_found(small_board: RenderedSession):
+    """5 s of rest, ramps of 1 s and 200 mm at 40 mm/s, reported by a lens that shortens ways by a percent."""
+    time_s = np.arange(0.0, 16.0, 0.25)
+    motion = Kinematics("trapezoid", 5.0, 1.0, 4.0, 40.0, 0.0)
+    frames = tuple(
+        BoardFrame(float(t), np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros((0, 2))) for t in time_s
+    )
+    source = TakeSource.of(small_board.folder.valid_takes()["gt"], "main")
+    told = TakeSightings(source, frames, np.where((time_s > 6) & (time_s < 10), 39.6, 0.0))
+
+    placed = told.at_places(motion.position(time_s), px_per_mm=0.5)
+
+    cruising = (time_s > 6.1) & (time_s < 9.9)
+    assert placed.velocity_mm_s[cruising] == pytest.approx(40.0, rel=1e-3)
+    assert placed.velocity_mm_s[time_s < 4.9] == pytest.approx(0.0, abs=1e-6)
+    still = told.at_places(np.zeros_like(time_s), px_per_mm=0.5)
+    assert np.array_equal(still.velocity_mm_s, told.velocity_mm_s)
+
+
 def test_a_board_that_no_frame_shows_is_missed(small_board: RenderedSession, tmp_path: Path):
     twin = tmp_path / "twin"
     shutil.copytree(small_board.folder.path, twin)
@@ -337,6 +384,19 @@ def test_boards_that_face_the_camera_leave_the_focal_length_as_uncertain_as_it_w
     found = adj.adjust(filmed_corners(), focal_px=FOCAL_PX)
 
     assert found.sigma(adj.FOCAL) > 0.8 * adj.FOCAL_PRIOR * FOCAL_PX
+
+
+def test_few_corners_a_frame_scatter_as_much_as_many():
+    """Of 16 coordinates a frame, its pose takes six for itself: what is left looks 0.79 times as scattered."""
+    corners = filmed_corners()
+    few = np.isin(corners.corner % 20, (0, 4, 15, 19))
+    members = ("frame", "board", "plane_mm", "image_px", "row_share_mm_s", "corner")
+
+    found = adj.adjust(
+        replace(corners, **{name: getattr(corners, name)[few] for name in members}), focal_px=FOCAL_PX
+    )
+
+    assert found.sigma_px == pytest.approx(NOISE_PX, rel=0.1)
 
 
 def test_a_board_that_nothing_shows_changes_nothing():
