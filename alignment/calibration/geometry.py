@@ -111,6 +111,15 @@ class Corners:
         )
 
 
+@dataclass(frozen=True)
+class Sight:
+    """How a place on a board is seen, each number with its standard deviation."""
+
+    depth_mm: tuple[float, float]
+    px_per_mm: tuple[float, float]
+    """Across the line of sight, distortion taken out."""
+
+
 @dataclass(frozen=True, eq=False)
 class Solution:
     """The adjusted numbers."""
@@ -153,6 +162,23 @@ class Solution:
     def board_pose(self, board: int) -> Array:
         """Rotation vector and origin of a board, ``(6,)``."""
         return self.common[board_at(board) :][:POSE]
+
+    def sight(self, board: int, plane_mm: tuple[float, float]) -> Sight:
+        """Tell depth and scale of a place in a board's plane: its middle is known better than its edges."""
+        numbers = [FOCAL, *range(board_at(board), board_at(board) + POSE)]
+        covariance = self.common_covariance[np.ix_(numbers, numbers)]
+        pose, focal_px = self.board_pose(board), float(self.common[FOCAL])
+        depth_mm = _depth_mm(pose, plane_mm)
+        by_pose = [(_depth_mm(pose + _STEP * unit, plane_mm) - depth_mm) / _STEP for unit in np.eye(POSE)]
+        of_depth = np.array([0.0, *by_pose])
+        of_scale = (np.eye(1 + POSE)[0] - focal_px / depth_mm * of_depth) / depth_mm
+        depth_sigma, scale_sigma = (float(np.sqrt(by @ covariance @ by)) for by in (of_depth, of_scale))
+        return Sight((depth_mm, depth_sigma), (focal_px / depth_mm, scale_sigma))
+
+
+def _depth_mm(pose: Array, plane_mm: tuple[float, float]) -> float:
+    """Depth of a place in the plane of a board of this pose."""
+    return float(rotation_matrices(pose[None, :3])[0, 2, :2] @ np.array(plane_mm) + pose[5])
 
 
 def board_at(board: int) -> int:

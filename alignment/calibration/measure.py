@@ -31,9 +31,10 @@ from alignment.calibration.tone import measure_tone
 from alignment.camera_motion import typical_focal_px
 from alignment.errors import DecodeError, NothingToCalibrateError
 from alignment.evidence_files import versions
+from alignment.markers import MarkerBoard
 from alignment.photometry import ToneCurve, standard_tone_curve
 from alignment.takes import TakeSource
-from catalog.session_folder import SessionFolder, SessionRecord
+from catalog.session_folder import BoardSpec, SessionFolder, SessionRecord
 
 Progress = Callable[[float], object]
 
@@ -211,7 +212,7 @@ class _Findings:
         for b, spec in enumerate(self._record.boards):
             if b not in self._seen_boards:
                 self._lack(f"board from {spec.first_id}", "no clean round shows it", _READABLE_NEXT)
-        return tuple(_board(solution, b, self._record.boards[b].first_id) for b in self._seen_boards)
+        return tuple(_board(solution, b, self._record.boards[b]) for b in self._seen_boards)
 
     @property
     def _seen_boards(self) -> list[int]:
@@ -293,21 +294,16 @@ def _small_module(board: BoardCalibration, *, side_mm: float, side_px: float) ->
     )
 
 
-def _board(solution: adj.Solution, board: int, first_id: int) -> BoardCalibration:
-    pose = solution.board_pose(board)
+def _board(solution: adj.Solution, board: int, spec: BoardSpec) -> BoardCalibration:
     place = adj.board_at(board)
-    depth, focal = float(pose[5]), float(solution.common[adj.FOCAL])
-    covariance = solution.common_covariance[np.ix_([adj.FOCAL, place + 5], [adj.FOCAL, place + 5])]
-    ratio = np.array([1 / depth, -focal / depth**2])
-    tilt = float(np.hypot(*pose[:2]))
+    seen = solution.sight(board, MarkerBoard(spec).centre_mm)
+    tilt = float(np.hypot(*solution.board_pose(board)[:2]))
     tilt_sigma = float(np.sqrt((solution.sigma(place) ** 2 + solution.sigma(place + 1) ** 2) / 2))
     count = int(np.count_nonzero(solution.corners.board == board))
     return BoardCalibration(
-        first_id=first_id,
-        px_per_mm=Measured(
-            value=focal / depth, sigma=float(np.sqrt(ratio @ covariance @ ratio)), count=count
-        ),
-        depth_mm=Measured(value=depth, sigma=solution.sigma(place + 5), count=count),
+        first_id=spec.first_id,
+        px_per_mm=Measured(value=seen.px_per_mm[0], sigma=seen.px_per_mm[1], count=count),
+        depth_mm=Measured(value=seen.depth_mm[0], sigma=seen.depth_mm[1], count=count),
         tilt_deg=Measured(value=float(np.degrees(tilt)), sigma=float(np.degrees(tilt_sigma)), count=count),
     )
 

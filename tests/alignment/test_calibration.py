@@ -311,11 +311,13 @@ def filmed_corners(
     speeds_mm_s=SPEEDS_MM_S,
     k2: float = 0.0,
     grid_px: float = 0.0,
+    tilt_rad: float = 0.0,
     seed: int = 5,
 ) -> adj.Corners:
     """Twelve frames per speed over 180 mm of travel, two boards of 5 × 4 corners, angles of 0.005 deg.
 
-    Pixels draw corners by ``grid_px`` times the sine of their place, period one pixel.
+    Pixels draw corners by ``grid_px`` times the sine of their place, period one pixel. The first board is turned by
+    ``tilt_rad`` about its left edge, its right edge towards the camera.
     """
     rng = np.random.default_rng(seed)
     lens = SimulatedLens(FOCAL_PX, 640, 360, K1, k2)
@@ -325,7 +327,11 @@ def filmed_corners(
     for number, (x_mm, velocity) in enumerate(places):
         turn = rng.normal(0, 0.005, 3)
         for which, (depth, origin) in enumerate(zip(depths_mm, ORIGINS_MM, strict=True)):
-            points = np.column_stack([grid + origin, np.full(len(grid), depth)])
+            across, down = grid.T
+            turn_rad = 0.0 if which else tilt_rad
+            points = np.column_stack(
+                [across * np.cos(turn_rad), down, depth - across * np.sin(turn_rad)]
+            ) + np.array([*origin, 0.0])
             pixels = np.zeros((len(points), 2))
             for _ in range(4):  # the row decides the place, and back
                 rows = (pixels[:, 1] - 179.5) / 359
@@ -424,6 +430,20 @@ def test_boards_that_no_frame_shows_together_still_tell_the_lens():
 
     for place, true in ((adj.CX, 319.5), (adj.CY, 179.5), (adj.K1, K1), (adj.READOUT, READOUT_S)):
         assert abs(found.common[place] - true) < 3 * found.sigma(place)
+
+
+def test_a_tilted_board_is_as_large_as_its_middle_and_that_is_known_best():
+    """At 0.35 rad the middle, 300 mm from the left edge, is 103 mm nearer than that edge's 1900: 5.7 % larger."""
+    found = adj.adjust(filmed_corners(tilt_rad=0.35), focal_px=FOCAL_PX)
+
+    middle, edge = found.sight(0, (300.0, 250.0)), found.sight(0, (0.0, 250.0))
+
+    depth_mm = 1900 - 300 * np.sin(0.35)
+    assert abs(middle.depth_mm[0] - depth_mm) < 3 * middle.depth_mm[1]
+    assert abs(middle.px_per_mm[0] - FOCAL_PX / depth_mm) < 3 * middle.px_per_mm[1]
+    assert abs(edge.px_per_mm[0] - FOCAL_PX / 1900) < 3 * edge.px_per_mm[1]
+    assert middle.px_per_mm[1] < 0.001 * middle.px_per_mm[0]
+    assert middle.px_per_mm[1] < edge.px_per_mm[1]
 
 
 def test_one_speed_alone_does_not_tell_the_shutter_from_a_board_that_hangs_askew():
