@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from alignment.calibration import geometry as adj
-from alignment.calibration.curve import tone_curve
+from alignment.calibration.curve import recorded, tone_curve
 from alignment.calibration.document import (
     Calibration,
     LensCalibration,
@@ -180,6 +180,32 @@ def test_noise_that_rounding_eats_is_not_measured(ladder: RenderedSession):
 
     assert measure_noise([phase], standard_tone_curve("srgb"))
     assert not measure_noise([faint], standard_tone_curve("srgb"))
+
+
+@pytest.mark.parametrize(("matrix", "shares"), [("bt709", 0.5619), ("smpte170m", 0.4470)])
+def test_electrons_are_those_of_the_channels_whatever_luma_the_stream_mixes_of_them(
+    ladder: RenderedSession, matrix: str, shares: float
+):
+    """Grey patches: luma varies by 0.2126² + 0.7152² + 0.0722² = 0.5619 of a channel's variance, or by
+    0.299² + 0.587² + 0.114² = 0.4470: taken for the other, 2000 electrons would be 2500."""
+    tone = standard_tone_curve("srgb")
+    truth = NoiseCalibration(iso=400, electrons_at_white=measured(2000.0), read_noise_e=measured(4.0))
+    codes, sigma = recorded(truth, tone, np.linspace(0.02, 0.8, 400))
+    (phase, *_) = still_phases(TakeSource.of(ladder.folder.valid_takes()["iso400"], "main"))
+    colour = phase.source.camera.colour.model_copy(update={"matrix": matrix})
+    camera = phase.source.camera.model_copy(update={"colour": colour})
+    rounding = (shares + (255 / 219) ** 2) / 12
+    patches = replace(
+        phase,
+        source=replace(phase.source, camera=camera),
+        mean_rgb=np.repeat(codes[:, None], 3, axis=1),
+        flat=np.ones(len(codes), bool),
+        luma_variance=shares * sigma**2 + rounding,
+    )
+
+    (found,) = measure_noise([patches], tone)
+
+    assert found.electrons_at_white.value == pytest.approx(2000, rel=0.01)
 
 
 def test_what_standstills_cannot_tell_is_listed_with_what_to_record(from_ladder: Calibration):
