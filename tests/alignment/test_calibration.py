@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +44,7 @@ from alignment.takes import TakeSource
 from alignment.tracking import ReferenceTracks, Target, TargetTrack
 from alignment.velocity import Kinematics
 from benchmarks.rendered_session import LARGE_BOARDS, RenderedSession, RigTruth, planned_round, simulation
-from catalog.session_folder import BoardSpec, SessionFolder
+from catalog.session_folder import BoardSpec
 from rig.sim.optics import Pinhole as SimulatedLens
 from rig.sim.truth import read_truth
 
@@ -237,7 +236,10 @@ def test_a_session_without_a_readable_take_names_the_plan(tmp_path):
 
 @pytest.fixture(scope="module")
 def small_board(tmp_path_factory: pytest.TempPathFactory) -> RenderedSession:
-    """One sweep past a board at 1300 mm whose modules of 14 mm a lens of 468 px shows as 5.04 px; no telemetry.csv."""
+    """One sweep past a board at 1300 mm whose modules of 14 mm a lens of 468 px shows as 5.04 px.
+
+    Its telemetry.csv is gone, and the session speaks of another board that nothing shows.
+    """
     board = BoardSpec(columns=5, rows=3, square_mm=112, marker_mm=84)
     spec = simulation(width=SIZE[0], height=SIZE[1], board_depths_mm=(1300.0,), movie_crf=0)
     rounds = [planned_round(1, "gt", "gt", velocity_mm_s=40.0)]
@@ -245,25 +247,49 @@ def small_board(tmp_path_factory: pytest.TempPathFactory) -> RenderedSession:
     rig.take("gt", seed=1, rest_s=0.3)
     rig.close()
     (rig.folder.valid_takes()["gt"].folder / "telemetry.csv").unlink()
+    session = json.loads((rig.folder.path / "session.json").read_text())
+    session["boards"].append(session["boards"][0] | {"first_id": 20})
+    (rig.folder.path / "session.json").write_text(json.dumps(session))
     return rig
 
 
-def test_a_board_of_small_modules_is_warned_of_with_what_would_mend_it(small_board: RenderedSession):
+@pytest.fixture(scope="module")
+def told_of_small_board(small_board: RenderedSession) -> str:
+    """What the command says of it; the calibration is the newest one in the data folder then."""
+    return CliRunner().invoke(app, ["calibrate", "rendered", "--data", str(small_board.data)]).stderr
+
+
+def calibration_of(rig: RenderedSession) -> Calibration:
+    stored = newest_calibration(rig.data, "sim")
+    assert stored is not None
+    return stored.calibration
+
+
+def test_a_board_of_small_modules_is_warned_of_with_what_would_mend_it(told_of_small_board: str):
     """6/5.04 = 1.19: as much nearer than 1300 mm, larger than 14 mm, or wider a picture."""
-    result = CliRunner().invoke(app, ["calibrate", "rendered", "--data", str(small_board.data)])
+    (warning,) = (line for line in told_of_small_board.splitlines() if "board from 0" in line)
 
-    warning = next(line for line in result.stderr.splitlines() if line.startswith("warning: board from 0"))
     assert "cover 5.0 px, fewer than 6" in warning
-    assert re.search(r"within 109\d mm.* of 16\.7 mm instead of 14\.0.* 1\.2 times as wide", warning)
+    assert re.search(
+        r"^warning: .*within 109\d mm.* of 16\.7 mm instead of 14\.0.* 1\.2 times as wide", warning
+    )
 
 
+@pytest.mark.usefixtures("told_of_small_board")
 def test_a_take_whose_telemetry_is_gone_is_measured_without_it(small_board: RenderedSession):
-    calibration = calibrate_session(small_board.folder)
+    calibration = calibration_of(small_board)
 
     assert [b.first_id for b in calibration.boards] == [0]
     assert calibration.rail is not None
     assert calibration.rail.mm_per_mm is None
     assert any("telemetry.csv: the file is missing" in text for text in calibration.warnings)
+
+
+@pytest.mark.usefixtures("told_of_small_board")
+def test_a_board_that_no_frame_shows_is_missed(small_board: RenderedSession):
+    (missed,) = (m for m in calibration_of(small_board).missing if m.what == "board from 20")
+
+    assert "6 px" in missed.next_step
 
 
 def test_corners_are_found_where_they_are_wherever_that_is_between_pixels(small_board: RenderedSession):
@@ -308,19 +334,6 @@ def test_speeds_follow_the_places_that_an_adjustment_found(small_board: Rendered
     assert placed.velocity_mm_s[time_s < 4.9] == pytest.approx(0.0, abs=1e-6)
     still = told.at_places(np.zeros_like(time_s), px_per_mm=0.5)
     assert np.array_equal(still.velocity_mm_s, told.velocity_mm_s)
-
-
-def test_a_board_that_no_frame_shows_is_missed(small_board: RenderedSession, tmp_path: Path):
-    twin = tmp_path / "twin"
-    shutil.copytree(small_board.folder.path, twin)
-    session = json.loads((twin / "session.json").read_text())
-    session["boards"].append(session["boards"][0] | {"first_id": 20})
-    (twin / "session.json").write_text(json.dumps(session))
-
-    calibration = calibrate_session(SessionFolder(twin))
-
-    (missed,) = (m for m in calibration.missing if m.what == "board from 20")
-    assert "6 px" in missed.next_step
 
 
 # Corners projected by the simulator's own lens, not by the adjustment's: only mathematics is shared.
