@@ -85,13 +85,13 @@ def _show_session(console: Console, alignment: AlignmentRecord, pairs: list[Pair
                 "accepted": kept,
                 "rejected": len(pairs) - kept,
                 "rounds": rows,
-                "warnings": list(alignment.warnings),
+                "warnings": list(alignment.all_warnings),
             }
         )
         return
     for line in _table(rows):
         console.put(line)
-    for warning in alignment.warnings:
+    for warning in alignment.all_warnings:
         console.say(f"warning: {warning}")
 
 
@@ -321,6 +321,8 @@ def calibrate(
         return
     for line in summary_lines(stored):
         console.put(line)
+    for warning in stored.calibration.warnings:
+        console.say(f"warning: {warning}")
     console.say(f"written: {stored.path} and {page.name}")
 
 

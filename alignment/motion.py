@@ -243,6 +243,7 @@ def _record(
         "time_s": _rounded(track.time_s),
         "position_mm": _rounded(track.position_mm),
         "residual_px": _rounded(off_mm * datum.px_per_mm),
+        "warnings": source.warnings,
     }
     unmeasured = _unmeasured(
         source.round.name, take=source.take, camera=source.camera_name, frames=len(source.time_s)

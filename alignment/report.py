@@ -19,27 +19,19 @@ import yaml
 from alignment.page import render_page
 from alignment.report_axes import Figure
 from alignment.report_error_figures import error_figures, place_figure, verdict_figure
-from alignment.report_figures import motion_figures, pairing_figures, speed_figure
-from alignment.report_pose_figure import pose_figure
-from alignment.report_sheet import RejectGroup, SheetPart, contact_sheet, reject_groups, sheet_words
-from alignment.report_source import Finding, ReportSource, Verdict, judge_session, read_source
-from alignment.report_tables import (
-    MOTION_COLUMNS,
-    SETTINGS_COLUMNS,
-    EventLine,
+from alignment.report_facts import (
     Fact,
-    Row,
-    TakeLine,
     alignment_facts,
-    checksum_text,
     device_facts,
-    event_lines,
-    motion_rows,
     parameter_facts,
-    settings_rows,
-    take_lines,
     version_facts,
 )
+from alignment.report_figures import motion_figures, pairing_figures, speed_figure
+from alignment.report_pose_figure import pose_figure
+from alignment.report_records import EventLine, TakeLine, checksum_text, event_lines, take_lines
+from alignment.report_rounds import MOTION_COLUMNS, SETTINGS_COLUMNS, Row, motion_rows, settings_rows
+from alignment.report_sheet import RejectGroup, SheetPart, contact_sheet, reject_groups, sheet_words
+from alignment.report_source import Finding, ReportSource, Verdict, judge_session, read_source
 from alignment.report_words import number, thousands, utc_time
 from catalog.session_folder import PAIRS_FOLDER, SessionFolder, SessionRecord, replace_file
 

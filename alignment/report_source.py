@@ -252,7 +252,7 @@ def _plain(reason: str) -> str:
 
 
 def _warnings(source: ReportSource) -> list[Finding]:
-    found = [Finding(False, text) for text in (source.alignment.warnings if source.alignment else ())]
+    found = [Finding(False, text) for text in (source.alignment.all_warnings if source.alignment else ())]
     noted = [row for row in source.journal.rows if row.kind == "warning"]
     found += [Finding(False, f"{row.get('round') or 'Session'}: {row.get('text')}") for row in noted]
     if source.journal.torn_bytes:

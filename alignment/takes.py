@@ -17,7 +17,7 @@ from alignment.errors import DecodeError
 from alignment.photometry import ToneCurve, standard_tone_curve
 from catalog.errors import SessionFolderError
 from catalog.records import Degradation
-from catalog.session_folder import CameraTake, RoundRecord, Take
+from catalog.session_folder import CameraTake, RoundRecord, Take, TelemetrySample
 
 Array = NDArray[np.float64]
 ToneName = Literal["bt709", "srgb"]
@@ -44,10 +44,12 @@ class TakeSource:
     files_sha256: tuple[str, ...]
     calibration: StoredCalibration | None = None
     """The calibration in force; None where there is none."""
+    warnings: tuple[str, ...] = ()
+    """What the take should have and has not."""
 
     @classmethod
     def of(cls, take: Take, camera_name: str, *, calibration: StoredCalibration | None = None) -> TakeSource:
-        """Read a take's tables.
+        """Read a take's tables; telemetry that cannot be read is a warning, since the picture alone tells a motion.
 
         Raises:
             SessionFolderError: `round.json` is missing or damaged.
@@ -64,7 +66,7 @@ class TakeSource:
         if starts.size == 0:
             raise DecodeError(f"{take.folder.name}: the frame table of camera {camera_name} is empty")
         exposure_s = camera.settings_read.exposure_s or take.round.settings.exposure_s or 0.0
-        rail = take.telemetry()
+        rail, warnings = _rail_reports(take)
         return cls(
             round=record.round,
             take=take.number,
@@ -77,6 +79,7 @@ class TakeSource:
             telemetry_mm=np.array([s.position_mm for s in rail]),
             files_sha256=tuple(f.sha256 for f in record.files),
             calibration=calibration,
+            warnings=warnings,
         )
 
     @property
@@ -165,3 +168,14 @@ class TakeSource:
                 next_step="take the round again",
             )
         return reader
+
+
+def _rail_reports(take: Take) -> tuple[list[TelemetrySample], tuple[str, ...]]:
+    """Read a take's telemetry; none where it cannot be read, with a warning that says so."""
+    try:
+        return take.telemetry(), ()
+    except SessionFolderError as error:
+        return [], (
+            f"telemetry left out ({error.message}): its clock and the way it kept could not be checked against the"
+            f" rail; {error.next_step} and repeat this",
+        )

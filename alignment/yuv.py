@@ -133,13 +133,21 @@ def _layout_of(frame: VideoFrame, tags: ColourTags) -> SampleLayout | None:
     return SampleLayout(_matrix_of(tags, frame), _is_full_range(tags, frame), bits, step, (across, down))
 
 
+def luma_weights(tags: ColourTags, *, height: int) -> tuple[float, float, float]:
+    """Return how much of red, green and blue there is in the luma of a stream of pictures ``height`` px high."""
+    red, blue = _LUMA_WEIGHTS[_matrix_name(tags, height=height, jpeg=tags.range == "pc")]
+    return red, 1 - red - blue, blue
+
+
 def _matrix_of(tags: ColourTags, frame: VideoFrame) -> str:
+    return _matrix_name(tags, height=frame.height, jpeg=frame.format.name.startswith("yuvj"))
+
+
+def _matrix_name(tags: ColourTags, *, height: int, jpeg: bool) -> str:
+    """Name the matrix; for untagged streams the one that they mean in practice."""
     if tags.matrix in _LUMA_WEIGHTS:
         return tags.matrix
-    jpeg = frame.format.name.startswith("yuvj")
-    return (
-        "bt709" if frame.height >= 720 and not jpeg else "smpte170m"
-    )  # what untagged files mean in practice
+    return "bt709" if height >= 720 and not jpeg else "smpte170m"
 
 
 def _is_full_range(tags: ColourTags, frame: VideoFrame) -> bool:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, inspect, select
 
 from benchmarks.catalog_crowd import measure_crowd, measure_freezing
 from benchmarks.catalog_exports import (
@@ -43,6 +43,11 @@ DATABASES = ("sqlite", "postgresql")
 SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000), (1_000, 10_000, 100_000)
 BULK_PAIRS, QUICK_BULK_PAIRS = 100_000, 10_000
 PARTS = ("bulk", "growth", "queries", "crowd", "freezing", "list", "links", "tar", "memory")
+OF_GROWN = {
+    "sqlite": {"queries", "crowd", "freezing", "list"},
+    "postgresql": {"queries", "crowd", "freezing"},
+}
+"""Parts that measure the catalog that `growth` has filled."""
 Note = Callable[[Mapping[str, Any]], None]
 
 
@@ -72,6 +77,8 @@ def grow(place: Place, sizes: tuple[int, ...], note: Note) -> None:
 
 def _held(catalog: Catalog) -> int:
     with catalog.database.read() as connection:
+        if not inspect(connection).has_table(Pair.__tablename__):
+            return 0
         return int(connection.execute(select(func.count()).select_from(table_of(Pair))).scalar_one())
 
 
@@ -150,6 +157,7 @@ def measure_database(kind: str, root: Path, options: argparse.Namespace, note: N
     """Measure one kind of database."""
     sizes = tuple(options.sizes or (QUICK_SIZES if options.quick else SIZES))
     with _PLACES[kind](root) as place:
+        _demand_grown(place, kind, options)
         if "bulk" in options.only:
             with place.new() as address:
                 pairs = QUICK_BULK_PAIRS if options.quick else BULK_PAIRS
@@ -165,6 +173,22 @@ def measure_database(kind: str, root: Path, options: argparse.Namespace, note: N
             note({"freezing": _of_grown(place, measure_freezing)})
         if "list" in options.only and kind == "sqlite":
             note({"list of an export": measure_list_memory(Path(place.grown))})
+
+
+def _demand_grown(place: Place, kind: str, options: argparse.Namespace) -> None:
+    """End here, before anything is measured, if parts are asked for whose catalog nobody has filled."""
+    parts = [part for part in options.only if part in OF_GROWN[kind]]
+    if not parts or "growth" in options.only:
+        return
+    with Catalog(place.grown, data=place.data) as catalog:
+        if _held(catalog):
+            return
+    raise SystemExit(
+        f"{kind}: a catalog that was grown before is needed for {', '.join(parts)}, and"
+        f" {'there is none without --keep' if options.keep is None else f'{options.keep} holds none'}; nothing was"
+        f" measured; first: python -P -m benchmarks.catalog --keep {options.keep or 'FOLDER'} --databases {kind}"
+        f" --only growth{' --quick' if options.quick else ''}; then this again with the same --keep"
+    )
 
 
 def _of_grown(place: Place, measure: Callable[..., dict[str, Any]], **options: float) -> dict[str, Any]:

@@ -150,6 +150,8 @@ class RoundMotion(Document):
     telemetry_time_s: tuple[float, ...] = ()
     """Rail telemetry moved to the take's time line."""
     telemetry_position_mm: tuple[float, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What its motion had to be measured without."""
 
 
 class AlignmentRecord(Document):
@@ -176,3 +178,8 @@ class AlignmentRecord(Document):
     """Largest position gap a pair may have under the parallax limit."""
     rounds: tuple[RoundMotion, ...]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def all_warnings(self) -> tuple[str, ...]:
+        """Those of the session, then those of its rounds, each with the round's name."""
+        return (*self.warnings, *(f"{r.round}: {text}" for r in self.rounds for text in r.warnings))

@@ -270,8 +270,10 @@ def read_telemetry(path: Path) -> list[TelemetrySample]:
     """Read a telemetry table.
 
     Raises:
-        SessionFolderError: A column is missing or a value is no number; the message names file and line.
+        SessionFolderError: It is missing, a column is, or a value is no number; the message names file and line.
     """
+    if not path.is_file():
+        raise _damaged(str(path), "the file is missing")
     with path.open(newline="", encoding="utf-8-sig") as rows:
         reader = csv.DictReader(rows)
         try:
@@ -356,21 +358,19 @@ class SessionFolder:
         Raises:
             SessionFolderError: The session was not aligned yet.
         """
-        path = self.path / PAIRS_FILE
-        if not path.is_file():
-            raise SessionFolderError(
-                f"{self.path.name}: not aligned yet", next_step=f"alignment run {self.path.name}"
-            )
-        return list(_read_json_lines(path, PairRecord))
+        return list(_read_json_lines(self._aligned(PAIRS_FILE), PairRecord))
 
     def alignment(self) -> AlignmentRecord:
         """Read `alignment.json`; raises as `pairs`."""
-        path = self.path / ALIGNMENT_FILE
+        return _read_json(self._aligned(ALIGNMENT_FILE), AlignmentRecord)
+
+    def _aligned(self, name: str) -> Path:
+        path = self.path / name
         if not path.is_file():
             raise SessionFolderError(
                 f"{self.path.name}: not aligned yet", next_step=f"alignment run {self.path.name}"
             )
-        return _read_json(path, AlignmentRecord)
+        return path
 
     def _take_folder(self, round_: RoundRecord, take: int) -> Path:
         return self.path / ROUNDS_FOLDER / take_folder_name(round_.number, round_.name, take)

@@ -59,9 +59,9 @@ class BoardCalibration(Document):
     first_id: int
     """Of its slice of the dictionary; tells which board it is."""
     px_per_mm: Measured
-    """Picture scale at the board, distortion taken out."""
+    """Picture scale at the board's middle across the line of sight, distortion taken out."""
     depth_mm: Measured
-    """Distance along the optical axis; as uncertain as the focal length."""
+    """Distance of its middle along the optical axis; as uncertain as the focal length."""
     tilt_deg: Measured
     """Angle between the board and the sensor."""
 
@@ -84,7 +84,8 @@ class RailCalibration(Document):
     """How the carriage really travels. Means over the travel are taken off, slopes of y and z too: they are no bend."""
 
     mm_per_mm: Measured | None
-    """True way over the way that the controller believes; its steps per mm are to be divided by it."""
+    """True way, by the boards' printed measures, over the way that the controller believes; its steps per mm are to be
+    divided by it."""
     bends: tuple[RailBend, ...] = ()
     turn_scatter_deg: float | None = None
     """Standard deviation of pitch and yaw from take to take at the same place: what no calibration can take out."""
@@ -147,6 +148,8 @@ class Calibration(Document):
     tone: ToneCalibration | None = None
     noise: tuple[NoiseCalibration, ...] = ()
     missing: tuple[MissingMeasurement, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """Why what was measured may be less exact than its sigmas say."""
     files_sha256: tuple[str, ...] = ()
     """Hashes of the recordings it rests on."""
     versions: dict[str, str] = {}

@@ -47,10 +47,10 @@ _PINNED_MM = 1e-3
 _NO_K2 = 1e-6
 _GRID_PRIOR_PX = 0.05
 """Refinement draws a corner by where it lies between pixels: by the sine of its place, period one pixel and, less, half
-a pixel. Measured on rendered boards of 6 px a module and more: 0.025 and 0.005 px, twice what is left as noise."""
+a pixel. Measured on rendered boards of 6 px a module and more: 0.013 and 0.002 px, twice what is left as noise."""
 _PULL_PRIOR_PX = 0.015
 """A print is not exact, and what detection does to a corner it does in all frames alike: a hundred of them know no
-more than one. Rendered boards: 0.003 to 0.01 px."""
+more than one. Rendered boards: 0.001 px; the rest is for printers."""
 TURN_PRIOR_DEG = 0.05
 """Sigma of the camera's angles from frame to frame."""
 SHIFT_PRIOR_MM = 0.1
@@ -111,6 +111,15 @@ class Corners:
         )
 
 
+@dataclass(frozen=True)
+class Sight:
+    """How a place on a board is seen, each number with its standard deviation."""
+
+    depth_mm: tuple[float, float]
+    px_per_mm: tuple[float, float]
+    """Across the line of sight, distortion taken out."""
+
+
 @dataclass(frozen=True, eq=False)
 class Solution:
     """The adjusted numbers."""
@@ -154,6 +163,23 @@ class Solution:
         """Rotation vector and origin of a board, ``(6,)``."""
         return self.common[board_at(board) :][:POSE]
 
+    def sight(self, board: int, plane_mm: tuple[float, float]) -> Sight:
+        """Tell depth and scale of a place in a board's plane: its middle is known better than its edges."""
+        numbers = [FOCAL, *range(board_at(board), board_at(board) + POSE)]
+        covariance = self.common_covariance[np.ix_(numbers, numbers)]
+        pose, focal_px = self.board_pose(board), float(self.common[FOCAL])
+        depth_mm = _depth_mm(pose, plane_mm)
+        by_pose = [(_depth_mm(pose + _STEP * unit, plane_mm) - depth_mm) / _STEP for unit in np.eye(POSE)]
+        of_depth = np.array([0.0, *by_pose])
+        of_scale = (np.eye(1 + POSE)[0] - focal_px / depth_mm * of_depth) / depth_mm
+        depth_sigma, scale_sigma = (float(np.sqrt(by @ covariance @ by)) for by in (of_depth, of_scale))
+        return Sight((depth_mm, depth_sigma), (focal_px / depth_mm, scale_sigma))
+
+
+def _depth_mm(pose: Array, plane_mm: tuple[float, float]) -> float:
+    """Depth of a place in the plane of a board of this pose."""
+    return float(rotation_matrices(pose[None, :3])[0, 2, :2] @ np.array(plane_mm) + pose[5])
+
 
 def board_at(board: int) -> int:
     """Place of a board's first number in `Solution.common`."""
@@ -187,7 +213,7 @@ def adjust(corners: Corners, *, focal_px: float) -> Solution:
 def _adjusted(now: Solution, prior: _Prior) -> Solution:
     for _ in range(_MOST_STEPS):
         residual, by_common, by_frame = _linearised(now)
-        sigma_px = max(1.4826 * float(np.median(np.abs(residual))), _LEAST_SIGMA_PX)
+        sigma_px = max(_scatter_px(now.corners, residual), _LEAST_SIGMA_PX)
         weight = np.minimum(1.0, _HUBER * sigma_px / np.maximum(np.abs(residual), 1e-12)) / sigma_px**2
         step = _solve(now, prior, residual=residual, by_common=by_common, by_frame=by_frame, weight=weight)
         now = replace(
@@ -203,6 +229,12 @@ def _adjusted(now: Solution, prior: _Prior) -> Solution:
         if float(moved.max()) < _CONVERGED:
             break
     return now
+
+
+def _scatter_px(corners: Corners, residual: Array) -> float:
+    """Standard deviation of a coordinate, robustly; every frame's pose has taken its share of what is left."""
+    free = 1 - POSE * corners.frames / residual.size
+    return 1.4826 * float(np.median(np.abs(residual)) / np.sqrt(free))
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,22 +254,22 @@ def _start(corners: Corners, focal_px: float) -> Solution:
     common = np.zeros(_pulls_at(corners) + 2 * corners.corner_count)
     common[[FOCAL, CX, CY]] = focal_px, *middle
     frames = np.zeros((corners.frames, POSE))
-    order = np.argsort(-np.bincount(corners.board, minlength=corners.boards))
+    sightings = np.bincount(corners.board, minlength=corners.boards)
     known = np.zeros(corners.frames, bool)
-    for board in order:
+    for board in np.argsort(-sightings)[: np.count_nonzero(sightings)]:
         rows, scale, origin = _similarities(corners, int(board))
         depth = focal_px / float(np.median(scale))
         place = (origin - middle) * depth / focal_px
         if not known.any():
             frames[rows, 0] = place[0, 0] - place[:, 0]
             known[rows] = True
-        both = known[rows]
+        fresh = ~known[rows]
+        tied = fresh if fresh.all() else ~fresh  # to boards of no common frame, nothing ties it
         pose = common[board_at(int(board)) :][:POSE]
-        pose[3:5] = np.median(place[both] + frames[rows[both]][:, :1] * [1, 0], axis=0)
+        pose[3:5] = np.median(place[tied] + frames[rows[tied]][:, :1] * [1, 0], axis=0)
         pose[5] = depth
-        fresh = rows[~both]
-        frames[fresh, 0] = pose[3] - place[~both, 0]
-        known[fresh] = True
+        frames[rows[fresh], 0] = pose[3] - place[fresh, 0]
+        known[rows] = True
     empty = np.zeros((len(common), len(common)))
     own = np.zeros((corners.frames, POSE, POSE))
     return Solution(corners, common, frames, empty, own, np.zeros((corners.frames, POSE, len(common))), 1.0)
@@ -282,7 +314,7 @@ def _prior(start: Solution, *, k2_sigma: float, focal_sigma_px: float | None = N
     ]
     board = [_BOARD_TURN_PRIOR] * 3 + [_BOARD_SHIFT_PRIOR_MM] * 3 + [_GRID_PRIOR_PX] * 2
     sigma = np.array(shared + board * corners.boards + [_PULL_PRIOR_PX] * 2 * corners.corner_count)
-    sigma[SHARED + 3] = _PINNED_MM  # x of the first board: where the rail's zero is, is free
+    sigma[board_at(int(corners.board.min())) + 3] = _PINNED_MM  # x: where the rail's zero is, is free
     turn = np.radians(TURN_PRIOR_DEG)
     frame = np.array([_ALONG_PRIOR_MM, SHIFT_PRIOR_MM, SHIFT_PRIOR_MM, turn, turn, turn])
     return _Prior(start.common, 1 / sigma**2, 1 / frame**2)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
 import numpy as np
 
+from alignment.board_plan import LEAST_MODULE_PX, module_mm
 from alignment.calibration import geometry as adj
 from alignment.calibration.curve import tone_curve
 from alignment.calibration.document import (
@@ -29,9 +31,10 @@ from alignment.calibration.tone import measure_tone
 from alignment.camera_motion import typical_focal_px
 from alignment.errors import DecodeError, NothingToCalibrateError
 from alignment.evidence_files import versions
+from alignment.markers import MarkerBoard
 from alignment.photometry import ToneCurve, standard_tone_curve
 from alignment.takes import TakeSource
-from catalog.session_folder import SessionFolder, SessionRecord
+from catalog.session_folder import BoardSpec, SessionFolder, SessionRecord
 
 Progress = Callable[[float], object]
 
@@ -41,6 +44,7 @@ _CURVE_DOUBT = 0.02
 """Relative error of noise by a fitted tone curve: its slope is off by 1 % here and there (rendered ladders), and noise
 goes with its square. Against the true curve, the electrons of ISO 100 to 6400 then come out up to 4 % other."""
 _BOARDS_NEXT = "bring two boards at different depths and heights into view from all of the travel"
+_READABLE_NEXT = f"bring it into view, with modules that cover {LEAST_MODULE_PX:.0f} px and more"
 
 
 def calibrate_session(folder: SessionFolder, *, progress: Progress = lambda _: None) -> Calibration:
@@ -130,7 +134,7 @@ class _Findings:
         """Measure all."""
         camera = sources[0].camera
         self._adjust(camera.width, camera.height)
-        tone = self._tone()
+        tone, boards = self._tone(), self._boards()
         return Calibration(
             rig=self._record.rig,
             camera=self._record.cameras[0],
@@ -139,12 +143,13 @@ class _Findings:
             width=camera.width,
             height=camera.height,
             lens=self._lens(),
-            boards=self._boards(),
+            boards=boards,
             rail=self._rail(),
             readout=self._readout(),
             tone=tone,
             noise=self._noise(tone, sources[0]),
             missing=tuple(self._missing),
+            warnings=(*_warnings_of(sources), *self._small_modules(boards)),
             files_sha256=tuple(h for s in sources for h in s.files_sha256),
             versions=versions(),
         )
@@ -160,8 +165,16 @@ class _Findings:
         focal_px = (
             typical_focal_px(width, height) if lens is None else lens.focal_mm / lens.sensor_width_mm * width
         )
-        corners = adj.Corners.of(self._seen.sightings, boards=len(self._record.boards))
-        self._solution = adj.adjust(corners, focal_px=focal_px)
+        self._solution = first = self._fitted(self._seen.sightings, focal_px)
+        px_per_mm = first.common[adj.FOCAL] / first.board_pose(self._seen_boards[0])[5]
+        rows = _rows_of(self._seen.sightings)
+        known = zip(self._seen.sightings, rows, strict=True)
+        placed = [s.at_places(first.frames[r, 0], px_per_mm=float(px_per_mm)) for s, r in known]
+        self._solution = self._fitted(placed, focal_px)
+
+    def _fitted(self, sightings: Sequence[TakeSightings], focal_px: float) -> adj.Solution:
+        corners = adj.Corners.of(sightings, boards=len(self._record.boards))
+        return adj.adjust(corners, focal_px=focal_px)
 
     def _measured(self, place: int) -> Measured:
         solution = self._solution
@@ -196,8 +209,23 @@ class _Findings:
         solution = self._solution
         if solution is None:
             return ()
-        seen = np.unique(solution.corners.board)
-        return tuple(_board(solution, int(b), self._record.boards[b].first_id) for b in seen)
+        for b, spec in enumerate(self._record.boards):
+            if b not in self._seen_boards:
+                self._lack(f"board from {spec.first_id}", "no clean round shows it", _READABLE_NEXT)
+        return tuple(_board(solution, b, self._record.boards[b]) for b in self._seen_boards)
+
+    @property
+    def _seen_boards(self) -> list[int]:
+        """Numbers of the boards that any frame shows."""
+        return [] if self._solution is None else np.unique(self._solution.corners.board).tolist()
+
+    def _small_modules(self, boards: Sequence[BoardCalibration]) -> Iterator[str]:
+        """Warn of the boards that were read although the picture shows them too small."""
+        for b, board in zip(self._seen_boards, boards, strict=True):
+            side_mm = module_mm(self._record.boards[b])
+            side_px = side_mm * board.px_per_mm.value
+            if side_px < LEAST_MODULE_PX:
+                yield _small_module(board, side_mm=side_mm, side_px=side_px)
 
     def _rail(self) -> RailCalibration | None:
         if self._solution is None:
@@ -252,21 +280,30 @@ class _Findings:
         return found
 
 
-def _board(solution: adj.Solution, board: int, first_id: int) -> BoardCalibration:
-    pose = solution.board_pose(board)
+def _warnings_of(sources: Sequence[TakeSource]) -> Iterator[str]:
+    return (f"{source.round.name}: {text}" for source in sources for text in source.warnings)
+
+
+def _small_module(board: BoardCalibration, *, side_mm: float, side_px: float) -> str:
+    lacking = LEAST_MODULE_PX / side_px
+    return (
+        f"board from {board.first_id}: its modules cover {side_px:.1f} px, fewer than {LEAST_MODULE_PX:.0f}, and what"
+        f" it tells may be off by more than its sigma; bring it within {board.depth_mm.value / lacking:.0f} mm, print"
+        f" it with modules of {side_mm * lacking:.1f} mm instead of {side_mm:.1f}, or record pictures"
+        f" {lacking:.1f} times as wide"
+    )
+
+
+def _board(solution: adj.Solution, board: int, spec: BoardSpec) -> BoardCalibration:
     place = adj.board_at(board)
-    depth, focal = float(pose[5]), float(solution.common[adj.FOCAL])
-    covariance = solution.common_covariance[np.ix_([adj.FOCAL, place + 5], [adj.FOCAL, place + 5])]
-    ratio = np.array([1 / depth, -focal / depth**2])
-    tilt = float(np.hypot(*pose[:2]))
+    seen = solution.sight(board, MarkerBoard(spec).centre_mm)
+    tilt = float(np.hypot(*solution.board_pose(board)[:2]))
     tilt_sigma = float(np.sqrt((solution.sigma(place) ** 2 + solution.sigma(place + 1) ** 2) / 2))
     count = int(np.count_nonzero(solution.corners.board == board))
     return BoardCalibration(
-        first_id=first_id,
-        px_per_mm=Measured(
-            value=focal / depth, sigma=float(np.sqrt(ratio @ covariance @ ratio)), count=count
-        ),
-        depth_mm=Measured(value=depth, sigma=solution.sigma(place + 5), count=count),
+        first_id=spec.first_id,
+        px_per_mm=Measured(value=seen.px_per_mm[0], sigma=seen.px_per_mm[1], count=count),
+        depth_mm=Measured(value=seen.depth_mm[0], sigma=seen.depth_mm[1], count=count),
         tilt_deg=Measured(value=float(np.degrees(tilt)), sigma=float(np.degrees(tilt_sigma)), count=count),
     )
 
@@ -276,12 +313,15 @@ _ACROSS = [3, 4, 5, 1, 2]
 _UNITS = np.array([np.degrees(1.0)] * 3 + [1.0] * 2)
 
 
+def _rows_of(sightings: Sequence[TakeSightings]) -> list[slice]:
+    """Find every take's frames among those of all takes."""
+    bounds = accumulate((len(s.frames) for s in sightings), initial=0)
+    return [slice(a, b) for a, b in pairwise(bounds)]
+
+
 def _paths(solution: adj.Solution, sightings: Sequence[TakeSightings]) -> list[TakePath]:
-    bounds = np.cumsum([0, *(len(s.frames) for s in sightings)])
-    return [
-        _path(solution, sighting, slice(a, b))
-        for sighting, a, b in zip(sightings, bounds[:-1], bounds[1:], strict=True)
-    ]
+    known = zip(sightings, _rows_of(sightings), strict=True)
+    return [_path(solution, sighting, rows) for sighting, rows in known]
 
 
 def _path(solution: adj.Solution, sighting: TakeSightings, rows: slice) -> TakePath:
@@ -293,7 +333,7 @@ def _path(solution: adj.Solution, sighting: TakeSightings, rows: slice) -> TakeP
     slope = along @ through[:, 0] / max(float(along @ along), 1e-9)
     return TakePath(
         sighting.source,
-        np.array([f.time_s for f in sighting.frames]),
+        sighting.time_s,
         frames[:, 0],
         frames[:, _ACROSS] * _UNITS,
         own[:, _ACROSS] * _UNITS,

@@ -22,8 +22,8 @@ from alignment.calibration.document import Measured, NoiseCalibration
 from alignment.calibration.still_phase import PATCH_PX, StillPhase
 from alignment.photometry import ToneCurve
 from alignment.takes import Array
+from alignment.yuv import luma_weights
 
-_LUMA = np.array([0.2126, 0.7152, 0.0722])
 _ROUNDING_DOUBT = 0.05
 """Cameras round at places they do not tell: what `_rounding` may be wrong by, codes²."""
 _CODES = (12.0, 245.0)
@@ -76,6 +76,8 @@ class _Patches:
     """``(n,)`` of the luma from frame to frame, what rounding adds left out, codes²."""
     freedom: Array
     """``(n,)`` independent samples behind it."""
+    luma: Array
+    """``(n, 3)`` how much of red, green and blue there is in it."""
 
 
 def _of_iso(
@@ -118,29 +120,35 @@ def _usable(phases: Sequence[StillPhase]) -> _Patches:
     for phase in phases:
         codes = phase.mean_rgb
         usable = phase.flat & (codes > _CODES[0]).all(axis=1) & (codes < _CODES[1]).all(axis=1)
-        variance = phase.luma_variance[usable] - _rounding(phase)
+        luma = _luma(phase)
+        variance = phase.luma_variance[usable] - _rounding(phase, luma)
         freedom = np.full(len(variance), _INDEPENDENT * PATCH_PX**2 * (phase.frames - 1.0))
-        parts.append((codes[usable], variance, freedom))
+        parts.append((codes[usable], variance, freedom, np.tile(luma, (len(variance), 1))))
     return _Patches(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _rounding(phase: StillPhase) -> float:
+def _luma(phase: StillPhase) -> Array:
+    camera = phase.source.camera
+    return np.array(luma_weights(camera.colour, height=camera.height))
+
+
+def _rounding(phase: StillPhase, luma: Array) -> float:
     """Variance of rounding, codes²: RGB to 8 bits, luma to 8 bits of its range."""
     step = 1.0 if phase.source.camera.colour.range == "pc" else 255 / 219
-    return float(np.sum(_LUMA**2) + step**2) / 12
+    return float(np.sum(luma**2) + step**2) / 12
 
 
-def _luma_variance(codes: Array, tone: ToneCurve, unknowns: Array) -> Array:
-    """Forecast the variance of luma of patches of mean codes ``(n, 3)``, rounding left out: ``(n,)`` codes².
+def _luma_variance(patches: _Patches, tone: ToneCurve, unknowns: Array) -> Array:
+    """Forecast the variance of the luma of patches, rounding left out: ``(n,)`` codes².
 
     Args:
-        codes: As recorded: under strong noise they are not those of the mean light.
+        patches: Their codes are as recorded: under strong noise they are not those of the mean light.
         tone: The camera's curve.
         unknowns: Variance of light per light, and at no light; white = 1.
     """
     slope, floor = unknowns
     mean, sigma = coded(_LIGHT, tone, electrons=1 / slope, read_e=np.sqrt(floor) / slope)
-    return np.asarray(np.interp(codes, mean, sigma**2) @ _LUMA**2, np.float64)
+    return np.asarray(np.sum(np.interp(patches.codes, mean, sigma**2) * patches.luma**2, axis=1), np.float64)
 
 
 def _fit(patches: _Patches, tone: ToneCurve) -> tuple[Array, Array, int]:
@@ -151,10 +159,10 @@ def _fit(patches: _Patches, tone: ToneCurve) -> tuple[Array, Array, int]:
     found = np.array([_first_slope(patches, tone), 0.0])
     robust = np.ones(len(patches.variance))
     for _ in range(_STEPS):
-        expected = _luma_variance(patches.codes, tone, found)
+        expected = _luma_variance(patches, tone, found)
         electron = np.array([found[0], found[0] ** 2])
         moved = [found + _SMALL * np.diag(electron)[k] for k in range(2)]
-        by = np.column_stack([(_luma_variance(patches.codes, tone, m) - expected) / _SMALL for m in moved])
+        by = np.column_stack([(_luma_variance(patches, tone, m) - expected) / _SMALL for m in moved])
         misfit = patches.variance - expected
         sigma = (expected + _LEAST_VARIANCE) * np.sqrt(2 / patches.freedom)
         spread = max(1.4826 * float(np.median(np.abs(misfit / sigma))), 1.0)
@@ -171,5 +179,5 @@ def _fit(patches: _Patches, tone: ToneCurve) -> tuple[Array, Array, int]:
 def _first_slope(patches: _Patches, tone: ToneCurve) -> float:
     """Take all noise for that of light and the curve for straight over it."""
     light = tone.light(patches.codes.astype(np.float32)).astype(np.float64)
-    weight = (_LUMA / slope_of_light(tone, patches.codes)) ** 2
+    weight = (patches.luma / slope_of_light(tone, patches.codes)) ** 2
     return float(np.median(np.maximum(patches.variance, 0.01) / (weight * light).sum(axis=1)))

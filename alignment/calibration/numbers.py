@@ -41,7 +41,7 @@ def number_rows(found: Calibration) -> Iterator[NumberRow]:
     for board in found.boards:
         yield from _board_rows(board)
     if found.rail is not None and found.rail.mm_per_mm is not None:
-        note = "divide the steps per mm of the controller by it"
+        note = "divide the steps per mm of the controller by it; mm as the boards are printed"
         yield _row("rail and shutter", "rail scale", found.rail.mm_per_mm, 5, "mm per mm", note=note)
     if found.readout is not None:
         note = "from the first to the last row"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -39,6 +39,15 @@ def store_calibration(calibration: Calibration, data: Path) -> StoredCalibration
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, text.encode())
     return StoredCalibration(digest, path, calibration)
+
+
+def keep_calibration(stored: StoredCalibration, data: Path) -> StoredCalibration:
+    """Put a calibration's file into a data folder as it is: one that an older version wrote keeps its name."""
+    path = _folder(data, stored.calibration.rig) / f"{stored.hash}.json"
+    if path != stored.path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, stored.path.read_bytes())
+    return replace(stored, path=path)
 
 
 def load_calibration(path: Path) -> StoredCalibration:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from alignment.calibration.store import find_calibration, newest_calibration, store_calibration
+from alignment.calibration.store import find_calibration, keep_calibration, newest_calibration
 from catalog.session_folder import SESSIONS_FOLDER, SessionFolder, SessionRecord, make_folder
 from rig.assembly import Rig
 from rig.engine.devices import Stage
@@ -158,7 +158,7 @@ def _calibration_hash(
     if name_or_path is None:
         newest = newest_calibration(data, rig, ignored=lambda error: ignored(f"ignored {error.message}"))
         return None if newest is None else newest.hash
-    return store_calibration(find_calibration(name_or_path, data=data, rig=rig).calibration, data).hash
+    return keep_calibration(find_calibration(name_or_path, data=data, rig=rig), data).hash
 
 
 def _session_record(order: SessionOrder, name: str) -> SessionRecord:

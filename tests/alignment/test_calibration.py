@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from alignment.calibration import geometry as adj
-from alignment.calibration.curve import tone_curve
+from alignment.calibration.curve import recorded, tone_curve
 from alignment.calibration.document import (
     Calibration,
     LensCalibration,
@@ -25,8 +26,15 @@ from alignment.calibration.document import (
 from alignment.calibration.measure import calibrate_session
 from alignment.calibration.noise import measure_noise
 from alignment.calibration.rail import RailScale, mean_scale
+from alignment.calibration.sightings import BoardFrame, TakeSightings, sight_boards
 from alignment.calibration.still_phase import still_phases
-from alignment.calibration.store import find_calibration, newest_calibration, store_calibration
+from alignment.calibration.store import (
+    find_calibration,
+    keep_calibration,
+    load_calibration,
+    newest_calibration,
+    store_calibration,
+)
 from alignment.camera_motion import Pinhole, jacobian, map_points, motion_matrix
 from alignment.cli import app
 from alignment.datum import Datum
@@ -34,8 +42,11 @@ from alignment.errors import CalibrationNotFoundError, DamagedCalibrationError, 
 from alignment.photometry import standard_tone_curve
 from alignment.takes import TakeSource
 from alignment.tracking import ReferenceTracks, Target, TargetTrack
+from alignment.velocity import Kinematics
 from benchmarks.rendered_session import LARGE_BOARDS, RenderedSession, RigTruth, planned_round, simulation
+from catalog.session_folder import BoardSpec
 from rig.sim.optics import Pinhole as SimulatedLens
+from rig.sim.truth import read_truth
 
 SIZE = (480, 272)
 LADDER_S = (0.000625, 0.00125, 0.0025, 0.005, 0.01, 0.02)
@@ -81,6 +92,19 @@ def test_the_newest_calibration_is_the_one_recorded_last_whichever_was_stored_la
 
     assert newest_calibration(tmp_path, "sim") == last
     assert newest_calibration(tmp_path, "another-rig") is None
+
+
+def test_a_calibration_of_an_older_version_keeps_its_name_where_it_is_put(tmp_path):
+    """It was written before calibrations had warnings; written anew it would be another file of another name."""
+    text = store_calibration(some_calibration(), tmp_path).path.read_text()
+    old = tmp_path / "old.json"
+    old.write_text(text.replace(' "warnings": [],\n', ""))
+    assert old.read_text() != text
+
+    kept = keep_calibration(load_calibration(old), tmp_path)
+
+    assert kept.path.read_bytes() == old.read_bytes()
+    assert find_calibration(kept.hash, data=tmp_path, rig="sim") == kept
 
 
 def test_a_calibration_whose_bytes_have_changed_is_damaged(tmp_path):
@@ -157,6 +181,32 @@ def test_noise_that_rounding_eats_is_not_measured(ladder: RenderedSession):
     assert not measure_noise([faint], standard_tone_curve("srgb"))
 
 
+@pytest.mark.parametrize(("matrix", "shares"), [("bt709", 0.5619), ("smpte170m", 0.4470)])
+def test_electrons_are_those_of_the_channels_whatever_luma_the_stream_mixes_of_them(
+    ladder: RenderedSession, matrix: str, shares: float
+):
+    """Grey patches: luma varies by 0.2126² + 0.7152² + 0.0722² = 0.5619 of a channel's variance, or by
+    0.299² + 0.587² + 0.114² = 0.4470: taken for the other, 2000 electrons would be 2500."""
+    tone = standard_tone_curve("srgb")
+    truth = NoiseCalibration(iso=400, electrons_at_white=measured(2000.0), read_noise_e=measured(4.0))
+    codes, sigma = recorded(truth, tone, np.linspace(0.02, 0.8, 400))
+    (phase, *_) = still_phases(TakeSource.of(ladder.folder.valid_takes()["iso400"], "main"))
+    colour = phase.source.camera.colour.model_copy(update={"matrix": matrix})
+    camera = phase.source.camera.model_copy(update={"colour": colour})
+    rounding = (shares + (255 / 219) ** 2) / 12
+    patches = replace(
+        phase,
+        source=replace(phase.source, camera=camera),
+        mean_rgb=np.repeat(codes[:, None], 3, axis=1),
+        flat=np.ones(len(codes), bool),
+        luma_variance=shares * sigma**2 + rounding,
+    )
+
+    (found,) = measure_noise([patches], tone)
+
+    assert found.electrons_at_white.value == pytest.approx(2000, rel=0.01)
+
+
 def test_what_standstills_cannot_tell_is_listed_with_what_to_record(from_ladder: Calibration):
     missing = {m.what: m for m in from_ladder.missing}
 
@@ -184,6 +234,108 @@ def test_a_session_without_a_readable_take_names_the_plan(tmp_path):
         calibrate_session(rig.folder)
 
 
+@pytest.fixture(scope="module")
+def small_board(tmp_path_factory: pytest.TempPathFactory) -> RenderedSession:
+    """One sweep past a board at 1300 mm whose modules of 14 mm a lens of 468 px shows as 5.04 px.
+
+    Its telemetry.csv is gone, and the session speaks of another board that nothing shows.
+    """
+    board = BoardSpec(columns=5, rows=3, square_mm=112, marker_mm=84)
+    spec = simulation(width=SIZE[0], height=SIZE[1], board_depths_mm=(1300.0,), movie_crf=0)
+    rounds = [planned_round(1, "gt", "gt", velocity_mm_s=40.0)]
+    rig = RenderedSession(tmp_path_factory.mktemp("small"), rounds, truth=RigTruth(spec, (board,)))
+    rig.take("gt", seed=1, rest_s=0.3)
+    rig.close()
+    (rig.folder.valid_takes()["gt"].folder / "telemetry.csv").unlink()
+    session = json.loads((rig.folder.path / "session.json").read_text())
+    session["boards"].append(session["boards"][0] | {"first_id": 20})
+    (rig.folder.path / "session.json").write_text(json.dumps(session))
+    return rig
+
+
+@pytest.fixture(scope="module")
+def told_of_small_board(small_board: RenderedSession) -> str:
+    """What the command says of it; the calibration is the newest one in the data folder then."""
+    return CliRunner().invoke(app, ["calibrate", "rendered", "--data", str(small_board.data)]).stderr
+
+
+def calibration_of(rig: RenderedSession) -> Calibration:
+    stored = newest_calibration(rig.data, "sim")
+    assert stored is not None
+    return stored.calibration
+
+
+def test_a_board_of_small_modules_is_warned_of_with_what_would_mend_it(told_of_small_board: str):
+    """6/5.04 = 1.19: as much nearer than 1300 mm, larger than 14 mm, or wider a picture."""
+    (warning,) = (line for line in told_of_small_board.splitlines() if "board from 0" in line)
+
+    assert "cover 5.0 px, fewer than 6" in warning
+    assert re.search(
+        r"^warning: .*within 109\d mm.* of 16\.7 mm instead of 14\.0.* 1\.2 times as wide", warning
+    )
+
+
+@pytest.mark.usefixtures("told_of_small_board")
+def test_a_take_whose_telemetry_is_gone_is_measured_without_it(small_board: RenderedSession):
+    calibration = calibration_of(small_board)
+
+    assert [b.first_id for b in calibration.boards] == [0]
+    assert calibration.rail is not None
+    assert calibration.rail.mm_per_mm is None
+    assert any("telemetry.csv: the file is missing" in text for text in calibration.warnings)
+
+
+@pytest.mark.usefixtures("told_of_small_board")
+def test_a_board_that_no_frame_shows_is_missed(small_board: RenderedSession):
+    (missed,) = (m for m in calibration_of(small_board).missing if m.what == "board from 20")
+
+    assert "6 px" in missed.next_step
+
+
+def test_corners_are_found_where_they_are_wherever_that_is_between_pixels(small_board: RenderedSession):
+    """By the simulator's truth: linear interpolation of sharp edges draws them by 0.025 px and leaves 0.01 px more.
+
+    The board's sheet has a margin of half a square, 56 mm.
+    """
+    take = small_board.folder.valid_takes()["gt"]
+    source = TakeSource.of(take, "main")
+    truth = read_truth(small_board.data, source.files_sha256[0])
+    (board,) = (plane for plane in truth[0].header.planes if plane.name == "board0")
+    found = sight_boards(source, small_board.truth.boards)
+    assert found is not None
+
+    errors, places = [], []
+    for frame in found.frames:
+        index = int(np.argmin(np.abs(source.time_s - frame.time_s)))
+        on_sheet = frame.plane_mm + np.min(board.outline_mm, axis=0) + 56.0
+        places.append(truth[index].project(np.column_stack([on_sheet, np.full(len(on_sheet), 1300.0)])))
+        errors.append(frame.image_px - places[-1])
+
+    error, wave = np.concatenate(errors).ravel(), np.sin(2 * np.pi * np.concatenate(places).ravel())
+    drawn_px = float(wave @ error / (wave @ wave))
+    assert abs(drawn_px) < 0.018
+    assert np.std(error - drawn_px * wave) < 0.015
+
+
+def test_speeds_follow_the_places_that_an_adjustment_found(small_board: RenderedSession):
+    """5 s of rest, ramps of 1 s and 200 mm at 40 mm/s, reported by a lens that shortens ways by a percent."""
+    time_s = np.arange(0.0, 16.0, 0.25)
+    motion = Kinematics("trapezoid", 5.0, 1.0, 4.0, 40.0, 0.0)
+    frames = tuple(
+        BoardFrame(float(t), np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros((0, 2))) for t in time_s
+    )
+    source = TakeSource.of(small_board.folder.valid_takes()["gt"], "main")
+    told = TakeSightings(source, frames, np.where((time_s > 6) & (time_s < 10), 39.6, 0.0))
+
+    placed = told.at_places(motion.position(time_s), px_per_mm=0.5)
+
+    cruising = (time_s > 6.1) & (time_s < 9.9)
+    assert placed.velocity_mm_s[cruising] == pytest.approx(40.0, rel=1e-3)
+    assert placed.velocity_mm_s[time_s < 4.9] == pytest.approx(0.0, abs=1e-6)
+    still = told.at_places(np.zeros_like(time_s), px_per_mm=0.5)
+    assert np.array_equal(still.velocity_mm_s, told.velocity_mm_s)
+
+
 # Corners projected by the simulator's own lens, not by the adjustment's: only mathematics is shared.
 
 FOCAL_PX, K1, READOUT_S, NOISE_PX = 624.0, -0.05, 0.015, 0.02
@@ -198,11 +350,13 @@ def filmed_corners(
     speeds_mm_s=SPEEDS_MM_S,
     k2: float = 0.0,
     grid_px: float = 0.0,
+    tilt_rad: float = 0.0,
     seed: int = 5,
 ) -> adj.Corners:
     """Twelve frames per speed over 180 mm of travel, two boards of 5 × 4 corners, angles of 0.005 deg.
 
-    Pixels draw corners by ``grid_px`` times the sine of their place, period one pixel.
+    Pixels draw corners by ``grid_px`` times the sine of their place, period one pixel. The first board is turned by
+    ``tilt_rad`` about its left edge, its right edge towards the camera.
     """
     rng = np.random.default_rng(seed)
     lens = SimulatedLens(FOCAL_PX, 640, 360, K1, k2)
@@ -212,7 +366,11 @@ def filmed_corners(
     for number, (x_mm, velocity) in enumerate(places):
         turn = rng.normal(0, 0.005, 3)
         for which, (depth, origin) in enumerate(zip(depths_mm, ORIGINS_MM, strict=True)):
-            points = np.column_stack([grid + origin, np.full(len(grid), depth)])
+            across, down = grid.T
+            turn_rad = 0.0 if which else tilt_rad
+            points = np.column_stack(
+                [across * np.cos(turn_rad), down, depth - across * np.sin(turn_rad)]
+            ) + np.array([*origin, 0.0])
             pixels = np.zeros((len(points), 2))
             for _ in range(4):  # the row decides the place, and back
                 rows = (pixels[:, 1] - 179.5) / 359
@@ -271,6 +429,60 @@ def test_boards_that_face_the_camera_leave_the_focal_length_as_uncertain_as_it_w
     found = adj.adjust(filmed_corners(), focal_px=FOCAL_PX)
 
     assert found.sigma(adj.FOCAL) > 0.8 * adj.FOCAL_PRIOR * FOCAL_PX
+
+
+def test_few_corners_a_frame_scatter_as_much_as_many():
+    """Of 16 coordinates a frame, its pose takes six for itself: what is left looks 0.79 times as scattered."""
+    corners = filmed_corners()
+    few = np.isin(corners.corner % 20, (0, 4, 15, 19))
+    members = ("frame", "board", "plane_mm", "image_px", "row_share_mm_s", "corner")
+
+    found = adj.adjust(
+        replace(corners, **{name: getattr(corners, name)[few] for name in members}), focal_px=FOCAL_PX
+    )
+
+    assert found.sigma_px == pytest.approx(NOISE_PX, rel=0.1)
+
+
+def test_a_board_that_nothing_shows_changes_nothing():
+    corners = filmed_corners()
+    known = adj.adjust(corners, focal_px=FOCAL_PX)
+
+    found = adj.adjust(replace(corners, board=corners.board + 1, boards=4), focal_px=FOCAL_PX)
+
+    for place in range(adj.SHARED):
+        assert abs(found.common[place] - known.common[place]) < 0.01 * known.sigma(place)
+    assert found.board_pose(1)[5] == pytest.approx(
+        known.board_pose(0)[5], abs=0.01 * known.sigma(adj.board_at(0) + 5)
+    )
+    assert found.sigma(adj.K1) == pytest.approx(known.sigma(adj.K1), rel=1e-4)
+
+
+def test_boards_that_no_frame_shows_together_still_tell_the_lens():
+    """The first two sweeps show the upper board alone, the other two the lower one."""
+    corners = filmed_corners(speeds_mm_s=(40.0, 80.0, 80.0, 40.0))
+    shown = corners.board == (corners.frame >= 24)
+    members = ("frame", "board", "plane_mm", "image_px", "row_share_mm_s", "corner")
+    apart = replace(corners, **{name: getattr(corners, name)[shown] for name in members})
+
+    found = adj.adjust(apart, focal_px=FOCAL_PX)
+
+    for place, true in ((adj.CX, 319.5), (adj.CY, 179.5), (adj.K1, K1), (adj.READOUT, READOUT_S)):
+        assert abs(found.common[place] - true) < 3 * found.sigma(place)
+
+
+def test_a_tilted_board_is_as_large_as_its_middle_and_that_is_known_best():
+    """At 0.35 rad the middle, 300 mm from the left edge, is 103 mm nearer than that edge's 1900: 5.7 % larger."""
+    found = adj.adjust(filmed_corners(tilt_rad=0.35), focal_px=FOCAL_PX)
+
+    middle, edge = found.sight(0, (300.0, 250.0)), found.sight(0, (0.0, 250.0))
+
+    depth_mm = 1900 - 300 * np.sin(0.35)
+    assert abs(middle.depth_mm[0] - depth_mm) < 3 * middle.depth_mm[1]
+    assert abs(middle.px_per_mm[0] - FOCAL_PX / depth_mm) < 3 * middle.px_per_mm[1]
+    assert abs(edge.px_per_mm[0] - FOCAL_PX / 1900) < 3 * edge.px_per_mm[1]
+    assert middle.px_per_mm[1] < 0.001 * middle.px_per_mm[0]
+    assert middle.px_per_mm[1] < edge.px_per_mm[1]
 
 
 def test_one_speed_alone_does_not_tell_the_shutter_from_a_board_that_hangs_askew():

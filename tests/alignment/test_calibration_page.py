@@ -151,6 +151,13 @@ def test_what_is_missing_stands_there_with_what_to_record():
     assert "<svg" not in page
 
 
+def test_warnings_come_before_the_numbers_they_are_about():
+    warned = page_of(FULL.model_copy(update={"warnings": ("board from 0: its modules cover 4.1 px",)}))
+
+    assert warned.index("its modules cover 4.1 px") < warned.index('id="numbers"')
+    assert "with warnings" not in page_of(FULL)
+
+
 def test_names_never_become_markup_and_nothing_is_loaded():
     page = page_of(BARE)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from concurrent.futures import Future
 from pathlib import Path
@@ -266,14 +267,19 @@ def test_without_a_board_the_picture_itself_gives_the_motion(bench, tmp_path):
     assert np.median([delivered_px(bench, p) for p in kept]) < 0.08
 
 
-def test_a_truncated_movie_costs_its_round_only(bench, tmp_path):
+def test_a_truncated_movie_costs_its_round_only_and_lost_telemetry_not_even_that(bench, tmp_path):
     twin = copy_of(bench, tmp_path / "twin")
     movie = next(twin.glob("rounds/*-defocus.take1/main-01.mov"))
     movie.write_bytes(movie.read_bytes()[: movie.stat().st_size // 2])
+    next(twin.glob("rounds/*-noise.take1/telemetry.csv")).unlink()
 
     alignment = align_session(SessionFolder(twin), workers=1)
 
     motion = {m.round: m for m in alignment.rounds}
+    assert motion["noise"].evidence == ("markers",)
+    assert any(
+        re.match(r"noise: .*telemetry\.csv: the file is missing.*restore", w) for w in alignment.all_warnings
+    )
     assert motion["defocus"].reasons == ("unreadable",)
     assert any("main-01.mov" in w and "frame" in w for w in alignment.warnings)
     assert {p.lq.round for p in SessionFolder(twin).pairs()} == {"noise"}

@@ -26,8 +26,8 @@ from alignment.report_figures import (
 )
 from alignment.report_pictures import difference
 from alignment.report_pose_figure import pose_figure
+from alignment.report_rounds import pose
 from alignment.report_source import RoundSource, frame_times, read_source
-from alignment.report_tables import pose
 from catalog.session_folder import FrameTime, SessionFolder
 
 DrawUp = Callable[..., SessionFolder]
