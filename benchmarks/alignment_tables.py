@@ -52,6 +52,7 @@ def _evidence(rows: Sequence[Row]) -> Document:
         "coverage_of_points": _round(float(np.mean([r["inside_share"] for r in rows]))),
         "rejected_share": _round(_share(bool(r["reasons"]) for r in rows)),
         "reasons": dict(Counter(reason for r in rows for reason in r["reasons"])),
+        "gap_error_mm": _middle(r["gap_error_mm"] for r in rows),
         "models": dict(Counter(r["model"] for r in rows)),
         "blur_kinds": dict(Counter(r["blur"][0] for r in rows)),
         "blur_size_px": _round(median(r["blur"][1] for r in rows)),
@@ -62,6 +63,11 @@ def _evidence(rows: Sequence[Row]) -> Document:
 def _spread(name: str, values: Iterable[float]) -> Document:
     array = np.array(list(values))
     return {f"{name}_median": _round(np.median(array)), f"{name}_p95": _round(np.percentile(array, 95))}
+
+
+def _middle(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return _round(median(known)) if known else None
 
 
 def _share(flags: Iterable[bool]) -> float:
@@ -107,6 +113,7 @@ def plot(document: Document, path: Path) -> None:
     colours = (
         "#0b6e4f",
         "#6fb98f",
+        "#b7d8c4",
         "#bbbbbb",
         "#c1121f",
         "#e36414",
