@@ -40,6 +40,11 @@ _PARTS_ACROSS = 8
 """Parts of the picture's width that are taken as independent where the strength of the errors is estimated: about as
 wide as the things in a scene."""
 _LEAST_VARIANCE_PX2 = 1e-12
+_STRENGTHS = 200
+_USUAL_PX = 0.004
+"""What places are usually off in common beyond what depth explains: edges of depths, lens, codec."""
+_USUAL_WITH_PARALLAX_PX = 0.02
+"""And where the depths are not known: parallax of a rail that returns to 0.05 mm."""
 _LEAST_WEIGHT = 1e-12
 """Of a block in which no tile is of use, 1/px²."""
 _ROUNDING_VARIANCE = 1 / 12
@@ -166,15 +171,21 @@ def predict_error(
     estimate = np.einsum("nip,pq,niq->", at_points, covariance, at_points) / len(points_px)
     blocks = _FieldBlocks.of(leftover)
     moved = displacement(blocks.centres_px) @ _spread(covariance, _normals(_DRAWS, len(covariance)))
-    error = moved.transpose(2, 0, 1) + blocks.drawn(_shared_square(leftover))
+    usual_px = _USUAL_PX if leftover.depths_known else _USUAL_WITH_PARALLAX_PX
+    strength = _strengths(_shared_square(leftover), usual_px=usual_px)
+    error = moved.transpose(2, 0, 1) + blocks.drawn(strength)
     error *= _scale_doubt(leftover)[:, None, None]
     error += _SYSTEMATIC_PX / np.sqrt(2) * _normals(_DRAWS, 2)[:, None]
     tiles = _some_of_each_block(leftover.grid)
-    errors_px = (error[:, :, None] + leftover.parallax_px[tiles]).astype(np.float32).reshape(_DRAWS, -1, 2)
+    doubt = leftover.parallax_doubt_px[tiles] * _normals(_DRAWS, *tiles.shape, 1)
+    errors_px = (error[:, :, None] + leftover.parallax_px[tiles] + doubt).astype(np.float32)
     known = np.sum(leftover.parallax_px[leftover.measured] ** 2, axis=1)
     local = coherent_misfit(leftover).sum() + np.mean(known)
     return PredictedError(
-        leftover.centres_px[tiles].reshape(-1, 2), errors_px, float(np.sqrt(estimate)), float(np.sqrt(local))
+        leftover.centres_px[tiles].reshape(-1, 2),
+        errors_px.reshape(_DRAWS, -1, 2),
+        float(np.sqrt(estimate)),
+        float(np.sqrt(local)),
     )
 
 
@@ -202,17 +213,17 @@ class _FieldBlocks:
         total = np.maximum(sums[:, 3:4], _LEAST_WEIGHT)
         return cls(sums[:, 1:3] / sums[:, :1], sums[:, 4:6] / total, 1 / total)
 
-    def drawn(self, shared: tuple[Array, Array]) -> Array:
+    def drawn(self, strength: Array) -> Array:
         """Draw true fields that fit what the blocks show, ``(draws, B, 2)`` px.
 
         Blocks scatter about a mean of their own, which is not that of the fit: it was drawn to where the structure
         is. What a block shows is shrunk towards that mean by how much of it is noise, and scattered by what this
-        leaves unknown; how strong the field is over the picture is itself known to its standard error only.
+        leaves unknown.
 
         Args:
-            shared: As `_shared_square` tells it.
+            strength: ``(draws, 2)`` mean square of the field over the picture, px².
         """
-        strength = np.maximum(shared[0] + shared[1] * _normals(_DRAWS, 2), _LEAST_VARIANCE_PX2)[:, None]
+        strength = strength[:, None]
         weight = 1 / (strength + self.variance_px2)
         precision = weight.sum(axis=1, keepdims=True) + 1 / strength
         mean = (weight * self.shift_px).sum(axis=1, keepdims=True) / precision
@@ -220,6 +231,34 @@ class _FieldBlocks:
         kept = strength * weight
         scatter = np.sqrt(kept * self.variance_px2) * _normals(_DRAWS, len(self.shift_px), 2)
         return np.asarray(mean + kept * (self.shift_px - mean) + scatter, np.float64)
+
+
+def _strengths(shared: tuple[Array, Array], *, usual_px: float) -> Array:
+    """Draw how strong the field may be that tiles share, ``(draws, 2)`` px².
+
+    What was seen has a standard error, and under noise or rain a large one; what is usual tells the rest, by a
+    half-Cauchy prior of the root mean square: whose tails let a codec or a lens do what they do (Gelman, Prior
+    distributions for variance parameters in hierarchical models, 2006).
+
+    Args:
+        shared: As `_shared_square` tells it.
+        usual_px: Scale of the prior.
+    """
+    grid_px = np.geomspace(1e-4, 1.0, _STRENGTHS)
+    prior = grid_px / (1 + (grid_px / usual_px) ** 2)  # on a logarithmic grid
+    drawn = []
+    for seen, doubt, order in zip(*shared, _orders(), strict=True):
+        misfit = ((seen - grid_px**2) / max(doubt, _LEAST_VARIANCE_PX2)) ** 2 / 2
+        cumulated = np.cumsum(prior * np.exp(misfit.min() - misfit))
+        drawn.append(np.interp(order * cumulated[-1], cumulated, grid_px) ** 2)
+    return np.column_stack(drawn)
+
+
+@lru_cache(maxsize=1)
+def _orders() -> Array:
+    """Evenly spread ranks 0..1 for x and y, shuffled, the same at every call: ``(2, draws)``."""
+    ranks = np.tile((np.arange(_DRAWS) + 0.5) / _DRAWS, (2, 1))
+    return np.asarray(np.random.default_rng(1).permuted(ranks, axis=1), np.float64)
 
 
 def _scale_doubt(leftover: LocalMap) -> Array:

@@ -33,6 +33,8 @@ class LocalMap:
     """``(K, 2)`` dx, dy: how much further the tile moved than the homography says."""
     parallax_px: Array
     """``(K, 2)`` of it, what the tile's depth explains; 0 where the depths are not known."""
+    parallax_doubt_px: Array
+    """``(K, 2)`` standard deviation of that, as the depths are known."""
     sigma_px: Array
     """``(K,)`` standard deviation of either component, by how much neighbours disagree: what parallax moves alike is no
     noise."""
@@ -47,6 +49,11 @@ class LocalMap:
     def masked_share(self) -> float:
         """Share of the measured tiles that are foreign."""
         return int(np.count_nonzero(self.foreign)) / max(int(np.count_nonzero(self.measured)), 1)
+
+    @property
+    def depths_known(self) -> bool:
+        """Whether parallax could be told from the rest."""
+        return bool(np.any(self.parallax_doubt_px))
 
     @property
     def unexplained_px(self) -> Array:
@@ -78,7 +85,13 @@ class LocalMap:
 
 
 def local_map(
-    grid: TileGrid, tiles: TileStatistics, fit: Fit, *, apart_px: Array, tone: ToneCurve
+    grid: TileGrid,
+    tiles: TileStatistics,
+    fit: Fit,
+    *,
+    parallax_px: Array,
+    parallax_doubt_px: Array,
+    tone: ToneCurve,
 ) -> LocalMap:
     """Collect what a converged fit leaves of every tile.
 
@@ -86,7 +99,8 @@ def local_map(
         grid: The tiles.
         tiles: Their statistics.
         fit: The converged fit.
-        apart_px: ``(K, 2)`` how far the tiles lie from the homography by their depths, which the fit knows of.
+        parallax_px: ``(K, 2)`` how far the tiles lie from the homography by their depths, which the fit knows of.
+        parallax_doubt_px: ``(K, 2)`` its standard deviation.
         tone: Of the degraded frame.
     """
     usable = fit.usable
@@ -98,8 +112,9 @@ def local_map(
     return LocalMap(
         grid=grid,
         centres_px=grid.centres_px(),
-        innovation_px=fit.innovation + apart_px,
-        parallax_px=apart_px,
+        innovation_px=fit.innovation + parallax_px,
+        parallax_px=parallax_px,
+        parallax_doubt_px=parallax_doubt_px,
         sigma_px=np.minimum(sigma, 1e3),
         inlier=fit.weight > 0,
         foreign=foreign_tiles(tiles, usable, usable & moved, grid, tone=tone),

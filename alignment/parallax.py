@@ -41,6 +41,9 @@ _DEPTHS_TRIED = 4
 _MOST = 55
 """Percent of the tiles. At 50 a plane that fills just half of the picture would decide, and a crop undo it."""
 _LEAST_SCALE_PX = 1e-4
+_MOST_STEPS = 2
+_SHORT_STEP_PX = 0.1
+"""A tile tells a shift to some percent of it: what a rolling shutter's rows add needs a second look."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,8 @@ class MotionField:
         turn = jacobian(self.model, self.camera, points_px)
         if self.disparities is None:
             return turn
-        return np.concatenate([turn, self._centre_jacobian(points_px, self.disparities.direction)], axis=2)
+        near = self.disparity(points_px)[:, None, None]
+        return np.concatenate([turn, near * self._ways(points_px, self.disparities)], axis=2)
 
     def disparity(self, points_px: Array) -> Array:
         """Return the disparity that the degraded frame shows at points ``(n, 2)``, px per mm; 0 where none is known."""
@@ -67,17 +71,18 @@ class MotionField:
             return np.zeros(len(points_px))
         return self.disparities.at(map_points(inverted(self.homography), points_px))
 
-    def _centre_jacobian(self, points_px: Array, direction: Array) -> Array:
-        """Of the optical centre's move right, down, forward and along the rail from first row to last, px per mm."""
-        disparity = self.disparity(points_px)[:, None]
+    def depth_doubt(self, points_px: Array, parameters: Array) -> Array:
+        """Standard deviation of the displacement ``(n, 2)``, in px, as the disparities are known."""
+        if self.disparities is None:
+            return np.zeros_like(points_px)
+        per_disparity = self._ways(points_px, self.disparities) @ parameters[-CENTRE_MOVES:]
+        return np.asarray(self.disparities.sigma_px_per_mm * per_disparity, np.float64)
+
+    def _ways(self, points_px: Array, disparities: DisparityMap) -> Array:
+        """Tell where a thing of disparity 1 goes by the optical centre's moves, each of 1 mm: ``(n, 2, 4)``."""
         rows = row_share(points_px, self.camera.height)[:, None]
-        away = (
-            np.array([[-1.0, 0.0]]),
-            np.array([[0.0, -1.0]]),
-            self.camera.rays(points_px),
-            rows * direction,
-        )
-        return np.stack([disparity * way for way in away], axis=2)
+        right, down = (np.broadcast_to(way, points_px.shape) for way in ([-1.0, 0.0], [0.0, -1.0]))
+        return np.stack([right, down, self.camera.rays(points_px), rows * disparities.direction], axis=2)
 
     def fit(self, tiles: TileStatistics, points_px: Array, *, like: Fit) -> Fit:
         """Fit the field to tiles centred at ``(K, 2)`` px, to those that ``like`` used."""
@@ -96,9 +101,13 @@ class Settled:
     """``(3, 3)`` that suits most of the picture."""
     fit: Fit
     """Of the whole field, about where the last step of the refinement began."""
+    tiles: TileStatistics
+    """What it was fitted to."""
     field: MotionField
     apart_px: Array
     """``(K, 2)`` how far the tiles lie from the homography by their depths."""
+    doubt_px: Array
+    """``(K, 2)`` standard deviation of that, as the depths are known."""
 
     @property
     def gap_mm(self) -> tuple[float, float, float] | None:
@@ -113,15 +122,22 @@ def settle(found: Refinement, *, camera: Pinhole, disparities: DisparityMap | No
     """Fit the field that depth makes to a converged refinement and choose the homography that suits most of it."""
     field = MotionField(found.fit.model, camera, disparities, found.homography)
     if disparities is None:
-        return Settled(found.homography, found.fit, field, np.zeros_like(found.fit.innovation))
-    centres_px = found.pair.grid.centres_px()
-    fit = field.fit(found.tiles, centres_px, like=found.fit)
-    moved_px = fit.jacobians @ fit.parameters
-    warp = jacobian("homography", camera, centres_px)
-    depth = field.disparity(centres_px)
-    parameters = _of_most(moved_px[fit.usable], warp[fit.usable], depth[fit.usable])
-    homography = found.pair.step(found.before, motion_matrix("homography", camera, parameters))
-    return Settled(homography, fit, field, moved_px - warp @ parameters)
+        none_px = np.zeros_like(found.fit.innovation)
+        return Settled(found.homography, found.fit, found.tiles, field, none_px, none_px)
+    centres_px, used, tiles = found.pair.grid.centres_px(), found.fit.usable, found.tiles
+    warp, depth = jacobian("homography", camera, centres_px), field.disparity(centres_px)
+    step, last_px = np.zeros(warp.shape[2]), np.zeros_like(centres_px)
+    for _ in range(_MOST_STEPS):
+        tiles = tiles.further_on(last_px)
+        fit = field.fit(tiles, centres_px, like=found.fit)
+        moved_px = fit.jacobians @ fit.parameters
+        step = _of_most(moved_px[used], warp[used], depth[used])
+        homography = found.pair.step(found.before, motion_matrix("homography", camera, step))
+        if np.abs(warp @ step - last_px).max() < _SHORT_STEP_PX:
+            break
+        tiles, last_px = found.pair.linearise(homography)[0], warp @ step
+    doubt_px = field.depth_doubt(centres_px, fit.parameters)
+    return Settled(homography, fit, tiles, field, moved_px - warp @ step, doubt_px)
 
 
 def _of_most(field_px: Array, jacobians: Array, disparity: Array) -> Array:

@@ -318,8 +318,15 @@ def _describe(
     *,
     exposure: float,
 ) -> Registration:
-    fit, tiles, camera = settled.fit, forward.tiles, settled.field.camera
-    leftover = local_map(forward.pair.grid, tiles, fit, apart_px=settled.apart_px, tone=lq.tone)
+    fit, tiles, camera = settled.fit, settled.tiles, settled.field.camera
+    leftover = local_map(
+        forward.pair.grid,
+        tiles,
+        fit,
+        parallax_px=settled.apart_px,
+        parallax_doubt_px=settled.doubt_px,
+        tone=lq.tone,
+    )
     covariance = parameter_covariance(fit, forward.pair.grid)
     points = grid_points(0, 0, *lq.size)
     angles_deg, scale = angles_and_scale(settled.homography, camera)
@@ -344,7 +351,7 @@ def _describe(
         split_half_sigma_px=halves_sigma_px,
         forward_backward_px=_there_and_back_px(forward.homography, backward, lq.size),
         ncc=float(np.median(tiles.correlation[good])),
-        gradient_ncc=_gradient_correlation(truth, lq, forward),
+        gradient_ncc=_gradient_correlation(truth, lq, forward, settled),
         gain=GainStatistics.of(tiles.gain[good]),
         clipped_white_share=white,
         clipped_black_share=black,
@@ -366,18 +373,18 @@ def _split_half(
 ) -> tuple[float, float]:
     grid, field = forward.pair.grid, settled.field
     odd = (np.add.outer(np.arange(grid.rows), np.arange(grid.columns)) % 2 == 1).ravel()
-    halves = [settled.fit.again(forward.tiles, half) for half in (odd, ~odd)]
+    halves = [settled.fit.again(settled.tiles, half) for half in (odd, ~odd)]
     at_points = field.jacobian(points_px)
     difference = at_points @ (halves[0].parameters - halves[1].parameters)
     variance = np.einsum("nip,pq,niq->", at_points, 4 * covariance, at_points) / len(points_px)
     return float(np.sqrt(np.mean(np.sum(difference**2, axis=1)))), float(np.sqrt(variance))
 
 
-def _gradient_correlation(truth: MatchedTruth, lq: Picture, forward: Refinement) -> float:
-    tiles = forward.tiles  # of one step before, which was short
+def _gradient_correlation(truth: MatchedTruth, lq: Picture, forward: Refinement, settled: Settled) -> float:
+    tiles = settled.tiles  # of one step before, which was short
     if forward.pair.grid.scale != _DETAIL_SCALE:
-        tiles, _ = ForwardPair(truth, lq, scale=_DETAIL_SCALE).linearise(forward.homography)
-    both, gt, own = tiles.gradient_products[forward.fit.weight > 0].sum(axis=0)
+        tiles, _ = ForwardPair(truth, lq, scale=_DETAIL_SCALE).linearise(settled.homography)
+    both, gt, own = tiles.gradient_products[settled.fit.weight > 0].sum(axis=0)
     return float(both / max(np.sqrt(gt * own), 1e-9))
 
 

@@ -17,6 +17,7 @@ PARALLAX_LIMIT_PX = 0.25
 _NEAREST_TILES = 5
 """As many have a say in the disparity of a place: one tile may be wrong."""
 _NEAREST_VIEWS = 2
+_MAD_TO_SIGMA = 1.4826
 _RASTER_PX = 32.0
 """Side of the tiles that are measured."""
 
@@ -54,6 +55,12 @@ class DisparityMap:
         last = np.array(raster.shape[::-1]) - 1
         column, row = np.clip(np.rint((points_px - low) / _RASTER_PX), 0, last).astype(int).T
         return np.asarray(raster[row, column], np.float64)
+
+    @cached_property
+    def sigma_px_per_mm(self) -> float:
+        """Standard deviation of a tile's disparity about that of the tiles around it."""
+        apart = np.abs(self.disparity_px_per_mm - self.at(self.centres_px))
+        return _MAD_TO_SIGMA * float(np.median(apart))
 
     @cached_property
     def _raster(self) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ Gradients come from the ground truth alone: noise in them would shrink the estim
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -134,6 +134,10 @@ class TileStatistics:
     gradient_products: Array
     """``(K, 3)`` means over the tile of the products of both frames' gradients, of the first with itself and of the
     second."""
+
+    def further_on(self, shift_px: Array) -> TileStatistics:
+        """Return what the tiles would say had they been compared ``(K, 2)`` px before the present alignment."""
+        return replace(self, score=self.score + np.einsum("kij,kj->ki", self.information, shift_px))
 
 
 def compare_tiles(

@@ -244,6 +244,7 @@ def leftover(shifts_px, *, foreign=0, sigma_px=0.02):
         centres_px=np.zeros((100, 2)),
         innovation_px=innovation,
         parallax_px=np.zeros((100, 2)),
+        parallax_doubt_px=np.zeros((100, 2)),
         sigma_px=np.full(100, sigma_px),
         inlier=np.ones(100, bool),
         foreign=np.arange(100) < foreign,

@@ -18,6 +18,7 @@ from alignment.tiles import IN_PLACE, TileGrid, compare_tiles, fine_detail
 SIZE = (640, 480)
 CAMERA = Pinhole(500.0, *SIZE)
 GRID = TileGrid.over(SIZE, scale=1, tile_px=32)
+NONE_PX = np.zeros((300, 2))
 
 
 def texture(rng):
@@ -90,7 +91,8 @@ def leftover(innovation_px, sigma_px=0.05, parallax_px=None):
         grid=GRID,
         centres_px=GRID.centres_px(),
         innovation_px=innovation_px,
-        parallax_px=np.zeros((300, 2)) if parallax_px is None else parallax_px,
+        parallax_px=NONE_PX if parallax_px is None else parallax_px,
+        parallax_doubt_px=NONE_PX,
         sigma_px=np.full(300, sigma_px),
         inlier=every,
         foreign=~every,
@@ -148,7 +150,9 @@ def test_the_median_error_keeps_to_its_radius_in_about_95_of_100_pairs():
         field = layered(rng) if pair % 2 else np.zeros(640)
         tiles, fit = fitted(gt, seen_through(gt, field, (20, 30, 40)[pair % 3], rng))
         covariance = parameter_covariance(fit, GRID)
-        rest = local_map(GRID, tiles, fit, apart_px=np.zeros((300, 2)), tone=standard_tone_curve("srgb"))
+        rest = local_map(
+            GRID, tiles, fit, parallax_px=NONE_PX, parallax_doubt_px=NONE_PX, tone=standard_tone_curve("srgb")
+        )
         predicted = predict_error(shifting, covariance, rest, points_px=centres)
         missed = shifting(centres) @ fit.parameters - np.column_stack(
             [field[centres[:, 0].astype(int)], np.zeros(300)]
@@ -187,7 +191,9 @@ def test_equal_evidence_gives_equal_predictions():
     rng = np.random.default_rng(7)
     gt = texture(rng)
     tiles, fit = fitted(gt, (gt + rng.normal(0, 5, gt.shape)).astype(np.float32))
-    rest = local_map(GRID, tiles, fit, apart_px=np.zeros((300, 2)), tone=standard_tone_curve("srgb"))
+    rest = local_map(
+        GRID, tiles, fit, parallax_px=NONE_PX, parallax_doubt_px=NONE_PX, tone=standard_tone_curve("srgb")
+    )
 
     first, second = (
         predict_error(shifting, parameter_covariance(fit, GRID), rest, points_px=GRID.centres_px())
