@@ -27,7 +27,7 @@ from alignment.report_facts import (
     version_facts,
 )
 from alignment.report_figures import motion_figures, pairing_figures, speed_figure
-from alignment.report_pose_figure import pose_figure
+from alignment.report_pose_figure import gap_figure, pose_figure
 from alignment.report_records import EventLine, TakeLine, checksum_text, event_lines, take_lines
 from alignment.report_rounds import MOTION_COLUMNS, SETTINGS_COLUMNS, Row, motion_rows, settings_rows
 from alignment.report_sheet import RejectGroup, SheetPart, contact_sheet, reject_groups, sheet_words
@@ -78,6 +78,7 @@ class Report:
     speed: Figure | None
     motion_figures: tuple[Figure, ...]
     pose: Figure | None
+    gap: Figure | None
     pairing_figures: tuple[Figure, ...]
     verdicts: Figure | None
     error_figures: tuple[Figure, ...]
@@ -156,6 +157,7 @@ def _compose(source: ReportSource, pairs_folder: str) -> Report:
         speed=speed_figure(source),
         motion_figures=motion_figures(source),
         pose=pose_figure(source),
+        gap=gap_figure(source),
         pairing_figures=pairing_figures(source),
         verdicts=verdict_figure(source),
         error_figures=error_figures(source),

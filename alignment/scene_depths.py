@@ -18,6 +18,8 @@ _NEAREST_TILES = 5
 """As many have a say in the disparity of a place: one tile may be wrong."""
 _NEAREST_VIEWS = 2
 _MAD_TO_SIGMA = 1.4826
+_OF_A_MEDIAN = 1.253
+"""Standard deviation of a median over that of the mean of as many."""
 _RASTER_PX = 32.0
 """Side of the tiles that are measured."""
 
@@ -58,9 +60,9 @@ class DisparityMap:
 
     @cached_property
     def sigma_px_per_mm(self) -> float:
-        """Standard deviation of a tile's disparity about that of the tiles around it."""
+        """Standard deviation of what `at` tells, by how much single tiles scatter about it."""
         apart = np.abs(self.disparity_px_per_mm - self.at(self.centres_px))
-        return _MAD_TO_SIGMA * float(np.median(apart))
+        return _MAD_TO_SIGMA * float(np.median(apart) * _OF_A_MEDIAN / np.sqrt(_NEAREST_TILES))
 
     @cached_property
     def _raster(self) -> tuple[Array, Array]:

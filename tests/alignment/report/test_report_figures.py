@@ -25,7 +25,7 @@ from alignment.report_figures import (
     telemetry_on_datum,
 )
 from alignment.report_pictures import difference
-from alignment.report_pose_figure import pose_figure
+from alignment.report_pose_figure import gap_figure, pose_figure
 from alignment.report_rounds import pose
 from alignment.report_source import RoundSource, frame_times, read_source
 from catalog.session_folder import FrameTime, SessionFolder
@@ -223,6 +223,23 @@ def test_camera_angles_are_read_from_the_pairs(draw_up: DrawUp):
 def with_homography(round_: RoundSource, homography: NDArray[np.float64]) -> RoundSource:
     values = tuple(tuple(row) for row in homography.tolist())
     return replace(round_, pairs=tuple(p.model_copy(update={"homography": values}) for p in round_.pairs))
+
+
+def test_where_the_camera_came_back_to_is_drawn_where_it_is_told(draw_up: DrawUp):
+    """3, 4 and 0 um in every pair of one round: their root mean squares; a session that tells none has no figure."""
+    source = read_source(draw_up())
+    moved = {"camera_gap_mm": (0.003, -0.004, 0.0), "camera_gap_sigma_mm": (0.001, 0.001, 0.002)}
+    rounds = [
+        replace(r, pairs=tuple(p.model_copy(update=moved) for p in r.pairs)) if r.name == "rain" else r
+        for r in source.rounds
+    ]
+
+    figure = gap_figure(replace(source, rounds=tuple(rounds)))
+
+    assert figure is not None
+    assert "0.003 mm right, 0.004 mm down, 0.000 mm forward" in figure.caption
+    assert str(figure.svg).count("rain") == 1
+    assert gap_figure(source) is None
 
 
 def test_without_pairs_there_are_no_angles(draw_up: DrawUp):
