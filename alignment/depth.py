@@ -62,7 +62,7 @@ def measure_depths(pairs: Iterable[StereoPair], *, camera: Pinhole, direction: A
     enough = np.isfinite(values).sum(axis=0) * 2 >= len(maps)
     if enough.sum() < _LEAST_TILES:
         return None
-    views = tuple(_measured_part(view) for view in maps)
+    views = tuple(v for v in map(_measured_part, maps) if len(v.centres_px) >= _LEAST_TILES)
     return SceneDepths(maps[0].centres_px[enough], np.nanmedian(values[:, enough], axis=0), direction, views)
 
 

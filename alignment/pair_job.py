@@ -293,10 +293,9 @@ def _cut(mask: NDArray[np.uint8], crop: tuple[int, int, int, int]) -> NDArray[np
 
 
 def _measure(job: PairJob, task: PairTask, found: Registration) -> PairMeasurements:
-    disparities = job.disparities(task)
     seen_px = seen_parallax_px(
         found,
-        disparities,
+        found.disparities,
         spread_px_per_mm=job.depths.spread_px_per_mm if job.depths else 0.0,
         readout_gap_mm=task.readout_gap_mm,
     )
@@ -304,7 +303,7 @@ def _measure(job: PairJob, task: PairTask, found: Registration) -> PairMeasureme
         measurements(found, like=task.before),
         parallax_px=max(task.before.parallax_px, seen_px),
         kinematics_px=_against_targets(task, found),
-        depth_correlation=depth_correlation(found, disparities),
+        depth_correlation=depth_correlation(found, found.disparities),
     )
 
 
