@@ -41,6 +41,11 @@ _DEPTHS_TRIED = 4
 _MOST = 55
 """Percent of the tiles. At 50 a plane that fills just half of the picture would decide, and a crop undo it."""
 _LEAST_SCALE_PX = 1e-4
+_GAP_SHARE = 0.08
+"""By how much a gap may be told too large: tiles tell the shift between depths a little short. In rendered pairs it is
+4 % to the sides and 8 % forward."""
+_LEAST_SPREAD = 1e-6
+"""px²/mm²: of a flat scene."""
 _MOST_STEPS = 2
 _SHORT_STEP_PX = 0.1
 """A tile tells a shift to some percent of it: what a rolling shutter's rows add needs a second look."""
@@ -115,6 +120,22 @@ class Settled:
         if self.field.disparities is None:
             return None
         right, down, forward, _ = self.fit.parameters[-CENTRE_MOVES:]
+        return float(right), float(down), float(forward)
+
+    def gap_sigma_mm(self, covariance: Array, misfit_px2: Array) -> tuple[float, float, float] | None:
+        """Standard deviations of `gap_mm`.
+
+        Args:
+            covariance: Of the field's parameters.
+            misfit_px2: ``(2,)`` mean square in x and y of what tiles share beyond the field: it may be a gap as well.
+        """
+        if self.gap_mm is None:
+            return None
+        ways = self.fit.jacobians[self.fit.usable][..., -CENTRE_MOVES:-1]
+        spread = np.maximum(ways.var(axis=0), _LEAST_SPREAD)  # what is alike everywhere a turn does, too
+        shared_mm2 = np.sum(misfit_px2[:, None] * spread, axis=0) / spread.sum(axis=0) ** 2
+        scale_mm2 = np.square(_GAP_SHARE * np.array(self.gap_mm))
+        right, down, forward = np.sqrt(np.diag(covariance)[-CENTRE_MOVES:-1] + shared_mm2 + scale_mm2)
         return float(right), float(down), float(forward)
 
 

@@ -26,7 +26,13 @@ from alignment.camera_motion import (
     map_points,
 )
 from alignment.errors import PictureFormatError
-from alignment.information import PredictedError, bound_px, parameter_covariance, predict_error
+from alignment.information import (
+    PredictedError,
+    bound_px,
+    coherent_misfit,
+    parameter_covariance,
+    predict_error,
+)
 from alignment.level_pair import (
     BackwardPair,
     ForwardPair,
@@ -34,7 +40,7 @@ from alignment.level_pair import (
     refine,
 )
 from alignment.local_map import LocalMap, local_map
-from alignment.parallax import CENTRE_MOVES, MotionField, Settled, settle
+from alignment.parallax import MotionField, Settled, settle
 from alignment.photometry import Mask
 from alignment.picture import DIMMED, NO_BLUR, MatchedTruth, Picture
 from alignment.robust_fit import information_criterion
@@ -56,9 +62,6 @@ _COARSE_TOLERANCE_PX = 0.1
 _MIDDLE_TOLERANCE_PX = 0.05
 _FINE_TOLERANCE_PX = 0.01
 """A step leaves a tenth of itself or less."""
-_GAP_SHARE = 0.08
-"""By how much a gap may be told too large: tiles tell the shift between depths a little short. In rendered pairs it is
-4 % to the sides and 8 % forward."""
 _STRONG_EVIDENCE = 10.0
 """Least gain in Schwarz's criterion at which a richer model is taken (Kass and Raftery, 1995)."""
 _DETAIL_SCALE = 2
@@ -100,6 +103,8 @@ class Registration:
     gap_mm: tuple[float, float, float] | None
     """How far the degraded frame's optical centre lies to the right of the ground truth's, below it and before it, as
     parallax tells; None where the depths are not known."""
+    gap_sigma_mm: tuple[float, float, float] | None
+    """Standard deviations of it: by the covariance, and by what tiles share beyond all depths, as codecs make it."""
     covariance: Array
     """``(p, p)`` of the model's parameters (rad; relative scale), then of the gap where it is told (mm)."""
     predicted: PredictedError
@@ -132,15 +137,6 @@ class Registration:
     leftover: LocalMap
     iterations: int
     converged: bool
-
-    @property
-    def gap_sigma_mm(self) -> tuple[float, float, float] | None:
-        """Standard deviations of `gap_mm`; the disparities' own scale is wrong by some percent as well."""
-        if self.gap_mm is None:
-            return None
-        sigma_mm = np.sqrt(np.diag(self.covariance))[-CENTRE_MOVES:][:3]
-        right, down, forward = np.hypot(sigma_mm, _GAP_SHARE * np.array(self.gap_mm))
-        return float(right), float(down), float(forward)
 
     @property
     def predicted_epe_px(self) -> float:
@@ -343,6 +339,7 @@ def _describe(
         angles_deg=angles_deg,
         scale=scale,
         gap_mm=settled.gap_mm,
+        gap_sigma_mm=settled.gap_sigma_mm(covariance, coherent_misfit(leftover)),
         covariance=covariance,
         predicted=predict_error(settled.field.jacobian, covariance, leftover, points_px=points),
         bound_px=_bound(truth, lq, forward, camera, points),
