@@ -64,6 +64,9 @@ _FINE_TOLERANCE_PX = 0.01
 """A step leaves a tenth of itself or less."""
 _STRONG_EVIDENCE = 10.0
 """Least gain in Schwarz's criterion at which a richer model is taken (Kass and Raftery, 1995)."""
+_EVIDENCE_BEYOND_PARALLAX = 100.0
+"""The same where parallax is told apart: what is left is rarely a movement of the camera, and tiles share it. A codec's
+lag gained up to 85 where it should have gained nothing, a lens's distortion 150 and more."""
 _DETAIL_SCALE = 2
 """Scale at which gradients are correlated."""
 _MIDTONES = (64.0, 192.0)
@@ -240,10 +243,11 @@ class _ModelChoice:
             )
             for model in self.models
         ]
+        needed = _STRONG_EVIDENCE if self.disparities is None else _EVIDENCE_BEYOND_PARALLAX
         best, best_cost = fits[0], np.inf
         for fit in fits:
             cost = information_criterion(fit, reference_inflation=fits[-1].inflation)
-            if cost < best_cost - _STRONG_EVIDENCE:
+            if cost < best_cost - needed:
                 best, best_cost = fit, cost
         return best.model
 
