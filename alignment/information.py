@@ -30,11 +30,9 @@ _BLOCK_TILES = 5
 """Side of the blocks between which errors are taken as independent, tiles."""
 _FIELD_TILES = 3
 """Side of the blocks in which the leftover shift is taken as one, tiles."""
-_SYSTEMATIC_PX = 0.002
+_SYSTEMATIC_PX = 0.001
 """What kernels, rounding and blur leave in all tiles alike, root mean square: by so much the movements found in
-rendered pairs miss the best ones beyond their covariance (0.000 clean, 0.001 JPEG and little blur, 0.004 breathing)."""
-_CHI_SQUARE_95 = 5.991
-"""95th percentile of chi-square with two degrees of freedom."""
+rendered pairs miss the best ones beyond their covariance and the doubt of the depths."""
 _DRAWS = 200
 _PARTS_ACROSS = 8
 """Parts of the picture's width that are taken as independent where the strength of the errors is estimated: about as
