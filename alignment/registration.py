@@ -323,14 +323,7 @@ def _describe(
     exposure: float,
 ) -> Registration:
     fit, tiles, camera = settled.fit, settled.tiles, settled.field.camera
-    leftover = local_map(
-        forward.pair.grid,
-        tiles,
-        fit,
-        parallax_px=settled.apart_px,
-        parallax_doubt_px=settled.doubt_px,
-        tone=lq.tone,
-    )
+    leftover = _leftover(forward, settled, lq)
     covariance = parameter_covariance(fit, forward.pair.grid)
     points = grid_points(0, 0, *lq.size)
     angles_deg, scale = angles_and_scale(settled.homography, camera)
@@ -364,6 +357,17 @@ def _describe(
         iterations=forward.iterations,
         converged=forward.converged,
         size=lq.size,
+    )
+
+
+def _leftover(forward: Refinement, settled: Settled, lq: Picture) -> LocalMap:
+    return local_map(
+        forward.pair.grid,
+        settled.tiles,
+        settled.fit,
+        parallax_px=settled.apart_px,
+        parallax_doubt_px=settled.doubt_px,
+        tone=lq.tone,
     )
 
 
