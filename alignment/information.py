@@ -155,7 +155,12 @@ def _around(plane: Array) -> Array:
 
 
 def predict_error(
-    displacement: Callable[[Array], Array], covariance: Array, leftover: LocalMap, *, points_px: Array
+    displacement: Callable[[Array], Array],
+    covariance: Array,
+    leftover: LocalMap,
+    *,
+    points_px: Array,
+    depths_known: bool,
 ) -> PredictedError:
     """Predict the error of a pair.
 
@@ -164,12 +169,13 @@ def predict_error(
         covariance: Of the fitted parameters.
         leftover: The local map.
         points_px: ``(n, 2)`` over the picture, for the root mean square of the estimate's error.
+        depths_known: Parallax was told from the rest: little is usually left.
     """
     at_points = displacement(points_px)
     estimate = np.einsum("nip,pq,niq->", at_points, covariance, at_points) / len(points_px)
     blocks = _FieldBlocks.of(leftover)
     moved = displacement(blocks.centres_px) @ _spread(covariance, _normals(_DRAWS, len(covariance)))
-    usual_px = _USUAL_PX if leftover.depths_known else _USUAL_WITH_PARALLAX_PX
+    usual_px = _USUAL_PX if depths_known else _USUAL_WITH_PARALLAX_PX
     strength = _strengths(_shared_square(leftover), usual_px=usual_px)
     error = moved.transpose(2, 0, 1) + blocks.drawn(strength)
     error *= _scale_doubt(leftover)[:, None, None]

@@ -51,11 +51,6 @@ class LocalMap:
         return int(np.count_nonzero(self.foreign)) / max(int(np.count_nonzero(self.measured)), 1)
 
     @property
-    def depths_known(self) -> bool:
-        """Whether parallax could be told from the rest."""
-        return bool(np.any(self.parallax_doubt_px))
-
-    @property
     def unexplained_px(self) -> Array:
         """``(K, 2)`` leftover shift that no depth explains."""
         return np.asarray(self.innovation_px - self.parallax_px, np.float64)

@@ -338,7 +338,7 @@ def _describe(
         gap_mm=settled.gap_mm,
         gap_sigma_mm=settled.gap_sigma_mm(covariance, coherent_misfit(leftover)),
         covariance=covariance,
-        predicted=predict_error(settled.field.jacobian, covariance, leftover, points_px=points),
+        predicted=_predicted(settled, covariance, leftover, points),
         bound_px=_bound(truth, lq, forward, camera, points),
         blur=truth.blur,
         exposure_ratio=exposure,
@@ -369,6 +369,12 @@ def _leftover(forward: Refinement, settled: Settled, lq: Picture) -> LocalMap:
         parallax_doubt_px=settled.doubt_px,
         tone=lq.tone,
     )
+
+
+def _predicted(settled: Settled, covariance: Array, leftover: LocalMap, points_px: Array) -> PredictedError:
+    field = settled.field
+    known = field.disparities is not None
+    return predict_error(field.jacobian, covariance, leftover, points_px=points_px, depths_known=known)
 
 
 def _there_and_back_px(there: Array, back: Array, size: tuple[int, int]) -> float:

@@ -153,7 +153,7 @@ def test_the_median_error_keeps_to_its_radius_in_about_95_of_100_pairs():
         rest = local_map(
             GRID, tiles, fit, parallax_px=NONE_PX, parallax_doubt_px=NONE_PX, tone=standard_tone_curve("srgb")
         )
-        predicted = predict_error(shifting, covariance, rest, points_px=centres)
+        predicted = predict_error(shifting, covariance, rest, points_px=centres, depths_known=False)
         missed = shifting(centres) @ fit.parameters - np.column_stack(
             [field[centres[:, 0].astype(int)], np.zeros(300)]
         )
@@ -172,7 +172,9 @@ def test_parallax_that_depth_explains_widens_the_radius_and_is_no_misfit():
     sides = np.column_stack([np.where(GRID.centres_px()[:, 0] < 0.4 * 640, -0.1, 0.1), np.zeros(300)])
     rest = leftover(sides + rng.normal(0, 0.002, (300, 2)), sigma_px=0.002, parallax_px=sides)
 
-    predicted = predict_error(shifting, 1e-6 * np.eye(2), rest, points_px=GRID.centres_px())
+    predicted = predict_error(
+        shifting, 1e-6 * np.eye(2), rest, points_px=GRID.centres_px(), depths_known=True
+    )
 
     assert 0.1 < predicted.radius_px < 0.11
     assert predicted.local_px == pytest.approx(0.1, abs=0.002)
@@ -196,7 +198,9 @@ def test_equal_evidence_gives_equal_predictions():
     )
 
     first, second = (
-        predict_error(shifting, parameter_covariance(fit, GRID), rest, points_px=GRID.centres_px())
+        predict_error(
+            shifting, parameter_covariance(fit, GRID), rest, points_px=GRID.centres_px(), depths_known=False
+        )
         for _ in range(2)
     )
 
