@@ -14,14 +14,22 @@ from numpy.typing import NDArray
 
 from alignment.camera_motion import Pinhole, inverted, map_points, row_share
 from alignment.errors import NoCommonStructureError
-from alignment.picture import NO_BLUR, Picture
+from alignment.level_pair import ForwardPair
+from alignment.picture import NO_BLUR, MatchedTruth, Picture
 from alignment.registration import Registration, register
+from alignment.robust_fit import Flags
 from alignment.scene_depths import DepthView, DisparityMap, SceneDepths
+from alignment.tiles import shifts_px
 
 Array = NDArray[np.float64]
 
-BASELINE_PX = 1.2
-"""Motion between the two frames compared: enough to measure, little enough for one linear step per tile."""
+BASELINES_PX = (1.2, 4.8)
+"""Motion between frames compared. Over the first a whole picture can be registered, whatever its depths; over the
+last, a turn of the camera between the frames and the noise of a tile weigh a quarter as much."""
+_STEPS = 3
+_LONGEST_STEP_PX = 1.0
+_STEADY_PX = 0.05
+"""A tile that still moves by more in the last step has not been found."""
 _SIGMA_TIMES = 3.0
 _LEAST_TILES = 12
 _MAD_TO_SIGMA = 1.4826
@@ -30,31 +38,29 @@ _WORST_CONDITION = 1e9
 
 
 @dataclass(frozen=True, eq=False)
-class StereoPair:
-    """Two ground-truth frames a known way apart."""
+class StereoView:
+    """A ground-truth frame and others of the same round from a known way off."""
 
-    first: Picture
-    second: Picture
+    frame: Picture
     position_mm: float
-    """Of the second frame."""
-    gap_mm: float
-    """Position of the second less that of the first, not 0."""
+    others: Sequence[tuple[Picture, float]]
+    """Each with its position, mm, the nearest one first: about `BASELINES_PX` of motion away."""
     shift_px: Array
-    """Expected picture shift from first to second, ``(2,)``."""
+    """Expected picture shift from the nearest of them to the frame, ``(2,)``."""
 
 
-def measure_depths(pairs: Iterable[StereoPair], *, camera: Pinhole, direction: Array) -> SceneDepths | None:
+def measure_depths(views: Iterable[StereoView], *, camera: Pinhole, direction: Array) -> SceneDepths | None:
     """Measure the disparity of every tile at several places of the rail.
 
     Args:
-        pairs: Two frames from every place.
-        camera: Of both.
+        views: Frames from every place.
+        camera: Of all frames.
         direction: Unit vector of picture motion for growing positions, ``(2,)``.
 
     Returns:
         None where too few tiles could be measured.
     """
-    maps = [found for pair in pairs if (found := _disparity(pair, camera, direction)) is not None]
+    maps = [found for view in views if (found := _disparity(view, camera, direction)) is not None]
     if not maps:
         return None
     with np.errstate(invalid="ignore"):
@@ -62,8 +68,8 @@ def measure_depths(pairs: Iterable[StereoPair], *, camera: Pinhole, direction: A
     enough = np.isfinite(values).sum(axis=0) * 2 >= len(maps)
     if enough.sum() < _LEAST_TILES:
         return None
-    views = tuple(v for v in map(_measured_part, maps) if len(v.centres_px) >= _LEAST_TILES)
-    return SceneDepths(maps[0].centres_px[enough], np.nanmedian(values[:, enough], axis=0), direction, views)
+    parts = tuple(v for v in map(_measured_part, maps) if len(v.centres_px) >= _LEAST_TILES)
+    return SceneDepths(maps[0].centres_px[enough], np.nanmedian(values[:, enough], axis=0), direction, parts)
 
 
 def _measured_part(view: DepthView) -> DepthView:
@@ -71,21 +77,47 @@ def _measured_part(view: DepthView) -> DepthView:
     return DepthView(view.position_mm, view.centres_px[measured], view.disparity_px_per_mm[measured])
 
 
-def _disparity(pair: StereoPair, camera: Pinhole, direction: Array) -> DepthView | None:
+def _disparity(view: StereoView, camera: Pinhole, direction: Array) -> DepthView | None:
     """Tell every tile's disparity, NaN where it is not known well."""
     initial = np.eye(3)
-    initial[:2, 2] = pair.shift_px
+    initial[:2, 2] = view.shift_px
+    nearest = view.others[0][0]
     try:
         found = register(
-            pair.first, pair.second, camera=camera, initial=initial, blur=NO_BLUR, models=("rotation",)
+            nearest, view.frame, camera=camera, initial=initial, blur=NO_BLUR, models=("rotation",)
         )
     except NoCommonStructureError:
         return None
-    disparity = tile_motion(found) @ direction / pair.gap_mm
     # The tiles' sigmas are inflated by their misfit, which here is the parallax itself: only their ratio counts.
-    sigma, measured = found.leftover.sigma_px, found.leftover.measured
-    sure = measured & (sigma < _SIGMA_TIMES * np.median(sigma[measured]))
-    return DepthView(pair.position_mm, found.leftover.centres_px, np.where(sure, disparity, np.nan))
+    sigma, sure = found.leftover.sigma_px, found.leftover.measured
+    sure = sure & (sigma < _SIGMA_TIMES * np.median(sigma[sure]))
+    motion_per_mm = tile_motion(found) / (view.position_mm - view.others[0][1])
+    for other, position_mm in view.others:
+        gap_mm = view.position_mm - position_mm
+        motion_px, steady = _followed(other, view.frame, motion_per_mm * gap_mm)
+        motion_per_mm, sure = motion_px / gap_mm, sure & steady
+    return DepthView(
+        view.position_mm, found.leftover.centres_px, np.where(sure, motion_per_mm @ direction, np.nan)
+    )
+
+
+def _followed(other: Picture, frame: Picture, motion_px: Array) -> tuple[Array, Flags]:
+    """Follow every tile of a frame on its own: its motion since the other one, ``(K, 2)`` px, and if it was found.
+
+    Args:
+        other: The other frame.
+        frame: The frame.
+        motion_px: ``(K, 2)`` first guess.
+    """
+    truth = MatchedTruth(other, tone=frame.tone, blur=NO_BLUR, exposure=1.0)
+    pair, common = ForwardPair(truth, frame, scale=1), np.eye(3)
+    common[:2, 2] = np.median(motion_px, axis=0)
+    beside_px = motion_px - common[:2, 2]
+    for _ in range(_STEPS):
+        tiles, inside = pair.linearise(common, beside_px)
+        step_px = shifts_px(tiles.information, tiles.score)
+        beside_px = beside_px + np.clip(step_px, -_LONGEST_STEP_PX, _LONGEST_STEP_PX)
+    return common[:2, 2] + beside_px, inside & (np.abs(step_px).max(axis=1) < _STEADY_PX)
 
 
 def tile_motion(found: Registration) -> Array:
@@ -96,24 +128,26 @@ def tile_motion(found: Registration) -> Array:
 
 def stereo_baselines(
     positions_mm: Sequence[float], *, px_per_mm: float, count: int = 6
-) -> list[tuple[int, int]]:
-    """Choose pairs of frames about `BASELINE_PX` of motion apart, spread evenly over a round.
+) -> list[tuple[int, ...]]:
+    """Choose frames about `BASELINES_PX` of motion apart, spread evenly over a round.
 
     Args:
         positions_mm: Of the frames in uniform motion, increasing.
         px_per_mm: Picture motion in the reference board's plane.
-        count: Number of pairs wanted.
+        count: Number of places wanted.
 
     Returns:
-        Pairs of positions in the list; fewer than asked for where the round is short.
+        Positions in the list, by place: the frame's, then those of the others, the nearest one first. Fewer places
+        than asked for where the round is short, and without the longest baselines where it is shorter than these.
     """
     position = np.asarray(positions_mm, float)
-    second = np.searchsorted(position, position + BASELINE_PX / px_per_mm)
-    firsts = np.flatnonzero(second < len(position))
-    if firsts.size == 0:
-        return []
-    chosen = firsts[np.unique(np.linspace(0, firsts.size - 1, count).astype(int))]
-    return [(int(i), int(second[i])) for i in chosen]
+    for baselines_px in (BASELINES_PX[:n] for n in range(len(BASELINES_PX), 0, -1)):
+        others = [np.searchsorted(position, position + px / px_per_mm) for px in baselines_px]
+        frames = np.flatnonzero(others[-1] < len(position))
+        if frames.size:
+            chosen = frames[np.unique(np.linspace(0, frames.size - 1, count).astype(int))]
+            return [tuple(dict.fromkeys(int(i) for i in (at, *(o[at] for o in others)))) for at in chosen]
+    return []
 
 
 def position_gap(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -66,12 +66,25 @@ class ForwardPair:
         self._trusted = trusted_tiles(trust, self.grid)
         self._upright = _upright(truth)
 
-    def linearise(self, homography: Array) -> tuple[TileStatistics, Flags]:
-        """Warp the ground truth and compare."""
+    def linearise(self, homography: Array, beside_px: Array | None = None) -> tuple[TileStatistics, Flags]:
+        """Warp the ground truth and compare.
+
+        Args:
+            homography: Ground truth to degraded frame, full px.
+            beside_px: ``(K, 2)`` how much further than that each tile has moved.
+        """
         back = inverted(homography)
         usable = self.grid.inside(back, self._truth_size, margin_px=2.0 * self.grid.scale)
         to_truth = at_scale(back, self.grid.scale)
-        tiles = compare_tiles(self._truth, to_truth, self._lq, IN_PLACE, self.grid, upright=self._upright)
+        tiles = compare_tiles(
+            self._truth,
+            to_truth,
+            self._lq,
+            IN_PLACE,
+            self.grid,
+            upright=self._upright,
+            beside_px=beside_px,
+        )
         return tiles, usable & self._trusted
 
     @staticmethod
@@ -101,11 +114,14 @@ class BackwardPair:
         return normalised(homography @ motion)
 
 
+AnyPair = TypeVar("AnyPair", bound=LevelPair)
+
+
 @dataclass(frozen=True, eq=False)
-class Refinement:
+class Refinement(Generic[AnyPair]):
     """Where an iteration ended."""
 
-    pair: LevelPair
+    pair: AnyPair
     homography: Array
     before: Array
     """Homography that the last step was taken from."""
@@ -117,14 +133,14 @@ class Refinement:
 
 
 def refine(
-    pair: LevelPair,
+    pair: AnyPair,
     homography: Array,
     *,
     camera: Pinhole,
     model: ModelName,
     tolerance_px: float,
     max_iterations: int = 6,
-) -> Refinement:
+) -> Refinement[AnyPair]:
     """Step until no tile moves by more than ``tolerance_px`` or ``max_iterations`` are done.
 
     Raises:

@@ -12,7 +12,7 @@ import numpy as np
 
 from alignment.datum import Datum, mean_shift
 from alignment.decode import Frame, FrameReader
-from alignment.depth import StereoPair, measure_depths, stereo_baselines
+from alignment.depth import StereoView, measure_depths, stereo_baselines
 from alignment.errors import NoCommonStructureError
 from alignment.gates import GateThresholds
 from alignment.matching import Match
@@ -129,27 +129,26 @@ def _some(reader: FrameReader, count: int, stride: int) -> Iterator[Frame]:
 
 
 def read_depths(motion: TakeMotion, datum: Datum, focal_px: float, count: int) -> SceneDepths | None:
-    """Measure the scene's depths from pairs of frames of a ground-truth round."""
+    """Measure the scene's depths from frames of a ground-truth round that lie a little apart."""
     frames = motion.cruise_frames(0)
     frames.sort(key=lambda f: f.position_mm)
     chosen = stereo_baselines([f.position_mm for f in frames], px_per_mm=datum.px_per_mm, count=count)
     tone = motion.source.tone
     with single_threaded(), motion.source.open() as reader:
 
-        def pairs() -> Iterator[StereoPair]:
-            for first, second in chosen:
-                a, b = frames[first], frames[second]
-                shift = mean_shift(motion.anchors_at(a.index), motion.anchors_at(b.index))
-                yield StereoPair(
-                    Picture(reader.read(a.index).rgb(), tone=tone),
-                    Picture(reader.read(b.index).rgb(), tone=tone),
-                    position_mm=b.position_mm,
-                    gap_mm=b.position_mm - a.position_mm,
+        def views() -> Iterator[StereoView]:
+            for place in chosen:
+                frame, *others = (frames[i] for i in place)
+                shift = mean_shift(motion.anchors_at(others[0].index), motion.anchors_at(frame.index))
+                yield StereoView(
+                    Picture(reader.read(frame.index).rgb(), tone=tone),
+                    frame.position_mm,
+                    [(Picture(reader.read(o.index).rgb(), tone=tone), o.position_mm) for o in others],
                     shift_px=np.zeros(2) if shift is None else shift,
                 )
 
         camera = motion.source.pinhole(focal_px)
-        return measure_depths(pairs(), camera=camera, direction=datum.direction)
+        return measure_depths(views(), camera=camera, direction=datum.direction)
 
 
 def screen_pair(

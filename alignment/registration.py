@@ -209,13 +209,13 @@ def register(
 
 def _coarse(
     gt: Picture, lq: Picture, initial: Array, *, camera: Pinhole, model: ModelName, trust: Mask | None
-) -> Refinement:
+) -> Refinement[ForwardPair]:
     plain = MatchedTruth(gt, tone=gt.tone, blur=NO_BLUR, exposure=1.0)
     pair = ForwardPair(plain, lq, scale=4, trust=trust)
     return refine(pair, initial, camera=camera, model=model, tolerance_px=_COARSE_TOLERANCE_PX)
 
 
-def _exposure_ratio(coarse: Refinement, gt: Picture, lq: Picture) -> float:
+def _exposure_ratio(coarse: Refinement[ForwardPair], gt: Picture, lq: Picture) -> float:
     """Median over the tiles of light over light."""
     tiles, usable = coarse.tiles, coarse.fit.usable
     lq_light = lq.tone.light(tiles.lq_mean[usable].astype(np.float32))
@@ -232,7 +232,7 @@ class _ModelChoice:
     models: tuple[ModelName, ...]
     """The simplest first."""
 
-    def best(self, found: Refinement) -> ModelName:
+    def best(self, found: Refinement[ForwardPair]) -> ModelName:
         """Take the simplest model that no richer one beats by strong evidence."""
         if len(self.models) == 1:
             return self.models[0]
@@ -259,12 +259,12 @@ class _ModelChoice:
 def _fine(
     truth: MatchedTruth,
     lq: Picture,
-    coarse: Refinement,
+    coarse: Refinement[ForwardPair],
     *,
     choice: _ModelChoice,
     trust: Mask | None,
     finest_scale: int,
-) -> tuple[MatchedTruth, Refinement]:
+) -> tuple[MatchedTruth, Refinement[ForwardPair]]:
     found, camera = coarse, choice.camera
     for scale in (2, 1) if finest_scale == 1 else (2,):
         if scale == 1 and variance_px2(truth.blur) > 0:
@@ -316,7 +316,7 @@ def _backward(
 def _describe(
     truth: MatchedTruth,
     lq: Picture,
-    forward: Refinement,
+    forward: Refinement[ForwardPair],
     settled: Settled,
     backward: Array,
     *,
@@ -360,7 +360,7 @@ def _describe(
     )
 
 
-def _leftover(forward: Refinement, settled: Settled, lq: Picture) -> LocalMap:
+def _leftover(forward: Refinement[ForwardPair], settled: Settled, lq: Picture) -> LocalMap:
     return local_map(
         forward.pair.grid,
         settled.tiles,
@@ -384,7 +384,7 @@ def _there_and_back_px(there: Array, back: Array, size: tuple[int, int]) -> floa
 
 
 def _split_half(
-    forward: Refinement, settled: Settled, covariance: Array, points_px: Array
+    forward: Refinement[ForwardPair], settled: Settled, covariance: Array, points_px: Array
 ) -> tuple[float, float]:
     grid, field = forward.pair.grid, settled.field
     odd = (np.add.outer(np.arange(grid.rows), np.arange(grid.columns)) % 2 == 1).ravel()
@@ -395,7 +395,9 @@ def _split_half(
     return float(np.sqrt(np.mean(np.sum(difference**2, axis=1)))), float(np.sqrt(variance))
 
 
-def _gradient_correlation(truth: MatchedTruth, lq: Picture, forward: Refinement, settled: Settled) -> float:
+def _gradient_correlation(
+    truth: MatchedTruth, lq: Picture, forward: Refinement[ForwardPair], settled: Settled
+) -> float:
     tiles = settled.tiles  # of one step before, which was short
     if forward.pair.grid.scale != _DETAIL_SCALE:
         tiles, _ = ForwardPair(truth, lq, scale=_DETAIL_SCALE).linearise(settled.homography)
@@ -403,7 +405,9 @@ def _gradient_correlation(truth: MatchedTruth, lq: Picture, forward: Refinement,
     return float(both / max(np.sqrt(gt * own), 1e-9))
 
 
-def _bound(truth: MatchedTruth, lq: Picture, forward: Refinement, camera: Pinhole, points_px: Array) -> float:
+def _bound(
+    truth: MatchedTruth, lq: Picture, forward: Refinement[ForwardPair], camera: Pinhole, points_px: Array
+) -> float:
     grid = forward.pair.grid
     to_truth = at_scale(inverted(forward.homography), grid.scale)
     detail = fine_detail(truth.reduced(grid.scale), to_truth, lq.reduced(grid.scale), IN_PLACE, grid)

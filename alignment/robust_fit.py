@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from alignment.camera_motion import PARAMETERS, Array, ModelName
 from alignment.errors import NoCommonStructureError
 from alignment.kernels.reweighting import reweighted
-from alignment.tiles import TileStatistics
+from alignment.tiles import TileStatistics, shifts_px
 
 Flags = NDArray[np.bool_]
 
@@ -85,7 +85,7 @@ def fit_motion(
         normal=normal,
         jacobians=jacobians,
         remainder=remainder,
-        innovation=_solved(tiles.information, remainder),
+        innovation=shifts_px(tiles.information, remainder),
         chi_square=chi_square,
         weight=weight,
         inflation=inflation,
@@ -117,11 +117,3 @@ def _least_eigenvalue(normal: Array) -> float:
         return 0.0
     scale = 1 / np.sqrt(diagonal)
     return float(np.linalg.eigvalsh(normal * np.outer(scale, scale))[0])
-
-
-def _solved(information: Array, score: Array) -> Array:
-    """Solve ``(K, 2, 2)`` for ``(K, 2)``; a tile without texture gets a very large but finite answer."""
-    ridge = 1e-9 * np.trace(information, axis1=1, axis2=2).max(initial=1e-12) + 1e-12
-    xx, yy, xy = information[:, 0, 0] + ridge, information[:, 1, 1] + ridge, information[:, 0, 1]
-    swapped = np.stack([yy * score[:, 0] - xy * score[:, 1], xx * score[:, 1] - xy * score[:, 0]], axis=-1)
-    return np.asarray(swapped / (xx * yy - xy**2)[:, None], np.float64)

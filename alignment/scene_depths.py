@@ -17,9 +17,6 @@ PARALLAX_LIMIT_PX = 0.25
 _NEAREST_TILES = 5
 """As many have a say in the disparity of a place: one tile may be wrong."""
 _NEAREST_VIEWS = 2
-_MAD_TO_SIGMA = 1.4826
-_OF_A_MEDIAN = 1.253
-"""Standard deviation of a median over that of the mean of as many."""
 _RASTER_PX = 32.0
 """Side of the tiles that are measured."""
 
@@ -53,20 +50,21 @@ class DisparityMap:
 
     def at(self, points_px: Array) -> Array:
         """Return the median disparity of the measured tiles nearest to points ``(N, 2)``, looked up in a raster."""
-        low, raster = self._raster
-        last = np.array(raster.shape[::-1]) - 1
+        return self._looked_up(0, points_px)
+
+    def sigma_at(self, points_px: Array) -> Array:
+        """Return the standard deviation of those tiles: where near meets far, either may be what a place shows."""
+        return self._looked_up(1, points_px)
+
+    def _looked_up(self, number: int, points_px: Array) -> Array:
+        low, rasters = self._rasters
+        last = np.array(rasters.shape[:0:-1]) - 1
         column, row = np.clip(np.rint((points_px - low) / _RASTER_PX), 0, last).astype(int).T
-        return np.asarray(raster[row, column], np.float64)
+        return np.asarray(rasters[number, row, column], np.float64)
 
     @cached_property
-    def sigma_px_per_mm(self) -> float:
-        """Standard deviation of what `at` tells, by how much single tiles scatter about it."""
-        apart = np.abs(self.disparity_px_per_mm - self.at(self.centres_px))
-        return _MAD_TO_SIGMA * float(np.median(apart) * _OF_A_MEDIAN / np.sqrt(_NEAREST_TILES))
-
-    @cached_property
-    def _raster(self) -> tuple[Array, Array]:
-        """First place of a raster over the measured tiles, ``(2,)`` px, and the disparity at its places."""
+    def _rasters(self) -> tuple[Array, Array]:
+        """First place of a raster over the measured tiles, ``(2,)`` px, and disparity and deviation at its places."""
         from scipy.spatial import cKDTree
 
         low, high = self.centres_px.min(axis=0), self.centres_px.max(axis=0)
@@ -74,7 +72,8 @@ class DisparityMap:
         places = np.stack(np.meshgrid(xs, ys), axis=-1)
         count = min(_NEAREST_TILES, len(self.centres_px))
         _, nearest = cKDTree(self.centres_px).query(places, k=[*range(1, count + 1)])
-        return low, np.median(self.disparity_px_per_mm[nearest], axis=-1)
+        near = self.disparity_px_per_mm[nearest]
+        return low, np.stack([np.median(near, axis=-1), near.std(axis=-1)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -140,8 +140,23 @@ class TileStatistics:
         return replace(self, score=self.score + np.einsum("kij,kj->ki", self.information, shift_px))
 
 
+def shifts_px(information: Array, score: Array) -> Array:
+    """Solve ``(K, 2, 2)`` for ``(K, 2)``; a tile without texture gets a very large but finite answer."""
+    ridge = 1e-9 * np.trace(information, axis1=1, axis2=2).max(initial=1e-12) + 1e-12
+    xx, yy, xy = information[:, 0, 0] + ridge, information[:, 1, 1] + ridge, information[:, 0, 1]
+    swapped = np.stack([yy * score[:, 0] - xy * score[:, 1], xx * score[:, 1] - xy * score[:, 0]], axis=-1)
+    return np.asarray(swapped / (xx * yy - xy**2)[:, None], np.float64)
+
+
 def compare_tiles(
-    gt: Plane, to_gt: Array, lq: Plane, to_lq: Array, grid: TileGrid, *, upright: float = 1.0
+    gt: Plane,
+    to_gt: Array,
+    lq: Plane,
+    to_lq: Array,
+    grid: TileGrid,
+    *,
+    upright: float = 1.0,
+    beside_px: Array | None = None,
 ) -> TileStatistics:
     """Linearise every tile about the present alignment.
 
@@ -152,8 +167,11 @@ def compare_tiles(
         to_lq: ``(3, 3)``: the same for ``lq``; one of the two is the identity.
         grid: The tiles.
         upright: How much the frames' unlike blur spreads along y for what it does along x: 1 for focus, 0 for motion.
+        beside_px: ``(K, 2)`` how much further than the maps say each tile has moved, px of the full frame.
     """
-    products = tile_products(gt, to_gt, lq, to_lq, grid.layout, np.float32(upright))
+    count = grid.rows * grid.columns
+    beside = np.zeros((count, 2)) if beside_px is None else np.ascontiguousarray(beside_px / grid.scale)
+    products = tile_products(gt, to_gt, lq, to_lq, grid.layout, np.float32(upright), beside)
     gt_mean, lq_mean, gg, gl, ll = products[:, :5].T
     on_gt, on_lq, slope = products[:, 5:7], products[:, 7:9], products[:, 12:14]
     gg = np.maximum(gg, _LEAST_VARIANCE)

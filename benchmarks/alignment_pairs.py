@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from alignment.camera_motion import Pinhole
 from alignment.decode import open_movie
-from alignment.depth import BASELINE_PX, StereoPair, measure_depths
+from alignment.depth import BASELINES_PX, StereoView, measure_depths
 from alignment.photometry import standard_tone_curve
 from alignment.picture import Picture
 from alignment.scene_depths import SceneDepths
@@ -54,8 +54,8 @@ JITTER = REPEATABILITY / 10
 EXPOSURE_S = 0.005
 ALONG_THE_RAIL = np.array([-1.0, 0.0])
 """How the picture moves for growing positions."""
-DEPTH_PAIRS = 6
-"""Pairs of frames that depths are measured on, as `alignment run` takes them."""
+DEPTH_PLACES = 6
+"""Places that depths are measured from, as `alignment run` takes them."""
 REFERENCE_DEPTH_MM = 2200.0
 """Depth at which a class's radius and motion length hold: the middle of the scene in disparity."""
 MOVER_STEP_PX = (8.0, 40.0)
@@ -280,7 +280,7 @@ class Studio:
     def _measure_depths(self, changes: tuple[tuple[str, float], ...], velocity_mm_s: float) -> SceneDepths:
         world, shot = self._world(changes), Shot(ExposureSettings())
         focal_px, tone = nominal_focal_px(LENS, self._size[0]), standard_tone_curve(TONE_NAME)
-        gap_mm = BASELINE_PX * REFERENCE_DEPTH_MM / focal_px
+        gaps_mm = [px * REFERENCE_DEPTH_MM / focal_px for px in BASELINES_PX]
         rng = np.random.default_rng([6, *self._scene.encode()])
         offset = rng.normal(size=6) * REPEATABILITY
 
@@ -290,18 +290,17 @@ class Studio:
             seed = int(rng.integers(1, 2**31))
             return Picture(_taken(world, poses, shot, PairClass(), seed=seed), tone=tone)
 
-        def pairs() -> Iterator[StereoPair]:
-            for position_mm in np.linspace(TRAVEL_MM[0], TRAVEL_MM[1] - gap_mm, DEPTH_PAIRS):
-                yield StereoPair(
+        def views() -> Iterator[StereoView]:
+            for position_mm in np.linspace(TRAVEL_MM[0], TRAVEL_MM[1] - gaps_mm[-1], DEPTH_PLACES):
+                yield StereoView(
                     frame(position_mm),
-                    frame(position_mm + gap_mm),
-                    position_mm=position_mm + gap_mm,
-                    gap_mm=gap_mm,
-                    shift_px=BASELINE_PX * ALONG_THE_RAIL,
+                    position_mm,
+                    [(frame(position_mm + gap_mm), position_mm + gap_mm) for gap_mm in gaps_mm],
+                    shift_px=-BASELINES_PX[0] * ALONG_THE_RAIL,
                 )
 
         camera = Pinhole(focal_px, *self._size)
-        found = measure_depths(pairs(), camera=camera, direction=ALONG_THE_RAIL)
+        found = measure_depths(views(), camera=camera, direction=ALONG_THE_RAIL)
         if found is None:
             raise RuntimeError(f"the depths of {self._scene} could not be measured")
         return found

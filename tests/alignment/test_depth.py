@@ -8,7 +8,7 @@ import pytest
 
 from alignment.camera_motion import Pinhole
 from alignment.depth import (
-    StereoPair,
+    StereoView,
     measure_depths,
     position_gap,
     seen_parallax_px,
@@ -47,17 +47,16 @@ def picture(kit, world, rail_mm: float, *, seed: int, angles_px=(0.0, 0.0), look
 
 @pytest.fixture(scope="module")
 def depths(film_kit, small_world) -> SceneDepths:
-    pairs = [
-        StereoPair(
+    views = [
+        StereoView(
             picture(film_kit, small_world, x, seed=i),
-            picture(film_kit, small_world, x + 5.0, seed=i + 50),
-            position_mm=x + 5.0,
-            gap_mm=5.0,
-            shift_px=np.array([-5 * 0.2, 0.0]),
+            x,
+            [(picture(film_kit, small_world, x + way, seed=i + 50), x + way) for way in (5.0, 20.0)],
+            shift_px=np.array([5 * 0.2, 0.0]),
         )
         for i, x in enumerate((0.0, 4.0, 8.0))
     ]
-    found = measure_depths(pairs, camera=Pinhole(500.0, 512, 320), direction=LEFTWARD)
+    found = measure_depths(views, camera=Pinhole(500.0, 512, 320), direction=LEFTWARD)
     assert found is not None
     return found
 
@@ -69,6 +68,16 @@ def seen_parallax(found, depths: SceneDepths) -> float:
 def test_near_and_far_are_told_by_their_speed(depths: SceneDepths):
     """Each plane fills far more than 2 % of the tiles, so the percentiles are the nearest and the farthest."""
     assert depths.range_px_per_mm == pytest.approx((0.125, 0.3125), abs=0.02)
+
+
+def test_disparities_are_told_to_a_hundredth(depths: SceneDepths):
+    """Inside of the planes; a tile across an edge may be of either side."""
+    inside = {0.125: (60, 60), 0.2: (430, 250), 0.3125: (130, 250)}
+
+    for true, place in inside.items():
+        seen = depths.seen_from(4.0)
+        assert seen.at(np.array([place]))[0] == pytest.approx(true, rel=0.01)
+        assert seen.sigma_at(np.array([place]))[0] < 0.003
 
 
 def test_the_position_limit_is_the_parallax_over_the_spread(depths: SceneDepths):
@@ -169,10 +178,16 @@ def test_a_flat_scene_cannot_tell_turns_from_moves(film_kit, small_world):
 
 
 def test_baselines_are_spread_over_the_round_and_of_one_length():
-    """1.2 px at 0.6 px per mm are 2 mm, four frames of 0.5 mm."""
+    """1.2 and 4.8 px at 0.6 px per mm are 2 and 8 mm, 4 and 16 frames of 0.5 mm."""
     chosen = stereo_baselines([0.5 * i for i in range(41)], px_per_mm=0.6, count=4)
 
-    assert [b - a for a, b in chosen] == [4, 4, 4, 4]
+    assert [(b - a, c - a) for a, b, c in chosen] == [(4, 16)] * 4
     assert chosen[0][0] == 0
-    assert chosen[-1][1] == 40
+    assert chosen[-1][-1] == 40
+
+
+def test_a_short_round_is_seen_over_short_baselines():
+    """Of 3 mm only 2 are left; 1 mm is too little; frames 10 mm apart are the nearest and the farthest at once."""
+    assert stereo_baselines([0.5 * i for i in range(7)], px_per_mm=0.6, count=2) == [(0, 4), (2, 6)]
     assert stereo_baselines([0.0, 0.5, 1.0], px_per_mm=0.6) == []
+    assert stereo_baselines([0.0, 10.0, 20.0], px_per_mm=0.6) == [(0, 1), (1, 2)]

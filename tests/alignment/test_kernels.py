@@ -10,7 +10,7 @@ import pytest
 import skimage.data
 from numba.core.caching import FunctionCache
 from numpy.typing import NDArray
-from scipy.ndimage import convolve1d, map_coordinates
+from scipy.ndimage import convolve1d, correlate1d, map_coordinates
 
 from alignment.camera_motion import Pinhole, jacobian, map_points, motion_matrix
 from alignment.kernels.colour import rgb_of_planes
@@ -18,7 +18,7 @@ from alignment.kernels.compiling import compiled
 from alignment.kernels.reweighting import reweighted
 from alignment.kernels.tables import looked_up, looked_up_by_root
 from alignment.kernels.tile_products import tile_detail, tile_products
-from alignment.tiles import IN_PLACE, TileGrid, compare_tiles
+from alignment.tiles import IN_PLACE, TileGrid, compare_tiles, shifts_px
 
 Array = NDArray[np.float64]
 SIZE = (224, 160)
@@ -47,21 +47,29 @@ def doubled(plane: NDArray[np.float32]) -> Array:
 
 
 def sampled(plane: NDArray[np.float32], to_plane: Array, grid: TileGrid) -> Array:
-    """What a plane shows on the tiles and one pixel around them: bilinear in the doubled plane, pixel by pixel."""
-    y, x = np.mgrid[-1 : grid.height + 1, -1 : grid.width + 1].astype(float)
+    """What a plane shows on the tiles and two pixels around them: bilinear in the doubled plane, pixel by pixel."""
+    y, x = np.mgrid[-2 : grid.height + 2, -2 : grid.width + 2].astype(float)
     at = map_points(to_plane, np.column_stack([x.ravel() + grid.x0, y.ravel() + grid.y0]))
     found = map_coordinates(doubled(plane), 2 * (at.T[::-1] + PAD_PX), order=1, mode="nearest")
     return found.reshape(x.shape)
 
 
+def in_line(grid: TileGrid) -> Array:
+    """No tile beside where the map puts it."""
+    return np.zeros((grid.rows * grid.columns, 2))
+
+
 def plain_products(g: Array, l: Array, grid: TileGrid, *, upright: float = 1.0) -> Array:
     """The 22 means of every tile."""
-    gradients = [np.gradient(plane)[::-1] for plane in (g, l)]
-    along, down = (np.diff(np.pad(g, 1, mode="edge"), 2, axis=axis) for axis in (1, 0))
-    bend = along[1:-1] + upright * down[:, 1:-1]
+    gradients = [
+        [correlate1d(plane, np.array([0.1306, -0.7527, 0, 0.7527, -0.1306]), axis=axis) for axis in (1, 0)]
+        for plane in (g, l)
+    ]
+    along, down = (correlate1d(g, np.array([1.0, -2.0, 1.0]), axis=axis) for axis in (1, 0))
+    bend = along + upright * down
     rows = []
     for tile in range(grid.rows * grid.columns):
-        top, left = (1 + grid.tile_px * i for i in divmod(tile, grid.columns))
+        top, left = (2 + grid.tile_px * i for i in divmod(tile, grid.columns))
         part = np.s_[top : top + grid.tile_px, left : left + grid.tile_px]
         means = g[part].mean(), l[part].mean()
         a, b = g[part] - means[0], l[part] - means[1]
@@ -102,7 +110,7 @@ def test_products_of_tiles_are_those_of_whole_planes(frames, tile_px, parameters
     grid = TileGrid.over(SIZE, scale=1, tile_px=tile_px)
     to_gt = motion_matrix("scale", CAMERA, np.array(parameters))
 
-    found = tile_products(frames[0], to_gt, frames[1], IN_PLACE, grid.layout, np.float32(0.25))
+    found = tile_products(frames[0], to_gt, frames[1], IN_PLACE, grid.layout, np.float32(0.25), in_line(grid))
 
     gt, lq = sampled(frames[0], to_gt, grid), sampled(frames[1], IN_PLACE, grid)
     expected = plain_products(gt, lq, grid, upright=0.25)
@@ -110,6 +118,38 @@ def test_products_of_tiles_are_those_of_whole_planes(frames, tile_px, parameters
     size[19:21] = np.sqrt(size[[9, 11]] * size[16])  # of odd times even, which all but cancels
     assert np.all(np.abs(found - expected) < 4e-3 * np.maximum(size, np.abs(expected)) + 1e-3)
     assert np.all(np.sqrt(np.mean((found - expected) ** 2, axis=0)) < 1e-3 * size + 1e-4)
+
+
+def test_a_tile_beside_the_others_is_compared_where_it_is(frames):
+    """As if the whole ground truth had been moved by as much; its neighbours stay what they were."""
+    grid, none = TileGrid.over(SIZE, scale=2, tile_px=16), np.eye(3)
+    tile, way_px = grid.columns + 1, np.array([1.4, -0.6])
+    beside_px = np.zeros((grid.rows * grid.columns, 2))
+    beside_px[tile] = way_px
+    moved = np.array([[1, 0, -way_px[0] / 2], [0, 1, -way_px[1] / 2], [0, 0, 1]])
+
+    found = compare_tiles(frames[0], none, frames[1], IN_PLACE, grid, beside_px=beside_px)
+
+    alone = compare_tiles(frames[0], moved, frames[1], IN_PLACE, grid)
+    others = compare_tiles(frames[0], none, frames[1], IN_PLACE, grid)
+    assert found.score[tile] == pytest.approx(alone.score[tile], rel=1e-5)
+    assert np.array_equal(np.delete(found.score, tile, axis=0), np.delete(others.score, tile, axis=0))
+
+
+@pytest.mark.parametrize("shift_px", [0.05, 0.1])
+def test_fine_detail_is_told_to_two_hundredths_of_its_shift(shift_px):
+    """White noise, smoothed as frames are: central differences would tell a fifth too much."""
+    wave = np.fft.fft2(np.random.default_rng(4).normal(0, 400, (256, 256)))
+    across, down = np.meshgrid(np.fft.fftfreq(256), np.fft.fftfreq(256))
+    wave *= np.exp(-2 * (np.pi * 0.75**0.5) ** 2 * (across**2 + down**2))
+    gt, lq = (
+        np.fft.ifft2(wave * np.exp(-2j * np.pi * across * way)).real.astype(np.float32)
+        for way in (0.0, shift_px)
+    )
+
+    tiles = compare_tiles(gt, IN_PLACE, lq, IN_PLACE, TileGrid.over((256, 256), scale=1, tile_px=32))
+
+    assert np.median(shifts_px(tiles.information, tiles.score)[:, 0]) == pytest.approx(shift_px, rel=0.02)
 
 
 def test_the_shift_of_a_tile_is_that_of_whole_planes(frames):
@@ -137,7 +177,9 @@ def test_equal_input_gives_equal_bits(frames):
     to_gt = motion_matrix("rotation", CAMERA, np.array([0.001, 0.002, 0.003]))
 
     runs = [
-        tile_products(frames[0].copy(), to_gt, frames[1].copy(), IN_PLACE, grid.layout, np.float32(1))
+        tile_products(
+            frames[0].copy(), to_gt, frames[1].copy(), IN_PLACE, grid.layout, np.float32(1), in_line(grid)
+        )
         for _ in range(3)
     ]
 
@@ -150,7 +192,7 @@ def test_a_map_through_the_horizon_reads_nothing_outside_of_the_plane(frames, ro
     grid = TileGrid.over(SIZE, scale=1, tile_px=32)
     to_gt = np.array([[1.0, 0, 0], [0, 1.0, 0], row])
 
-    for kernel, more in ((tile_products, (np.float32(1),)), (tile_detail, ())):
+    for kernel, more in ((tile_products, (np.float32(1), in_line(grid))), (tile_detail, ())):
         assert np.isfinite(kernel(frames[0], to_gt, frames[1], IN_PLACE, grid.layout, *more)).all()
 
 

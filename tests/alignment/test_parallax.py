@@ -83,6 +83,23 @@ def test_a_move_of_the_camera_is_told_from_its_turn(film_kit, world, disparities
     assert max(found.gap_sigma_mm[:2]) < 0.06 / (SHELF - WALL)
 
 
+@pytest.mark.parametrize("gap_mm", [-2.4, 1.2])
+def test_a_long_way_between_near_and_far_is_told_to_two_hundredths(film_kit, world, disparities, gap_mm):
+    """0.3 px between wall and shelf: one step of all tiles from the same warp would tell 4 to 8 % too much."""
+    found = registered(film_kit, world, gap_mm, disparities)
+
+    assert found.gap_mm is not None
+    assert found.gap_mm[0] == pytest.approx(gap_mm, rel=0.02)
+
+
+def test_where_near_meets_far_either_may_be_shown(disparities):
+    """Of the five tiles about the edge one or two are of the shelf; those inside of the wall are of one."""
+    edge, wall = disparities.sigma_at(np.array([[320.5, 160.0], [100.0, 160.0]]))
+
+    assert edge / (SHELF - WALL) == pytest.approx(0.45, abs=0.06)
+    assert wall == 0
+
+
 def test_the_homography_suits_the_larger_part_of_the_picture(film_kit, world, disparities):
     """1 mm moves wall and shelf by 0.125 and 0.25 px; a fit to all tiles alike would be 0.04 px off both."""
     found = registered(film_kit, world, 1.0, disparities)
