@@ -7,6 +7,7 @@ can be compared. Photographs are split: one half to tune estimators on, the othe
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -205,7 +206,10 @@ def photo_folder(scene: str, photos: Path, work: Path) -> Path | None:
             small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
             cv2.imwrite(str(part / f"{source.stem}.png"), small)
         folder.parent.mkdir(exist_ok=True)
-        part.rename(folder)
+        try:
+            part.rename(folder)
+        except OSError:  # another process was there first
+            shutil.rmtree(part)
     return folder
 
 
