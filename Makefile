@@ -13,7 +13,6 @@ demo: setup ## simulated rig to trained model, in minutes (SCENE=folder for your
 	$(BIN)/python -P benchmarks/demo.py $(if $(SCENE),--scene $(SCENE))
 
 test: lint ## linters, types, import contracts and the fast test suite
-	$(BIN)/python -P -m alignment.kernels
 	$(BIN)/python -P -m pytest -n 3 --dist worksteal $(TESTS)
 
 test-all: lint ## the same with the nightly counts: a thousand kills, every fault in every phase, all seeds

@@ -29,5 +29,9 @@ def compiled(*signatures: str) -> Callable[[Kernel], Kernel]:
 
 
 def part(function: Kernel) -> Kernel:
-    """Compile as a part of the kernels that call it."""
-    return cast("Kernel", numba.jit(**_OPTIONS)(function))
+    """Compile into the kernels that call it.
+
+    Called as a function it would be another in the process that compiles than in those that read kernels back, and
+    round sums otherwise: equal pairs would not be equal bytes.
+    """
+    return cast("Kernel", numba.jit(forceinline=True, **_OPTIONS)(function))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -184,6 +187,34 @@ def test_equal_input_gives_equal_bits(frames):
     ]
 
     assert runs[0].tobytes() == runs[1].tobytes() == runs[2].tobytes()
+
+
+_HASH_OF_DETAIL = """
+import hashlib
+import numpy as np
+from alignment.kernels.tile_products import tile_detail
+frames = np.random.default_rng(0).normal(size=(2, 96, 128)).astype(np.float32)
+found = tile_detail(frames[0], np.eye(3), frames[1], np.eye(3), (0, 0, 32, 4, 3))
+print(hashlib.sha256(found.tobytes()).hexdigest())
+"""
+
+
+def test_code_just_compiled_gives_the_bytes_of_code_read_back(tmp_path):
+    """Or a round's first run on a machine would be other bytes than its second, and a worker's than another's."""
+    places = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    hashes = [
+        subprocess.run(
+            [sys.executable, "-P", "-c", _HASH_OF_DETAIL],
+            env=places,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    ]
+
+    assert list(tmp_path.rglob("*.nbc"))
+    assert hashes[0] == hashes[1]
 
 
 @pytest.mark.parametrize("row", [[1.0, 0.0, -100.0], [0.0, 0.0, 0.0], [np.nan, 0.0, 1.0]])
