@@ -153,7 +153,7 @@ def settle(found: Refinement[ForwardPair], *, camera: Pinhole, disparities: Disp
         tiles = tiles.further_on(last_px)
         fit = field.fit(tiles, centres_px, like=found.fit)
         moved_px = fit.jacobians @ fit.parameters
-        step = _of_most(moved_px[used], warp[used], depth[used])
+        step = homography_of_most(moved_px[used], warp[used], depth[used])
         homography = found.pair.step(found.before, motion_matrix("homography", camera, step))
         apart_px = moved_px - warp @ step
         if np.abs(moved_px - last_px)[used].max() < _SHORT_STEP_PX:
@@ -163,7 +163,7 @@ def settle(found: Refinement[ForwardPair], *, camera: Pinhole, disparities: Disp
     return Settled(homography, fit, tiles, field, apart_px, doubt_px)
 
 
-def _of_most(field_px: Array, jacobians: Array, disparity: Array) -> Array:
+def homography_of_most(field_px: Array, jacobians: Array, disparity: Array) -> Array:
     """Fit a homography to a field ``(K, 2)`` px so that most of the picture is off by as little as may be.
 
     By reweighting, begun from all tiles and from those of each depth alone: what suits most of the picture suits one
@@ -173,6 +173,9 @@ def _of_most(field_px: Array, jacobians: Array, disparity: Array) -> Array:
         field_px: What every tile moves.
         jacobians: ``(K, 2, 8)``
         disparity: ``(K,)``
+
+    Returns:
+        ``(8,)`` parameters, as `motion_matrix` takes them.
     """
     design, target = jacobians.reshape(-1, jacobians.shape[2]), field_px.ravel()
     edges = np.quantile(disparity, np.linspace(0, 1, _DEPTHS_TRIED + 1))

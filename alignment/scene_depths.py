@@ -12,7 +12,7 @@ from alignment.camera_motion import row_share
 
 Array = NDArray[np.float64]
 
-PARALLAX_LIMIT_PX = 0.25
+_PARALLAX_LIMIT_PX = 0.25
 """Default for the largest difference in shift between near and far within a pair."""
 _NEAREST_TILES = 5
 """As many have a say in the disparity of a place: one tile may be wrong."""
@@ -125,7 +125,7 @@ class SceneDepths:
         power = float(centred @ centred)
         return float((self.disparity_px_per_mm * share) @ centred / power) if power > 0 else 0.0
 
-    def position_limit_mm(self, parallax_px: float = PARALLAX_LIMIT_PX) -> float:
+    def position_limit_mm(self, parallax_px: float = _PARALLAX_LIMIT_PX) -> float:
         """Largest position gap that keeps the parallax below ``parallax_px``; infinite for a flat scene."""
         spread = self.spread_px_per_mm
         return parallax_px / spread if spread > 0 else np.inf

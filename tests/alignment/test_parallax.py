@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alignment.camera_motion import Pinhole, grid_points, jacobian, map_points
-from alignment.parallax import _of_most
+from alignment.parallax import homography_of_most
 from alignment.photometry import standard_tone_curve
 from alignment.picture import NO_BLUR, Picture
 from alignment.registration import Registration, register
@@ -147,7 +147,7 @@ def test_what_less_than_half_of_the_picture_does_is_ignored():
     field = design @ truth
     field[points[:, 0] > 0.6 * 511] += [0.2, 0.0]
 
-    found = _of_most(field, design, np.where(points[:, 0] > 0.6 * 511, SHELF, WALL))
+    found = homography_of_most(field, design, np.where(points[:, 0] > 0.6 * 511, SHELF, WALL))
 
     left = np.hypot(*(field - design @ found).T)
     assert np.median(left) < 1e-4
