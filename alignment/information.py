@@ -106,9 +106,8 @@ def parameter_covariance(fit: Fit, grid: TileGrid) -> Array:
     """
     bread = inverted(fit.normal)
     told = 2 * np.count_nonzero(fit.weight)
-    naive = (
-        bread * fit.inflation * told / max(told - bread.shape[0], 1)
-    )  # the fit took some of the scatter away
+    spent = told / max(told - bread.shape[0], 1)  # by the fit, of the tiles' scatter
+    naive = bread * fit.inflation * spent
     scores = np.einsum("k,kip,ki->kp", fit.weight, fit.jacobians, fit.remainder)
     blocks = _block_sums(scores, grid, side=_BLOCK_TILES)
     used = np.count_nonzero(np.any(blocks != 0, axis=1))
