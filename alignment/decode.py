@@ -48,6 +48,14 @@ class StreamInfo:
     container: str
     codec: str
 
+    @property
+    def motion_coded(self) -> bool:
+        """Frames are told, with loss, by what moved since others: as H.264 does and Motion JPEG does not."""
+        import av
+
+        codec = av.Codec(self.codec, "r")
+        return codec.lossy and not codec.intra_only
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -75,6 +83,10 @@ class FrameReader(Protocol):
     @property
     def frame_count(self) -> int:
         """Number of frames."""
+
+    @property
+    def motion_coded(self) -> bool:
+        """Whether what moves is drawn a little beside where it was: see `StreamInfo.motion_coded`."""
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """Yield frames ``start`` to ``stop`` in order; raises `DecodeError` where one cannot be decoded."""
@@ -302,6 +314,7 @@ class _CachedReader:
         self._cached_frames = cached_frames
         self._starts = [sum(counts[:i]) for i in range(len(counts))]
         self.frame_count = sum(counts)
+        self.motion_coded = any(part.info.motion_coded for part in parts)
         self._sources = sources
         self._parts = parts
         self._cache: OrderedDict[int, Frame] = OrderedDict()

@@ -14,7 +14,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import cv2
@@ -96,6 +96,15 @@ class PredictedError:
         length_px = np.hypot(off_px[..., 0], off_px[..., 1])
         medians = np.median(np.take_along_axis(length_px, _places(*length_px.shape), axis=1), axis=1)
         return float(np.percentile(medians, 95))
+
+    def with_shift(self, sigma_px: Array) -> PredictedError:
+        """Allow for a shift of the whole picture that no tile shows.
+
+        Args:
+            sigma_px: ``(2,)`` standard deviations in x and y.
+        """
+        shift_px = np.asarray(sigma_px * _normals(len(self.errors_px), 2), np.float32)
+        return replace(self, errors_px=self.errors_px + shift_px[:, None])
 
 
 def parameter_covariance(fit: Fit, grid: TileGrid) -> Array:

@@ -45,6 +45,10 @@ _MOST_RUNS = 6
 _KEPT_FRAMES = 12
 """Of every ground truth: the nearest frame of a later match may be a few earlier ones."""
 _CONTENT_BLIND = RoundNorms(gradient_ncc=None, gain=None)
+_CODEC_SIGMA_PX = 0.0065
+"""How far a codec draws what moves beside where it was, all of it alike. x264 (ultrafast, CRF 10) tells motion in
+quarters of a pixel: at 0.25 px a frame pictures came out 0.007 to 0.012 px behind, at 0.8 and 1.6 px 0.001 to 0.008 px
+ahead, at CRF 0 where they were."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +94,16 @@ class PairJob:
     def disparities(self, task: PairTask) -> DisparityMap | None:
         """Return those of a match's ground truth; None where depths are not known."""
         return None if self.depths is None else self.depths.seen_from(task.match.gt.position_mm)
+
+    def unseen_shift_px(self, readers: Sequence[FrameReader]) -> Array:
+        """Tell by how much codecs may have shifted the frames of two movies against each other.
+
+        Returns:
+            ``(2,)`` standard deviations in x and y: along the motion, or any way where that is not known.
+        """
+        way = np.ones(2) if self.depths is None else np.abs(self.depths.direction)
+        coded = sum(reader.motion_coded for reader in readers)
+        return np.asarray(_CODEC_SIGMA_PX * np.sqrt(coded) * way, np.float64)
 
 
 def shared_out(rounds: Sequence[PairJob], *, workers: int | None) -> list[list[PairJob]]:
@@ -170,10 +184,13 @@ def _outcomes(
         truth = gt[task.match.gt.source].read(task.match.gt.index).rgb()
         gt_picture = Picture(recoded(truth, job.gt_sources[task.match.gt.source].tone, tone), tone=tone)
         lq_picture = Picture(lq.read(task.match.lq.index).rgb(), tone=tone)
+        unseen_px = job.unseen_shift_px((gt[task.match.gt.source], lq))
         try:
-            outcome = _screened(job, task, gt_picture, lq_picture, last) if doubtful else None
+            outcome = (
+                _screened(job, task, gt_picture, lq_picture, last, unseen_px=unseen_px) if doubtful else None
+            )
             if outcome is None:
-                found = _register(job, task, gt_picture, lq_picture, last)
+                found = _register(job, task, gt_picture, lq_picture, last, unseen_px=unseen_px)
                 last = found.homography, task.shift_px
                 outcome = _deliver(job, task, gt_picture, lq_picture, found)
         except NoCommonStructureError:
@@ -183,14 +200,20 @@ def _outcomes(
 
 
 def _screened(
-    job: PairJob, task: PairTask, gt: Picture, lq: Picture, last: tuple[Array, Array] | None
+    job: PairJob,
+    task: PairTask,
+    gt: Picture,
+    lq: Picture,
+    last: tuple[Array, Array] | None,
+    *,
+    unseen_px: Array,
 ) -> PairOutcome | None:
     """Register at half size, a third of the work; None if the pair may pass.
 
     Only what follows a rejected pair is screened: what makes pairs hopeless stays for a while, and elsewhere
     the screening would be lost. Limits are so much wider that no pair fails here that full size would save.
     """
-    found = _register(job, task, gt, lq, last, finest_scale=2)
+    found = _register(job, task, gt, lq, last, unseen_px=unseen_px, finest_scale=2)
     outcome = _outcome(job, task, found)
     sigma_px = 2 * outcome.measured.kinematics_sigma_px  # a limit, too, where the picture was followed
     _, reasons = judge_pair(
@@ -217,12 +240,13 @@ def _register(
     lq: Picture,
     last: tuple[Array, Array] | None,
     *,
+    unseen_px: Array,
     finest_scale: Literal[1, 2] = 1,
 ) -> Registration:
     """Start from what the boards say, corrected by what the pair before turned out to be."""
     initial = _sheared(task.shear_px, lq.size[1]) if last is None else last[0].copy()
     initial[:2, 2] += task.shift_px if last is None else task.shift_px - last[1]
-    return register(
+    found = register(
         gt,
         lq,
         camera=job.lq_source.pinhole(job.focal_px),
@@ -230,6 +254,7 @@ def _register(
         finest_scale=finest_scale,
         disparities=job.disparities(task),
     )
+    return replace(found, predicted=found.predicted.with_shift(unseen_px))
 
 
 def _sheared(shear_px: tuple[float, float], height: int) -> Array:

@@ -172,6 +172,23 @@ def test_any_frame_can_be_asked_for_in_any_order(tmp_path: Path, bframes: str) -
     assert forward == list(range(10, 20))
 
 
+def test_codecs_that_tell_motion_are_told_from_those_that_do_not(tmp_path: Path) -> None:
+    motion = write_movie(tmp_path / "motion.mov", numbered(3))
+    with av.open(str(tmp_path / "pictures.avi"), "w") as movie:
+        stream = movie.add_stream("mjpeg", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
+        movie.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(1)[0], format="yuvj420p")))
+        movie.mux(stream.encode(None))
+    Image.new("RGB", (96, 64)).save(tmp_path / "still.png")
+
+    with open_movie([motion]) as movie:
+        assert movie.motion_coded
+    with open_movie([tmp_path / "pictures.avi"]) as movie:
+        assert not movie.motion_coded
+    with open_stills([tmp_path / "still.png"]) as stills:
+        assert not stills.motion_coded
+
+
 def test_split_files_read_as_one_movie(tmp_path: Path) -> None:
     parts = [
         write_movie(tmp_path / "a.mov", numbered(70)[:40]),

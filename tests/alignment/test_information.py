@@ -189,6 +189,14 @@ def test_a_known_offset_adds_to_the_radius_as_for_a_normal_distribution():
     assert predicted.left_as_cut_px(np.array([[0.5, 0.0]])) == pytest.approx(0.5 + 1.645 * 0.01, abs=2e-4)
 
 
+def test_a_shift_that_no_tile_shows_widens_the_radius():
+    """Nothing else: 1.96 sigma of a shift along x alone, as 200 draws tell it."""
+    exact = PredictedError(np.zeros((9, 2)), np.zeros((200, 9, 2), np.float32), 0.0, 0.0)
+
+    assert exact.with_shift(np.array([0.01, 0.0])).radius_px == pytest.approx(0.0196, rel=0.15)
+    assert exact.with_shift(np.zeros(2)).radius_px == 0
+
+
 def test_equal_evidence_gives_equal_predictions():
     rng = np.random.default_rng(7)
     gt = texture(rng)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 from alignment.gates import GateThresholds
 from alignment.pair_job import PairJob, shared_out
+from alignment.scene_depths import SceneDepths
 
 
 def a_round(runs: int) -> PairJob:
@@ -21,6 +25,24 @@ def a_round(runs: int) -> PairJob:
         depths=None,
         thresholds=GateThresholds(),
     )
+
+
+@dataclass
+class Reader:
+    motion_coded: bool
+
+
+@pytest.mark.parametrize(("coded", "sigma_px"), [((True, True), 0.0092), ((False, True), 0.0065), ((), 0)])
+def test_a_pair_allows_for_what_codecs_do_along_the_motion(coded, sigma_px):
+    """0.0065 px for each of the movies; stills and pictures coded one by one are where they were."""
+    readers = [Reader(is_coded) for is_coded in coded]
+    depths = SceneDepths(np.zeros((1, 2)), np.ones(1), np.array([-1.0, 0.0]))
+
+    along = replace(a_round(1), depths=depths).unseen_shift_px(readers)
+    any_way = a_round(1).unseen_shift_px(readers)
+
+    assert along == pytest.approx([sigma_px, 0.0], abs=1e-4)
+    assert any_way == pytest.approx([sigma_px, sigma_px], abs=1e-4)
 
 
 def sizes(rounds: list[PairJob], workers: int | None) -> list[list[int]]:
