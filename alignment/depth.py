@@ -27,6 +27,7 @@ BASELINES_PX = (1.2, 4.8)
 """Motion between frames compared. Over the first a whole picture can be registered, whatever its depths; over the
 last, a turn of the camera between the frames and the noise of a tile weigh a quarter as much."""
 _STEPS = 3
+"""A tile's own, from a guess that is off by some tenths of a pixel: the second leaves a hundredth of that."""
 _LONGEST_STEP_PX = 1.0
 _STEADY_PX = 0.05
 """A tile that still moves by more in the last step has not been found."""
@@ -81,7 +82,7 @@ def _disparity(view: StereoView, camera: Pinhole, direction: Array) -> DepthView
     """Tell every tile's disparity, NaN where it is not known well."""
     initial = np.eye(3)
     initial[:2, 2] = view.shift_px
-    nearest = view.others[0][0]
+    nearest, nearest_mm = view.others[0]
     try:
         found = register(
             nearest, view.frame, camera=camera, initial=initial, blur=NO_BLUR, models=("rotation",)
@@ -91,7 +92,7 @@ def _disparity(view: StereoView, camera: Pinhole, direction: Array) -> DepthView
     # The tiles' sigmas are inflated by their misfit, which here is the parallax itself: only their ratio counts.
     sigma, sure = found.leftover.sigma_px, found.leftover.measured
     sure = sure & (sigma < _SIGMA_TIMES * np.median(sigma[sure]))
-    motion_per_mm = tile_motion(found) / (view.position_mm - view.others[0][1])
+    motion_per_mm = tile_motion(found) / (view.position_mm - nearest_mm)
     for other, position_mm in view.others:
         gap_mm = view.position_mm - position_mm
         motion_px, steady = _followed(other, view.frame, motion_per_mm * gap_mm)

@@ -171,6 +171,27 @@ def single_threaded() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
+@dataclass(frozen=True, eq=False)
+class _Frames:
+    """What both movies show of a match."""
+
+    gt: Picture
+    """In the degraded frame's tones."""
+    lq: Picture
+    unseen_px: Array
+    """``(2,)`` standard deviation of a shift between them that neither shows."""
+
+    @classmethod
+    def read(cls, job: PairJob, match: Match, truths: Sequence[FrameReader], lq: FrameReader) -> _Frames:
+        number, tone = match.gt.source, job.lq_source.tone
+        truth = recoded(truths[number].read(match.gt.index).rgb(), job.gt_sources[number].tone, tone)
+        return cls(
+            Picture(truth, tone=tone),
+            Picture(lq.read(match.lq.index).rgb(), tone=tone),
+            job.unseen_shift_px((truths[number], lq)),
+        )
+
+
 def _outcomes(
     job: PairJob, run: Sequence[PairTask], gt: Sequence[FrameReader], lq: FrameReader
 ) -> Iterator[PairOutcome]:
@@ -180,19 +201,13 @@ def _outcomes(
         if not needs_registration(task.before, thresholds=job.thresholds):
             yield PairOutcome(task, task.before)
             continue
-        tone = job.lq_source.tone
-        truth = gt[task.match.gt.source].read(task.match.gt.index).rgb()
-        gt_picture = Picture(recoded(truth, job.gt_sources[task.match.gt.source].tone, tone), tone=tone)
-        lq_picture = Picture(lq.read(task.match.lq.index).rgb(), tone=tone)
-        unseen_px = job.unseen_shift_px((gt[task.match.gt.source], lq))
+        frames = _Frames.read(job, task.match, gt, lq)
         try:
-            outcome = (
-                _screened(job, task, gt_picture, lq_picture, last, unseen_px=unseen_px) if doubtful else None
-            )
+            outcome = _screened(job, task, frames, last) if doubtful else None
             if outcome is None:
-                found = _register(job, task, gt_picture, lq_picture, last, unseen_px=unseen_px)
+                found = _register(job, task, frames, last)
                 last = found.homography, task.shift_px
-                outcome = _deliver(job, task, gt_picture, lq_picture, found)
+                outcome = _deliver(job, task, frames, found)
         except NoCommonStructureError:
             outcome = PairOutcome(task, task.before)
         doubtful = outcome.hashes == NOT_WRITTEN
@@ -200,20 +215,14 @@ def _outcomes(
 
 
 def _screened(
-    job: PairJob,
-    task: PairTask,
-    gt: Picture,
-    lq: Picture,
-    last: tuple[Array, Array] | None,
-    *,
-    unseen_px: Array,
+    job: PairJob, task: PairTask, frames: _Frames, last: tuple[Array, Array] | None
 ) -> PairOutcome | None:
     """Register at half size, a third of the work; None if the pair may pass.
 
     Only what follows a rejected pair is screened: what makes pairs hopeless stays for a while, and elsewhere
     the screening would be lost. Limits are so much wider that no pair fails here that full size would save.
     """
-    found = _register(job, task, gt, lq, last, unseen_px=unseen_px, finest_scale=2)
+    found = _register(job, task, frames, last, finest_scale=2)
     outcome = _outcome(job, task, found)
     sigma_px = 2 * outcome.measured.kinematics_sigma_px  # a limit, too, where the picture was followed
     _, reasons = judge_pair(
@@ -236,25 +245,23 @@ def _hopeless(limits: GateThresholds) -> GateThresholds:
 def _register(
     job: PairJob,
     task: PairTask,
-    gt: Picture,
-    lq: Picture,
+    frames: _Frames,
     last: tuple[Array, Array] | None,
     *,
-    unseen_px: Array,
     finest_scale: Literal[1, 2] = 1,
 ) -> Registration:
     """Start from what the boards say, corrected by what the pair before turned out to be."""
-    initial = _sheared(task.shear_px, lq.size[1]) if last is None else last[0].copy()
+    initial = _sheared(task.shear_px, frames.lq.size[1]) if last is None else last[0].copy()
     initial[:2, 2] += task.shift_px if last is None else task.shift_px - last[1]
     found = register(
-        gt,
-        lq,
+        frames.gt,
+        frames.lq,
         camera=job.lq_source.pinhole(job.focal_px),
         initial=initial,
         finest_scale=finest_scale,
         disparities=job.disparities(task),
     )
-    return replace(found, predicted=found.predicted.with_shift(unseen_px))
+    return replace(found, predicted=found.predicted.with_shift(frames.unseen_px))
 
 
 def _sheared(shear_px: tuple[float, float], height: int) -> Array:
@@ -264,11 +271,11 @@ def _sheared(shear_px: tuple[float, float], height: int) -> Array:
     return np.array([[1.0, x, -x * middle], [0.0, 1.0 + y, -y * middle], [0.0, 0.0, 1.0]])
 
 
-def _deliver(job: PairJob, task: PairTask, gt: Picture, lq: Picture, found: Registration) -> PairOutcome:
+def _deliver(job: PairJob, task: PairTask, frames: _Frames, found: Registration) -> PairOutcome:
     outcome = _outcome(job, task, found)
     measured = outcome.measured
     try:
-        pair = deliver(gt.rgb, lq.rgb, found, tone=gt.tone)
+        pair = deliver(frames.gt.rgb, frames.lq.rgb, found, tone=frames.gt.tone)
     except NoOverlapError:
         return replace(outcome, measured=replace(measured, overlap_share=0.0))
     measured = replace(measured, overlap_share=pair.overlap_share, predicted_epe_px=pair.predicted_epe_px)

@@ -74,15 +74,19 @@ class MotionField:
         """Return the disparity that the degraded frame shows at points ``(n, 2)``, px per mm; 0 where none is known."""
         if self.disparities is None:
             return np.zeros(len(points_px))
-        return self.disparities.at(map_points(inverted(self.homography), points_px))
+        return self.disparities.at(self._in_truth(points_px))
 
     def depth_doubt(self, points_px: Array, parameters: Array) -> Array:
         """Standard deviation of the displacement ``(n, 2)``, in px, as the disparities are known."""
         if self.disparities is None:
             return np.zeros_like(points_px)
         per_disparity = self._ways(points_px, self.disparities) @ parameters[-CENTRE_MOVES:]
-        at_truth = map_points(inverted(self.homography), points_px)
-        return np.asarray(self.disparities.sigma_at(at_truth)[:, None] * per_disparity, np.float64)
+        sigma = self.disparities.sigma_at(self._in_truth(points_px))
+        return np.asarray(sigma[:, None] * per_disparity, np.float64)
+
+    def _in_truth(self, points_px: Array) -> Array:
+        """Where the ground truth shows what the degraded frame shows at points ``(n, 2)``."""
+        return map_points(inverted(self.homography), points_px)
 
     def _ways(self, points_px: Array, disparities: DisparityMap) -> Array:
         """Tell where a thing of disparity 1 goes by the optical centre's moves, each of 1 mm: ``(n, 2, 4)``."""

@@ -38,6 +38,16 @@ class DepthView:
 
 
 @dataclass(frozen=True, eq=False)
+class _Rasters:
+    """What the nearest tiles say at places `_RASTER_PX` apart, ``(rows, columns)`` each."""
+
+    first_px: Array
+    """``(2,)`` the first place."""
+    disparity_px_per_mm: Array
+    sigma_px_per_mm: Array
+
+
+@dataclass(frozen=True, eq=False)
 class DisparityMap:
     """Disparity all over one picture."""
 
@@ -50,21 +60,20 @@ class DisparityMap:
 
     def at(self, points_px: Array) -> Array:
         """Return the median disparity of the measured tiles nearest to points ``(N, 2)``, looked up in a raster."""
-        return self._looked_up(0, points_px)
+        return self._looked_up(self._rasters.disparity_px_per_mm, points_px)
 
     def sigma_at(self, points_px: Array) -> Array:
         """Return the standard deviation of those tiles: where near meets far, either may be what a place shows."""
-        return self._looked_up(1, points_px)
+        return self._looked_up(self._rasters.sigma_px_per_mm, points_px)
 
-    def _looked_up(self, number: int, points_px: Array) -> Array:
-        low, rasters = self._rasters
-        last = np.array(rasters.shape[:0:-1]) - 1
-        column, row = np.clip(np.rint((points_px - low) / _RASTER_PX), 0, last).astype(int).T
-        return np.asarray(rasters[number, row, column], np.float64)
+    def _looked_up(self, raster: Array, points_px: Array) -> Array:
+        last = np.array(raster.shape[::-1]) - 1
+        place = np.rint((points_px - self._rasters.first_px) / _RASTER_PX)
+        column, row = np.clip(place, 0, last).astype(int).T
+        return np.asarray(raster[row, column], np.float64)
 
     @cached_property
-    def _rasters(self) -> tuple[Array, Array]:
-        """First place of a raster over the measured tiles, ``(2,)`` px, and disparity and deviation at its places."""
+    def _rasters(self) -> _Rasters:
         from scipy.spatial import cKDTree
 
         low, high = self.centres_px.min(axis=0), self.centres_px.max(axis=0)
@@ -73,7 +82,7 @@ class DisparityMap:
         count = min(_NEAREST_TILES, len(self.centres_px))
         _, nearest = cKDTree(self.centres_px).query(places, k=[*range(1, count + 1)])
         near = self.disparity_px_per_mm[nearest]
-        return low, np.stack([np.median(near, axis=-1), near.std(axis=-1)])
+        return _Rasters(low, np.median(near, axis=-1), near.std(axis=-1))
 
 
 @dataclass(frozen=True, eq=False)

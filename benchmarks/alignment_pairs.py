@@ -208,8 +208,10 @@ def photo_folder(scene: str, photos: Path, work: Path) -> Path | None:
         folder.parent.mkdir(exist_ok=True)
         try:
             part.rename(folder)
-        except OSError:  # another process was there first
+        except OSError:
             shutil.rmtree(part)
+            if not folder.is_dir():  # else another process was there first
+                raise
     return folder
 
 
