@@ -80,6 +80,22 @@ def test_disparities_are_told_to_a_hundredth(depths: SceneDepths):
         assert seen.sigma_at(np.array([place]))[0] < 0.003
 
 
+def test_a_turn_between_the_frames_weighs_by_the_longest_baseline(film_kit, small_world):
+    """0.05 px of turn are 0.01 px/mm over 5 mm, 0.0025 over 20 mm."""
+    x, turned_px = 4.0, (0.05, 0.0)
+    others = [
+        (picture(film_kit, small_world, x + way, seed=seed, angles_px=turned_px), x + way)
+        for seed, way in enumerate((5.0, 20.0))
+    ]
+    view = StereoView(picture(film_kit, small_world, x, seed=9), x, others, shift_px=np.array([1.0, 0.0]))
+
+    found = measure_depths([view], camera=Pinhole(500.0, 512, 320), direction=LEFTWARD)
+
+    assert found is not None
+    wall = found.seen_from(x).at(np.array([[60.0, 60.0]]))[0]
+    assert abs(wall - 0.125) == pytest.approx(0.0025, abs=0.001)
+
+
 def test_the_position_limit_is_the_parallax_over_the_spread(depths: SceneDepths):
     """0.25 px over 0.1875 px per mm is 1.33 mm."""
     assert depths.position_limit_mm(0.25) == pytest.approx(1.33, rel=0.15)
